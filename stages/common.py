@@ -1,0 +1,77 @@
+"""What every stage shares: its command line, its error line, its closing line and its time."""
+
+import errno
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+from tqdm import tqdm
+
+from genie.errors import GenieError
+from stages.params import Params, read_params
+
+Item = TypeVar("Item")
+
+
+def stage(run: Callable[[Params, Path], str]) -> click.Command:
+    """A click command from `run(params, root)`, which returns the line that closes the stage.
+
+    A GenieError or a full device ends it with one line on stderr and exit code 1.
+    """
+    name = run.__module__.rpartition(".")[2]
+    if name == "__main__":
+        name = Path(sys.argv[0]).stem
+
+    @click.command(help=run.__doc__)
+    @click.option("--params", "params_file", type=Path, default="params.yaml", show_default=True)
+    @click.option("--root", type=Path, default=".", show_default=True, help="where outputs go")
+    def command(params_file: Path, root: Path) -> None:
+        logging.basicConfig(level=logging.WARNING, format="Warning: %(message)s")
+        start = time.perf_counter()
+        try:
+            line = run(read_params(params_file), root)
+            _note_time(root, name, time.perf_counter() - start)
+        except GenieError as error:
+            _stop(str(error))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            _stop(
+                f"no space left on the device while writing {error.filename or 'outputs'}; free "
+                "some and run the same command again, finished images are kept"
+            )
+        click.echo(line)
+
+    return command
+
+
+def bar(items: Iterable[Item], *, total: int, label: str) -> Iterable[Item]:
+    """The items, with a progress bar and the time left on stderr."""
+    return tqdm(items, total=total, desc=label, unit="", dynamic_ncols=True, mininterval=1)
+
+
+def store_folder(root: Path) -> Path:
+    """Where rendered images are kept; experiments in temporary folders share it (DVC_ROOT)."""
+    return Path(os.environ.get("DVC_ROOT", root)) / ".genie" / "store"
+
+
+def times_folder(root: Path) -> Path:
+    """Where each stage notes how long it took: a fact about a run, not an output of it."""
+    return root / ".genie" / "times"
+
+
+def _note_time(root: Path, name: str, seconds: float) -> None:
+    folder = times_folder(root)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps({"seconds": round(seconds, 2)}) + "\n")
+
+
+def _stop(message: str) -> None:
+    click.echo(f"Error: {message}", err=True)
+    raise SystemExit(1)

@@ -1,0 +1,161 @@
+"""params.yaml as typed values, checked as a whole before any work starts."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from genie.errors import GenieError
+
+Count = Annotated[int, Field(ge=1)]
+Ratio = Annotated[float, Field(gt=0, le=1)]
+Path_ = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class Data(Section):
+    path: Path_
+    size: Count | None
+    query_fraction: Annotated[float, Field(gt=0, lt=1)]
+    regime: Literal["all", "shots", "longtail", "episodes"]
+    tasks: Count
+    shots: Count
+    imbalance: Annotated[float, Field(ge=1)] | None
+    n_way: Annotated[int, Field(ge=2)]
+    n_shot: Count
+    n_query: Count
+    episodes: Count
+    pool: Count | None
+
+
+class Noise(Section):
+    r: Literal["ada"] | Ratio
+    M: Annotated[int, Field(ge=2)]
+    low: Ratio
+    high: Ratio
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"noise.low must be below noise.high, got {self.low} and {self.high}")
+        return self
+
+
+class Augment(Section):
+    per_class: Annotated[int, Field(ge=1)]
+    classes: Literal["all", "few"]
+
+
+class Sources(Section):
+    strategy: Literal["confusion", "random", "all"]
+    top_k: Count
+
+
+class Prompt(Section):
+    template: str
+    superclass: str | None
+    negative: str
+
+    @model_validator(mode="after")
+    def _names_the_class(self) -> Self:
+        if "{class}" not in self.template:
+            raise ValueError(f'prompt.template must contain "{{class}}", got "{self.template}"')
+        return self
+
+
+class GeneratorParams(Section):
+    model: Path_
+    steps: Annotated[int, Field(ge=1, le=1000)]
+    guidance_scale: Annotated[float, Field(ge=0)] | None
+    batch_size: Count | None
+
+
+class Classifier(Section):
+    backbone: Path_
+    head: Literal["logistic", "svm", "prototype", "finetune"]
+    pretrained: bool
+    steps: Count
+    batch_size: Annotated[int, Field(ge=2)]
+    learning_rate: Annotated[float, Field(gt=0)]
+
+
+class Oracle(Section):
+    model: str | None
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0)]
+    data: Data
+    method: Literal["none", "img2img", "txt2img", "genie"]
+    noise: Noise
+    augment: Augment
+    sources: Sources
+    prompt: Prompt
+    generator: GeneratorParams
+    classifier: Classifier
+    oracle: Oracle
+
+    @model_validator(mode="after")
+    def _ada_needs_sources(self) -> Self:
+        if self.method == "img2img" and self.noise.r == "ada":
+            raise ValueError(
+                'noise.r must be a number with method "img2img" (its source has the target\'s own '
+                'class), got "ada"; the paper takes 0.3 and 0.7'
+            )
+        return self
+
+
+def read_params(path: Path) -> Params:
+    """Params of the YAML file; GenieError names each bad key, its value and the rule."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise GenieError(f"{path} does not exist; name the parameter file with --params") from None
+    except yaml.YAMLError as error:
+        raise GenieError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise GenieError(f"{path} must hold sections of keys, got {raw!r}")
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        lines = dict.fromkeys(_explain(e) for e in error.errors())
+        raise GenieError(f"{path}: " + "; ".join(lines)) from None
+
+
+_RULES = {
+    "noise.r": 'must be "ada" or in (0, 1]',
+    "noise.M": "must be an integer of at least 2",
+}
+
+
+def _explain(error: Any) -> str:
+    """One pydantic error in a user's words."""
+    where = [str(part) for part in error["loc"]]
+    if error["type"] == "extra_forbidden":
+        return _unknown_key(where)
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    known = ".".join(where[:2])
+    if error["type"] == "missing":
+        return f"{known} is missing; add it (the committed params.yaml shows each key with its meaning)"
+    rule = _RULES.get(known, error["msg"][0].lower() + error["msg"][1:])
+    return f"{known}: {rule}, got {error['input']!r}" if known not in _RULES else (
+        f"{known} {rule}, got {error['input']!r}"
+    )
+
+
+def _unknown_key(where: list[str]) -> str:
+    fields: Any = Params.model_fields
+    for part in where[:-1]:
+        fields = fields[part].annotation.model_fields
+    nearest = difflib.get_close_matches(where[-1], fields, n=1, cutoff=0)
+    return f"{'.'.join(where)} is not a known key; did you mean {'.'.join([*where[:-1], *nearest])}?"
