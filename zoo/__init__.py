@@ -1,0 +1,1 @@
+"""The embedded models and data, and the recipe that made them."""

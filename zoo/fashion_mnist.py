@@ -1,0 +1,159 @@
+"""Fashion-MNIST as the zoo uses it: three parts without a common image, and the bundled tables."""
+
+import gzip
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from genie.errors import GenieError
+from genie.records import encode_png, image_id, write_images
+
+CLASSES = (
+    "T-shirt/top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+PACKAGE = "dataset-fashion-mnist"
+CACHE = Path(".genie/fashion-mnist")
+BUNDLED = Path("data/bundled")
+SUPPORT_POOL = 10_000
+PER_CLASS = 500
+SEED = 0
+PADDING = 2
+
+
+class Part(NamedTuple):
+    """Images (n, 32, 32) uint8 in grey and their class indices (n,) in 0..9."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class Parts(NamedTuple):
+    """The models learn from `pretraining`; users' support and query sets come from the others."""
+
+    pretraining: Part
+    support: Part
+    query: Part
+
+
+def load_parts(folder: Path | None = None, *, seed: int = SEED) -> Parts:
+    """The three disjoint parts, from `folder` or, without one, from the downloaded package."""
+    folder = folder or fetch(CACHE)
+    train, query = read_part(folder, "train"), read_part(folder, "t10k")
+    return split(train, query, support=SUPPORT_POOL, seed=seed)
+
+
+def fetch(cache: Path) -> Path:
+    """The folder with the four idx.gz files, taken once from the Debian package."""
+    folder = cache / "usr/share/datasets/fashion-mnist"
+    if (folder / "t10k-images-idx3-ubyte.gz").is_file():
+        return folder
+    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
+        raise GenieError(
+            f"Fashion-MNIST comes from the Debian package {PACKAGE}, and this machine has no "
+            "apt-get and dpkg; pass --data FOLDER with the four idx.gz files"
+        )
+    cache.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["apt-get", "download", PACKAGE], cwd=cache, check=True)
+    for package in cache.glob(f"{PACKAGE}_*.deb"):
+        subprocess.run(["dpkg", "-x", package.name, "."], cwd=cache, check=True)
+    return folder
+
+
+def read_part(folder: Path, name: str) -> Part:
+    """`name` is train or t10k; images are padded from 28 to 32 pixels with black."""
+    images = read_idx(folder / f"{name}-images-idx3-ubyte.gz")
+    labels = read_idx(folder / f"{name}-labels-idx1-ubyte.gz")
+    border = (PADDING, PADDING)
+    return Part(np.pad(images, ((0, 0), border, border)), labels.astype(np.int64))
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """The uint8 array of a gzipped idx file (http://yann.lecun.com/exdb/mnist)."""
+    if not path.is_file():
+        raise GenieError(f"{path} does not exist; --data must hold the four Fashion-MNIST idx.gz")
+    raw = gzip.decompress(path.read_bytes())
+    dimensions = raw[3]
+    shape = np.frombuffer(raw, dtype=">i4", count=dimensions, offset=4)
+    return np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+
+
+def split(train: Part, query: Part, *, support: int, seed: int) -> Parts:
+    """Split `train` by a seeded permutation; an image found twice stays once.
+
+    Where parts share an image, query keeps it before support, and support before pretraining.
+    """
+    order = np.random.default_rng(seed).permutation(len(train.labels))
+    seen: set[str] = set()
+    kept_query = _unseen(query, seen)
+    kept_support = _unseen(_take(train, np.sort(order[:support])), seen)
+    kept_pretraining = _unseen(_take(train, np.sort(order[support:])), seen)
+    return Parts(kept_pretraining, kept_support, kept_query)
+
+
+def _take(part: Part, rows: np.ndarray) -> Part:
+    return Part(part.images[rows], part.labels[rows])
+
+
+def _unseen(part: Part, seen: set[str]) -> Part:
+    """The rows whose content is not in `seen`, which grows by them."""
+    rows = []
+    for row, image in enumerate(part.images):
+        key = image.tobytes().hex()
+        if key not in seen:
+            seen.add(key)
+            rows.append(row)
+    return _take(part, np.array(rows, dtype=np.int64))
+
+
+def to_image(grey: np.ndarray) -> Image.Image:
+    """RGB image of a (32, 32) uint8 array."""
+    return Image.fromarray(grey).convert("RGB")
+
+
+def bundle(part: Part, *, per_class: int) -> pd.DataFrame:
+    """Images table of the first `per_class` images of every class, class by class."""
+    rows = [np.flatnonzero(part.labels == index)[:per_class] for index in range(len(CLASSES))]
+    return pd.DataFrame(
+        [
+            _record(part.images[row], CLASSES[part.labels[row]])
+            for row in tqdm(np.concatenate(rows), desc="encoding", unit="image")
+        ]
+    )
+
+
+def _record(grey: np.ndarray, label: str) -> dict[str, object]:
+    image = to_image(grey)
+    return {"image_id": image_id(image), "label": label, "png": encode_png(image)}
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path), help="Folder with the four idx.gz files.")
+@click.option("--out", type=click.Path(path_type=Path), default=BUNDLED, show_default=True)
+def main(data: Path | None, out: Path) -> None:
+    """Write the bundled images: train/ from the support pool, test/ from the query images."""
+    try:
+        parts = load_parts(data)
+    except GenieError as error:
+        raise click.ClickException(str(error)) from error
+    write_images(bundle(parts.support, per_class=PER_CLASS), out / "train")
+    write_images(bundle(parts.query, per_class=PER_CLASS), out / "test")
+
+
+if __name__ == "__main__":
+    main()
