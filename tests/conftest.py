@@ -1,0 +1,178 @@
+"""Tiny random pipelines, built from configs and saved as a user's folder would be; test images."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    PNDMScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from PIL import Image
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
+
+from genie.records import encode_png, image_id
+
+SPECIAL = ("<|startoftext|>", "<|endoftext|>")
+
+
+@pytest.fixture(scope="session")
+def source_images() -> dict[str, bytes]:
+    """Twelve 32x32 pictures as image_id -> PNG bytes: smooth random colours."""
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in range(12):
+        coarse = rng.integers(0, 256, size=(4, 4, 3), dtype=np.uint8)
+        images.append(Image.fromarray(coarse).resize((32, 32), Image.Resampling.BICUBIC))
+    return {image_id(image): encode_png(image) for image in images}
+
+
+@pytest.fixture(scope="session")
+def tiny_sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Stable Diffusion 1.5-class model with random weights, 32x32 pixels, 8x8 latents."""
+    torch.manual_seed(0)
+    pipeline = StableDiffusionPipeline(
+        vae=_vae(latent_channels=4),
+        text_encoder=CLIPTextModel(_text_config()),
+        tokenizer=_tokenizer(),
+        unet=UNet2DConditionModel(**_unet_options(), cross_attention_dim=32),
+        scheduler=PNDMScheduler(**_scheduler_options(), skip_prk_steps=True, set_alpha_to_one=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    return _saved(pipeline, tmp_path_factory.mktemp("models") / "tiny-sd")
+
+
+@pytest.fixture(scope="session")
+def tiny_sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Stable Diffusion XL-class model with random weights, 32x32 pixels."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        **_unet_options(),
+        cross_attention_dim=64,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 32,
+        use_linear_projection=True,
+    )
+    pipeline = StableDiffusionXLPipeline(
+        vae=_vae(latent_channels=4),
+        text_encoder=CLIPTextModel(_text_config()),
+        text_encoder_2=CLIPTextModelWithProjection(_text_config()),
+        tokenizer=_tokenizer(),
+        tokenizer_2=_tokenizer(),
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(**_scheduler_options()),
+    )
+    return _saved(pipeline, tmp_path_factory.mktemp("models") / "tiny-sdxl")
+
+
+@pytest.fixture(scope="session")
+def tiny_sd3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Stable Diffusion 3-class model (transformer, flow matching, no T5) with random weights."""
+    torch.manual_seed(0)
+    transformer = SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=1,
+        in_channels=4,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        caption_projection_dim=32,
+        joint_attention_dim=64,
+        pooled_projection_dim=64,
+        out_channels=4,
+    )
+    pipeline = StableDiffusion3Pipeline(
+        vae=_vae(latent_channels=4, shift_factor=0.06, use_quant_conv=False),
+        text_encoder=CLIPTextModelWithProjection(_text_config()),
+        text_encoder_2=CLIPTextModelWithProjection(_text_config()),
+        text_encoder_3=None,
+        tokenizer=_tokenizer(),
+        tokenizer_2=_tokenizer(),
+        tokenizer_3=None,
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+    )
+    return _saved(pipeline, tmp_path_factory.mktemp("models") / "tiny-sd3")
+
+
+def _saved(pipeline: Any, folder: Path) -> Path:
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def _scheduler_options() -> dict[str, Any]:
+    """Stable Diffusion 1.5's noise schedule, its "leading" spacing included."""
+    return {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "num_train_timesteps": 1000,
+        "steps_offset": 1,
+        "timestep_spacing": "leading",
+    }
+
+
+def _unet_options() -> dict[str, Any]:
+    return {
+        "sample_size": 8,
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": (32, 64),
+        "layers_per_block": 1,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "attention_head_dim": 4,
+        "norm_num_groups": 8,
+    }
+
+
+def _vae(**options: Any) -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(16, 16, 32),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        norm_num_groups=8,
+        sample_size=32,
+        **options,
+    )
+
+
+def _text_config() -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=514,
+        hidden_size=32,
+        intermediate_size=64,
+        projection_dim=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=77,
+        bos_token_id=512,
+        eos_token_id=513,
+        pad_token_id=513,
+    )
+
+
+def _tokenizer() -> CLIPTokenizer:
+    """CLIP's tokenizer over single bytes."""
+    letters = sorted(ByteLevel.alphabet())
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *SPECIAL]
+    vocab = {token: i for i, token in enumerate(tokens)}
+    return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=77)
