@@ -210,7 +210,8 @@ def _load_pipeline(folder: Path, index: dict[str, Any], dtype: torch.dtype) -> A
         "local_files_only": True,
         "variant": _variant(folder),
     }
-    options |= {name: None for name in _NOT_LOADED if name in index}
+    left_out = [name for name, part in index.items() if name in _NOT_LOADED or part == [None, None]]
+    options |= dict.fromkeys(left_out)
     if "requires_safety_checker" in index:
         options["requires_safety_checker"] = False
     try:
@@ -224,7 +225,9 @@ def _load_pipeline(folder: Path, index: dict[str, Any], dtype: torch.dtype) -> A
 
 def _variant(folder: Path) -> str | None:
     """ "fp16" where the denoiser's weights exist in that variant only."""
-    names = [p.name for part in ("unet", "transformer") for p in folder.glob(f"{part}/*.safetensors")]
+    names = [
+        p.name for part in ("unet", "transformer") for p in folder.glob(f"{part}/*.safetensors")
+    ]
     return "fp16" if names and all(".fp16." in name for name in names) else None
 
 
@@ -495,4 +498,3 @@ def _fit(image: Image.Image, size: int) -> Image.Image:
     if image.size == (size, size):
         return image
     return ImageOps.fit(image, (size, size), method=Image.Resampling.LANCZOS)
-

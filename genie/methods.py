@@ -103,7 +103,9 @@ def img2img(
     planned = []
     for target, wanted in per_class.items():
         pool = _pool(images, target, seed=seed, target=target, task=task)
-        slots = islice(_rotation([(target, pool)], target, task), _count(wanted, target, sources, images))
+        slots = islice(
+            _rotation([(target, pool)], target, task), _count(wanted, target, sources, images)
+        )
         planned += [
             _candidates(image, label, target, replicate, levels, prompt, negative_prompt, seed)
             for label, image, replicate in slots
@@ -158,7 +160,9 @@ def _pool(
             f"every source class must have support images, {label!r} has none in task {task}; "
             f"run `dvc repro select_sources` again"
         )
-    return sorted(images[label], key=lambda i: hashlib.sha256(f"{seed}/{target}/{i}".encode()).digest())
+    return sorted(
+        images[label], key=lambda i: hashlib.sha256(f"{seed}/{target}/{i}".encode()).digest()
+    )
 
 
 def _rotation(

@@ -10,9 +10,7 @@ def readable_name(class_name: str) -> str:
     return " ".join(class_name.replace("_", " ").split())
 
 
-def prompt_for(
-    class_name: str, *, template: str = TEMPLATE, superclass: str | None = None
-) -> str:
+def prompt_for(class_name: str, *, template: str = TEMPLATE, superclass: str | None = None) -> str:
     """Prompt for one class: `a photo of a {class}[, a type of {superclass}]` (section 3.1).
 
     `{class}` is replaced literally, so a name may hold braces, quotes or umlauts. GenieError if

@@ -51,7 +51,9 @@ def tiny_sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text_encoder=CLIPTextModel(_text_config()),
         tokenizer=_tokenizer(),
         unet=UNet2DConditionModel(**_unet_options(), cross_attention_dim=32),
-        scheduler=PNDMScheduler(**_scheduler_options(), skip_prk_steps=True, set_alpha_to_one=False),
+        scheduler=PNDMScheduler(
+            **_scheduler_options(), skip_prk_steps=True, set_alpha_to_one=False
+        ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionImg2ImgPipeline
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionImg2ImgPipeline
 from PIL import Image
 
 from genie import generator as module
 from genie.errors import GenieError
 from genie.generator import load_generator, render, request_key
 from genie.noise import denoising_steps, initial_noise, strength
-from genie.records import Request, decode_png
+from genie.records import Request, decode_png, encode_png
 
 STEPS = 10
 
@@ -48,18 +48,20 @@ def rendered(requests, generator, sources, **options):
     return images
 
 
-def diffusers_image(pipeline, generator, request, sources):
+def diffusers_image(pipeline, request, sources):
     """The same request through diffusers' own pipeline: same latents, noise and prompts."""
     noise = initial_noise(request, (4, 8, 8))
     preprocessed = pipeline.image_processor.preprocess([decode_png(sources[request.source_id])])
     with torch.no_grad():
         mode = pipeline.vae.encode(preprocessed).latent_dist.mode()
 
-    class SameNoise(type(pipeline.scheduler)):
+    class SameNoise(DPMSolverMultistepScheduler):
         def add_noise(self, original, _, timesteps):
             return super().add_noise(original, noise[None], timesteps)
 
-    pipeline.scheduler = SameNoise.from_config(pipeline.scheduler.config)
+    pipeline.scheduler = SameNoise.from_config(
+        pipeline.scheduler.config, timestep_spacing="linspace"
+    )
     return pipeline(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
@@ -72,7 +74,6 @@ def diffusers_image(pipeline, generator, request, sources):
 
 def test_images_equal_those_of_diffusers_own_pipeline(sd, tiny_sd_folder, source_images):
     pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(tiny_sd_folder, safety_checker=None)
-    pipeline.scheduler = module._dpm_solver(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     requests = [
         request_for(source, r=r, target=target)
@@ -81,7 +82,7 @@ def test_images_equal_those_of_diffusers_own_pipeline(sd, tiny_sd_folder, source
         for target in ("coat", "sandal")
     ]
     for request, image in rendered(requests, sd, source_images).items():
-        expected = diffusers_image(pipeline, sd, request, source_images)
+        expected = diffusers_image(pipeline, request, source_images)
         assert np.abs(pixels(image) - pixels(expected)).max() <= 1, request
 
 
@@ -197,14 +198,8 @@ def test_text_to_image_starts_from_pure_noise(sd, source_images):
 def test_source_of_another_size_is_fitted(sd, source_images):
     image_id, png = next(iter(source_images.items()))
     large = decode_png(png).resize((64, 48))
-    images = rendered([request_for(image_id)], sd, {image_id: module_png(large)})
+    images = rendered([request_for(image_id)], sd, {image_id: encode_png(large)})
     assert next(iter(images.values())).size == (32, 32)
-
-
-def module_png(image):
-    from genie.records import encode_png
-
-    return encode_png(image)
 
 
 def test_unknown_source_is_an_error(sd):

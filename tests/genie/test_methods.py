@@ -1,0 +1,143 @@
+from itertools import pairwise
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genie.errors import GenieError
+from genie.methods import METHODS
+from genie.noise import noise_seed
+
+LABELS = ("bag", "coat", "dress", "shirt")
+
+
+def support_of(sizes):
+    rows = [(f"{label}-{i}", label) for label, n in sizes.items() for i in range(n)]
+    return pd.DataFrame(rows, columns=["image_id", "label"])
+
+
+def sources_of(ranked):
+    rows = [(t, s, rank) for t, classes in ranked.items() for rank, s in enumerate(classes, 1)]
+    return pd.DataFrame(rows, columns=["target", "source", "rank"])
+
+
+SUPPORT = support_of(dict.fromkeys(LABELS, 3))
+SOURCES = sources_of({"coat": ["shirt", "dress"], "shirt": ["coat"]})
+
+
+def plan(method, support=SUPPORT, sources=SOURCES, **changes):
+    options = {
+        "per_class": {"coat": 4},
+        "levels": (0.5, 0.7, 0.9),
+        "prompt": lambda name: f"a photo of a {name}",
+        "negative_prompt": "blurry",
+        "seed": 0,
+        "task": 0,
+    }
+    return METHODS[method](support, sources, **(options | changes))
+
+
+@given(
+    method=st.sampled_from(["genie", "img2img", "txt2img"]),
+    sizes=st.fixed_dictionaries({label: st.integers(1, 4) for label in LABELS}),
+    wanted=st.dictionaries(st.sampled_from(LABELS), st.integers(0, 15)),
+    levels=st.sampled_from([(0.7,), (0.5, 0.9), (0.5, 0.6, 0.7, 0.8, 0.9)]),
+    seed=st.integers(0, 3),
+)
+def test_every_target_gets_exactly_its_number_of_distinct_images(
+    method, sizes, wanted, levels, seed
+):
+    ranked = {t: [s for s in LABELS if s != t] for t in LABELS}
+    planned = plan(
+        method,
+        support_of(sizes),
+        sources_of(ranked),
+        per_class=wanted,
+        levels=levels,
+        seed=seed,
+    )
+    targets = [candidates[0].target_label for candidates in planned]
+    assert {t: targets.count(t) for t in wanted} == wanted
+    images = {
+        (
+            c[0].target_label,
+            noise_seed(c[0].seed, c[0].source_id, c[0].target_label, c[0].replicate),
+        )
+        for c in planned
+    }
+    assert len(images) == len(planned)
+    for candidates in planned:
+        assert (
+            len({noise_seed(q.seed, q.source_id, q.target_label, q.replicate) for q in candidates})
+            == 1
+        )
+        assert all(a.r < b.r for a, b in pairwise(candidates))
+
+
+def test_none_plans_nothing():
+    assert plan("none") == []
+
+
+def test_genie_takes_source_classes_in_rotation_most_confused_first():
+    planned = plan("genie", per_class={"coat": 8})
+    assert [c[0].source_label for c in planned] == ["shirt", "dress"] * 4
+    assert [c[0].replicate for c in planned] == [0] * 6 + [1] * 2
+    assert len({c[0].source_id for c in planned[:6]}) == 6
+    assert planned[6][0].source_id == planned[0][0].source_id
+    assert {c[0].prompt for c in planned} == {"a photo of a coat"}
+
+
+def test_rank_decides_not_the_order_of_rows():
+    assert plan("genie", sources=SOURCES.iloc[::-1]) == plan("genie")
+
+
+def test_row_order_of_the_support_changes_nothing():
+    assert plan("genie", support=SUPPORT.sample(frac=1, random_state=0)) == plan("genie")
+
+
+def test_adaptive_candidates_ascend_in_r():
+    assert [q.r for q in plan("genie", levels=(0.9, 0.5, 0.7))[0]] == [0.5, 0.7, 0.9]
+
+
+def test_seed_decides_the_order_of_source_images():
+    support = support_of(dict.fromkeys(LABELS, 20))
+    first = [c[0].source_id for c in plan("genie", support, seed=0)]
+    second = [c[0].source_id for c in plan("genie", support, seed=1)]
+    assert first != second
+
+
+def test_tasks_that_share_images_share_requests():
+    assert plan("genie", task=0) == plan("genie", task=7)
+
+
+def test_img2img_takes_the_target_itself_as_source():
+    planned = plan("img2img", levels=(0.3,))
+    assert {c[0].source_label for c in planned} == {"coat"}
+    assert [c[0].replicate for c in planned] == [0, 0, 0, 1]
+
+
+def test_txt2img_has_no_source_and_starts_from_pure_noise():
+    planned = plan("txt2img")
+    assert all(len(c) == 1 for c in planned)
+    assert {(c[0].source_id, c[0].source_label, c[0].r) for c in planned} == {(None, None, 1.0)}
+    assert [c[0].replicate for c in planned] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("method", ["genie", "img2img", "txt2img"])
+def test_without_a_number_every_source_image_counts_once(method):
+    support = support_of({"coat": 2, "shirt": 3, "dress": 1})
+    planned = plan(method, support, per_class={"coat": None})
+    assert len(planned) == 4
+    if method == "genie":
+        assert {c[0].source_id for c in planned} == {"shirt-0", "shirt-1", "shirt-2", "dress-0"}
+
+
+def test_source_class_without_images_is_an_error():
+    with pytest.raises(GenieError, match="'dress' has none in task 0"):
+        plan("genie", support=SUPPORT[SUPPORT["label"] != "dress"])
+
+
+def test_target_without_source_class_is_an_error():
+    with pytest.raises(GenieError, match="'bag' has none in task 0"):
+        plan("genie", per_class={"bag": 1})
