@@ -213,7 +213,7 @@ def test_decompression_bomb_is_named(tmp_path, monkeypatch):
 
 
 def test_missing_path_is_named(tmp_path):
-    with pytest.raises(GenieError, match="data.path .*nowhere does not exist"):
+    with pytest.raises(GenieError, match=r"data.path .*nowhere does not exist"):
         read_pools(tmp_path / "nowhere")
 
 
@@ -321,7 +321,7 @@ def test_parquet_without_an_image_column_names_the_columns(tmp_path):
 
 def test_file_that_is_no_parquet_is_named(tmp_path):
     (tmp_path / "x.parquet").write_text("text")
-    with pytest.raises(GenieError, match="x.parquet is not a readable Parquet file"):
+    with pytest.raises(GenieError, match=r"x.parquet is not a readable Parquet file"):
         read_pools(tmp_path / "x.parquet")
 
 
@@ -419,5 +419,5 @@ def test_class_that_cannot_be_split_is_named():
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1])
 def test_fraction_outside_the_unit_interval_is_refused(fraction):
-    with pytest.raises(GenieError, match="data.query_fraction must be between 0 and 1"):
+    with pytest.raises(GenieError, match=r"data.query_fraction must be between 0 and 1"):
         split_queries(images_table({"a": 5}), fraction=fraction, seed=0)

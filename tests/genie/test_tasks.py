@@ -153,9 +153,7 @@ def test_all_is_one_task_of_every_image():
 
 
 def test_episode_support_comes_from_the_same_capped_pool_in_every_task():
-    tasks = make_tasks(
-        *pools(5, 50, 16), regime="episodes", seed=0, episodes=200, pool=4, n_shot=2
-    )
+    tasks = make_tasks(*pools(5, 50, 16), regime="episodes", seed=0, episodes=200, pool=4, n_shot=2)
     drawn = tasks[tasks["role"] == "support"].groupby("label")["image_id"].nunique()
     assert (drawn == 4).all()
 

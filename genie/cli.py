@@ -1,0 +1,40 @@
+"""The commands a person types."""
+
+import os
+from pathlib import Path
+
+import click
+
+from genie.errors import GenieError
+from genie.fetch import fetch_dataset, fetch_model
+
+
+@click.group()
+def main() -> None:
+    """Tools around the GeNIe pipeline; `dvc repro` runs the pipeline itself."""
+
+
+@main.command()
+@click.argument("repo_id", metavar="ID")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--revision", default="main", show_default=True, help="branch, tag or commit")
+@click.option("--kind", type=click.Choice(["model", "dataset"]), default="model", show_default=True)
+@click.option("--config", help="configuration of a data set that has several")
+def fetch(repo_id: str, folder: Path, revision: str, kind: str, config: str | None) -> None:
+    """Bring a hub model or data set ID into FOLDER, once and pinned.
+
+    Only safetensors are taken. A gated model needs a token in the environment (HF_TOKEN). A data
+    set may also be a local folder.
+    """
+    endpoint = os.environ.get("HF_ENDPOINT")
+    try:
+        if kind == "model":
+            commit: str | None = fetch_model(repo_id, folder, revision=revision, endpoint=endpoint)
+        else:
+            commit = fetch_dataset(
+                repo_id, folder, revision=revision, config=config, endpoint=endpoint
+            )
+    except GenieError as error:
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(1) from error
+    click.echo(f"{kind} {repo_id} ({commit or 'local'}) is in {folder}")

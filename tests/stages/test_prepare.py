@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from genie.records import TASK_COLUMNS, read_images, read_table
+from stages.prepare import main
+
+REPOSITORY = Path(__file__).parents[2]
+LABELS = ("T-shirt%2Ftop", "coat, long", "Mütze")
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    rng = np.random.default_rng(0)
+    for label in LABELS:
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for i in range(10):
+            image = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+            image.save(tmp_path / "images" / label / f"{i}.png")
+    return tmp_path
+
+
+def run(folder: Path, **data) -> Result:
+    params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    defaults = {"path": str(folder / "images"), "shots": 2, "tasks": 3}
+    params["data"] = {**params["data"], **defaults, **data}
+    file = folder / "params.yaml"
+    file.write_text(yaml.safe_dump(params))
+    return CliRunner().invoke(main, ["--params", str(file), "--root", str(folder)])
+
+
+def outputs(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    prepared = folder / "data" / "prepared"
+    return (
+        read_images(prepared / "support"),
+        read_images(prepared / "query"),
+        read_table(prepared / "tasks.csv", columns=TASK_COLUMNS),
+    )
+
+
+def test_tasks_refer_to_the_images_beside_them_and_no_others_are_kept(folder):
+    result = run(folder)
+    assert result.exit_code == 0, result.stderr
+    support, query, tasks = outputs(folder)
+    for role, images in (("support", support), ("query", query)):
+        assert set(tasks.loc[tasks["role"] == role, "image_id"]) == set(images["image_id"])
+    assert set(tasks["label"]) == {"T-shirt/top", "coat, long", "Mütze"}
+    assert len(query) == 9
+    assert result.stdout.startswith("prepare: 3 tasks of 3 classes")
+
+
+def test_outputs_are_the_same_bytes_every_time(folder):
+    prepared = folder / "data" / "prepared"
+    contents = []
+    for _ in range(2):
+        assert run(folder, size=8).exit_code == 0
+        contents.append([f.read_bytes() for f in sorted(prepared.rglob("*")) if f.is_file()])
+    assert contents[0] == contents[1]
+    assert len(contents[0]) == 3
+
+
+def test_bundled_images_make_the_default_tasks(folder):
+    result = run(folder, path=str(REPOSITORY / "data" / "bundled"))
+    assert result.exit_code == 0, result.stderr
+    support, query, tasks = outputs(folder)
+    assert not set(support["image_id"]) & set(query["image_id"])
+    assert tasks["label"].nunique() == 10
+
+
+def test_mistake_is_one_line_on_stderr(folder):
+    result = run(folder, shots=9)
+    assert result.exit_code == 1
+    (line,) = [x for x in result.stderr.splitlines() if x.startswith("Error: ")]
+    assert "data.shots" in line
