@@ -31,7 +31,6 @@ import torch
 from diffusers import (
     AutoPipelineForImage2Image,
     AutoPipelineForText2Image,
-    DiffusionPipeline,
     DPMSolverMultistepScheduler,
 )
 from PIL import Image, ImageOps
@@ -238,7 +237,7 @@ def _default_dtype(device: str, fast: bool) -> torch.dtype:
     return torch.float16 if fast or not torch.cuda.is_bf16_supported() else torch.bfloat16
 
 
-def _dpm_solver(config: Mapping[str, Any]) -> DPMSolverMultistepScheduler:
+def _dpm_solver(config: Mapping[str, Any]) -> Any:
     return DPMSolverMultistepScheduler.from_config(config, timestep_spacing="linspace")
 
 
@@ -477,7 +476,7 @@ class _PlainPath:
         return list(pipeline(**options).images[: len(batch)])
 
 
-def _strength_for(pipeline: DiffusionPipeline, k: int, steps: int) -> float:
+def _strength_for(pipeline: Any, k: int, steps: int) -> float:
     """The strength at which this very pipeline denoises k of N steps.
 
     Pipelines round differently: Stable Diffusion takes int(N * strength) steps, Stable

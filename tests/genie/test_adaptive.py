@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -61,7 +63,7 @@ def test_ratio_after_largest_shift_is_chosen(values, expected):
 
 @given(st.lists(st.integers(-20, 20), min_size=2, max_size=9))
 def test_choice_is_the_lowest_level_with_no_larger_jump(values):
-    jumps = [abs(b - a) for a, b in zip(values, values[1:], strict=False)]
+    jumps = [abs(b - a) for a, b in pairwise(values)]
     assert largest_shift(np.array(values, dtype=float)) == jumps.index(max(jumps)) + 1
 
 
