@@ -294,7 +294,8 @@ def _saved_raws(dataset: Any, path: Path) -> list[Raw]:
 def _decode_all(raws: list[Raw], path: Path, *, size: int | None, wrap: Wrap) -> pd.DataFrame:
     """Images table of all pictures, with a column `where`; one error lists all bad ones."""
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        rows = list(threads.map(partial(_decode, size=size), wrap(raws)))
+        decoded = threads.map(partial(_decode, size=size), raws)
+        rows = [row for _, row in zip(wrap(raws), decoded, strict=True)]
     bad = [f"{raw.where} ({row})" for raw, row in zip(raws, rows, strict=True) if type(row) is str]
     if bad:
         shown = ", ".join(bad[:5]) + (", ..." if len(bad) > 5 else "")
