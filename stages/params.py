@@ -87,7 +87,7 @@ class Classifier(Section):
 
 
 class Oracle(Section):
-    model: str | None
+    model: Path_
 
 
 class Params(Section):
@@ -146,10 +146,12 @@ def _explain(error: Any) -> str:
         return str(error["ctx"]["error"])
     known = ".".join(where[:2])
     if error["type"] == "missing":
-        return f"{known} is missing; add it (the committed params.yaml shows each key with its meaning)"
+        return f"{known} is missing; the committed params.yaml shows each key with its meaning"
     rule = _RULES.get(known, error["msg"][0].lower() + error["msg"][1:])
-    return f"{known}: {rule}, got {error['input']!r}" if known not in _RULES else (
-        f"{known} {rule}, got {error['input']!r}"
+    return (
+        f"{known}: {rule}, got {error['input']!r}"
+        if known not in _RULES
+        else (f"{known} {rule}, got {error['input']!r}")
     )
 
 
@@ -158,4 +160,6 @@ def _unknown_key(where: list[str]) -> str:
     for part in where[:-1]:
         fields = fields[part].annotation.model_fields
     nearest = difflib.get_close_matches(where[-1], fields, n=1, cutoff=0)
-    return f"{'.'.join(where)} is not a known key; did you mean {'.'.join([*where[:-1], *nearest])}?"
+    return (
+        f"{'.'.join(where)} is not a known key; did you mean {'.'.join([*where[:-1], *nearest])}?"
+    )

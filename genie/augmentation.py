@@ -1,0 +1,198 @@
+"""From rendered images to an augmentation set: trajectories, the chosen level, files on disk."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from genie.adaptive import largest_shift, positions, shift_ratio
+from genie.backbones import ImageModel, embed
+from genie.classifiers import Classifier, Examples, TrainingSettings, predict_proba
+from genie.errors import GenieError
+from genie.images import slug
+from genie.records import MEMBER_COLUMNS, METADATA_COLUMNS, Request, decode_png, write_table
+from genie.report import ContactRow
+
+TRAJECTORY_COLUMNS = (
+    *("task", "target_label", "source_label", "source_id", "replicate", "level", "r", "key"),
+    *("position", "shift_ratio", "chosen", "called_target", "embedding"),
+)
+_REQUEST_COLUMNS = tuple(field.name for field in fields(Request))
+
+Groups = Mapping[int, Sequence[tuple[Request, ...]]]
+"""By task: the requests that compete to become one image, levels ascending."""
+
+
+def trace(
+    group: Sequence[Request],
+    *,
+    keys: Sequence[str],
+    z_levels: np.ndarray,
+    z_source: np.ndarray | None,
+    z_target: np.ndarray,
+) -> pd.DataFrame:
+    """One row per level of a (source, target, replicate): its position and whether it is chosen.
+
+    `z_levels` (M, d), `z_source` (d,) or None without a source (position NaN), `z_target` (d,).
+    One level is chosen as it is; of several, the one after the largest shift (Algorithm 1).
+    Raises GenieError naming the pair where source and target embeddings coincide.
+    """
+    along = np.full(len(group), np.nan)
+    if z_source is not None:
+        try:
+            along = positions(z_levels, z_source, z_target)
+        except GenieError as error:
+            pair = f"{group[0].source_label} ({group[0].source_id}) → {group[0].target_label}"
+            raise GenieError(f"GeNIe-Ada cannot compare levels for {pair}: {error}") from None
+    chosen = largest_shift(along) if len(group) > 1 else 0
+    table = pd.DataFrame([asdict(request) for request in group])
+    return table.assign(
+        level=range(len(group)),
+        key=list(keys),
+        position=along,
+        shift_ratio=shift_ratio(along) if len(group) > 1 else np.nan,
+        chosen=np.arange(len(group)) == chosen,
+        embedding=list(z_levels),
+    )
+
+
+def requested(groups: Groups) -> list[Request]:
+    """All requests of all tasks, each once, in first-come order."""
+    return list(dict.fromkeys(r for task in groups.values() for group in task for r in group))
+
+
+def trace_tasks(
+    groups: Groups,
+    *,
+    support: pd.DataFrame,
+    pool: Examples,
+    ids: Sequence[str],
+    key_of: Callable[[Request], str],
+    picture_of: Callable[[str], Image.Image],
+    backbone: ImageModel,
+) -> pd.DataFrame:
+    """Trajectories of all tasks; Z_T is the mean embedding of the target's support images.
+
+    `pool` holds the support images named by `ids`, `support` the tasks' rows (task, image_id,
+    label). Each image is embedded once, however many tasks use it.
+    """
+    key = {request: key_of(request) for request in requested(groups)}
+    keys = sorted(set(key.values()))
+    z = dict(zip(keys, embed([picture_of(k) for k in keys], model=backbone), strict=True))
+    z_real = dict(zip(ids, pool.embeddings, strict=True))
+    tables = []
+    for task, rows in support.groupby("task"):
+        z_class = {
+            c: np.mean([z_real[i] for i in own], 0) for c, own in rows.groupby("label")["image_id"]
+        }
+        tables += [
+            trace(
+                group,
+                keys=[key[r] for r in group],
+                z_levels=np.stack([z[key[r]] for r in group]),
+                z_source=None if group[0].source_id is None else z_real[group[0].source_id],
+                z_target=z_class[group[0].target_label],
+            ).assign(task=task)
+            for group in groups.get(task, [])
+        ]
+    if not tables:
+        return pd.DataFrame(columns=list(dict.fromkeys([*TRAJECTORY_COLUMNS, *_REQUEST_COLUMNS])))
+    return pd.concat(tables, ignore_index=True)
+
+
+def called_target(
+    trajectories: pd.DataFrame,
+    classifiers: Mapping[int, Classifier],
+    *,
+    picture_of: Callable[[str], Image.Image],
+    settings: TrainingSettings,
+) -> pd.DataFrame:
+    """Add column `called_target`: whether the task's baseline calls the image T."""
+    verdicts = pd.Series(False, index=trajectories.index)
+    for task, rows in trajectories.groupby("task"):
+        classifier = classifiers[task]
+        images = [picture_of(k) for k in rows["key"]] if classifier.head == "finetune" else []
+        examples = Examples(images, np.stack(list(rows["embedding"])), list(rows["target_label"]))
+        columns = predict_proba(classifier, examples, settings=settings).argmax(1)
+        called = np.array(classifier.classes)[columns] == rows["target_label"].to_numpy()
+        verdicts[rows.index] = called
+    return trajectories.assign(called_target=verdicts)
+
+
+def contact_rows(
+    trajectories: pd.DataFrame,
+    images: pd.DataFrame,
+    support: pd.DataFrame,
+    *,
+    picture_of: Callable[[str], Image.Image],
+) -> list[ContactRow]:
+    """One pair per target class of the first task, for the contact sheet."""
+    png = dict(zip(images["image_id"], images["png"], strict=True))
+    if trajectories.empty:
+        return []
+    first = trajectories[trajectories["task"] == trajectories["task"].min()]
+    real = support[support["task"] == first["task"].iloc[0]]
+    example = real.drop_duplicates("label").set_index("label")["image_id"]
+    rows = []
+    for number, (target, own) in enumerate(first.groupby("target_label")):
+        # another pair for each target, so that the sheet shows different sources
+        starts = own.index[own["level"] == 0]
+        start = starts[number % len(starts)]
+        pair = own.loc[start : start + own["level"].max()]
+        source = pair["source_id"].iloc[0]
+        levels = zip(pair["r"], pair["position"], map(picture_of, pair["key"]), strict=True)
+        rows.append(
+            ContactRow(
+                source_label=str(pair["source_label"].iloc[0] or ""),
+                target_label=str(target),
+                source=decode_png(png[source]) if source in png else None,
+                levels=list(levels),
+                chosen=int(pair["chosen"].to_numpy().argmax()),
+                target=decode_png(png[example[target]]),
+            )
+        )
+    return rows
+
+
+def members(trajectories: pd.DataFrame) -> pd.DataFrame:
+    """Which task uses which image: the chosen rows, with the file each image has in the set."""
+    chosen = trajectories[trajectories["chosen"]].rename(columns={"target_label": "label"})
+    names = [
+        f"{slug(label)}/{key}.png" for label, key in zip(chosen.label, chosen.key, strict=True)
+    ]
+    return chosen.assign(file_name=names)
+
+
+def write_set(
+    trajectories: pd.DataFrame,
+    folder: Path,
+    *,
+    provenance: Mapping[str, object],
+    png_of: Callable[[str], bytes],
+) -> pd.DataFrame:
+    """Write the set (an imagefolder data set with provenance) and return its members table.
+
+    `provenance` holds what all images share: method, steps, guidance_scale, scheduler, generator,
+    fingerprint. `png_of` gives an image's bytes by key.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    table = members(trajectories)
+    images = table.drop_duplicates("file_name").sort_values("file_name").assign(**provenance)
+    for row in images.itertuples():
+        path = folder / str(row.file_name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(png_of(str(row.key)))
+    write_table(images, folder / "metadata.csv", columns=METADATA_COLUMNS)
+    write_table(table, folder / "members.csv", columns=MEMBER_COLUMNS)
+    full = trajectories.loc[:, list(TRAJECTORY_COLUMNS)].reset_index(drop=True)
+    full.to_parquet(folder / "trajectories.parquet", index=False)
+    return table
+
+
+def read_set(folder: Path, members: pd.DataFrame) -> tuple[list[str], list[Image.Image]]:
+    """The set's distinct file names, sorted, and their images."""
+    files = sorted(set(members["file_name"]))
+    return files, [decode_png((folder / name).read_bytes()) for name in files]

@@ -1,0 +1,246 @@
+"""Heads on frozen embeddings, and fine-tuning of the whole backbone: one `fit`, one `predict`.
+
+Constants from the paper's few-shot protocol: logistic regression with l2, C = 1, lbfgs and 1000
+iterations on L2-normalised features (section 4.1); a linear SVM for fine-grained sets (A.1).
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
+
+from genie.backbones import ImageModel, load_backbone, load_untrained, pixels, pooled
+from genie.errors import GenieError
+from genie.transforms import weak
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images with their backbone embeddings (n, d) and, for training, their labels."""
+
+    images: Sequence[Image.Image]
+    embeddings: np.ndarray
+    labels: Sequence[str]
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What fine-tuning needs; the heads on frozen embeddings use only `seed`."""
+
+    backbone: Path
+    pretrained: bool
+    steps: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained classifier: class names in column order, and its weights by name."""
+
+    head: str
+    classes: tuple[str, ...]
+    weights: dict[str, np.ndarray]
+
+
+def fit(head: str, examples: Examples, *, settings: TrainingSettings) -> Classifier:
+    """Train a classifier on the examples; `head` is a key of HEADS."""
+    classes = tuple(sorted(set(examples.labels)))
+    if len(classes) < 2:
+        raise GenieError(f"a classifier needs at least two classes, got {list(classes)}")
+    targets = np.array([classes.index(label) for label in examples.labels])
+    return Classifier(head, classes, HEADS[head](examples, targets, settings))
+
+
+def predict_proba(
+    classifier: Classifier, examples: Examples, *, settings: TrainingSettings
+) -> np.ndarray:
+    """(n, c) probabilities in the order of `classifier.classes`."""
+    if classifier.head == "finetune":
+        return _predict_network(classifier, examples.images, settings)
+    logits = examples.embeddings @ classifier.weights["weight"].T + classifier.weights["bias"]
+    return _softmax(logits)
+
+
+def out_of_fold(
+    head: str, examples: Examples, *, settings: TrainingSettings, folds: int = 5
+) -> np.ndarray:
+    """(n, c) probabilities of each example by a classifier that has not seen it.
+
+    Columns are the sorted class names. Each class is dealt to the folds in turn, so a class with
+    fewer images than folds is absent from some; a class absent from training gets 0.
+    """
+    labels = np.array(examples.labels)
+    classes = sorted(set(labels))
+    order = np.concatenate([np.arange((labels == c).sum()) for c in classes])
+    fold = np.empty(len(labels), int)
+    fold[np.concatenate([np.flatnonzero(labels == c) for c in classes])] = order % folds
+    probabilities = np.zeros((len(labels), len(classes)))
+    for k in np.unique(fold):
+        kept = subset(examples, fold != k)
+        if len(set(kept.labels)) < 2:
+            continue
+        model = fit(head, kept, settings=settings)
+        columns = np.array([classes.index(c) for c in model.classes])
+        held_out = subset(examples, fold == k)
+        rows = np.flatnonzero(fold == k)
+        probabilities[np.ix_(rows, columns)] = predict_proba(model, held_out, settings=settings)
+    return probabilities
+
+
+def subset(examples: Examples, mask: np.ndarray) -> Examples:
+    """The examples where the boolean mask (n,) is true."""
+    rows = np.flatnonzero(mask).tolist()
+    return Examples(
+        [examples.images[i] for i in rows],
+        examples.embeddings[rows],
+        [examples.labels[i] for i in rows],
+    )
+
+
+def join(*parts: Examples) -> Examples:
+    """All examples of the parts, in order; empty parts are fine."""
+    full = [p for p in parts if len(p.labels)]
+    return Examples(
+        [image for p in full for image in p.images],
+        np.concatenate([p.embeddings for p in full]),
+        [label for p in full for label in p.labels],
+    )
+
+
+def save(classifiers: Mapping[int, Classifier], folder: Path) -> None:
+    """Write one safetensors file per task and `classes.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    summary = {t: {"head": c.head, "classes": list(c.classes)} for t, c in classifiers.items()}
+    text = json.dumps(summary, indent=1, ensure_ascii=False)
+    (folder / "classes.json").write_text(text + "\n", encoding="utf-8")
+    for task, classifier in classifiers.items():
+        save_file(dict(sorted(classifier.weights.items())), folder / f"task{task}.safetensors")
+
+
+def load(folder: Path) -> dict[int, Classifier]:
+    """What `save` wrote, by task."""
+    path = folder / "classes.json"
+    if not path.is_file():
+        raise GenieError(f"{path} does not exist; run `dvc repro` to make it")
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        int(task): Classifier(
+            c["head"], tuple(c["classes"]), load_file(folder / f"task{task}.safetensors")
+        )
+        for task, c in summary.items()
+    }
+
+
+def _fit_logistic(
+    examples: Examples, targets: np.ndarray, settings: TrainingSettings
+) -> dict[str, np.ndarray]:
+    model = LogisticRegression(C=1.0, solver="lbfgs", max_iter=1000)
+    model.fit(examples.embeddings, targets)
+    return _linear(model.coef_, model.intercept_, two_sided=False)
+
+
+def _fit_svm(
+    examples: Examples, targets: np.ndarray, settings: TrainingSettings
+) -> dict[str, np.ndarray]:
+    model = LinearSVC(C=1.0, random_state=settings.seed, max_iter=10_000)
+    model.fit(examples.embeddings, targets)
+    return _linear(model.coef_, model.intercept_, two_sided=True)
+
+
+def _fit_prototype(
+    examples: Examples, targets: np.ndarray, settings: TrainingSettings
+) -> dict[str, np.ndarray]:
+    """Nearest class mean by Euclidean distance: -|z - m|^2 / 2 = z.m - |m|^2 / 2 up to |z|^2."""
+    means = np.stack([examples.embeddings[targets == k].mean(0) for k in range(targets.max() + 1)])
+    return _linear(means, -(means**2).sum(1) / 2, two_sided=False)
+
+
+def _linear(weight: np.ndarray, bias: np.ndarray, *, two_sided: bool) -> dict[str, np.ndarray]:
+    """Weights (c, d) and biases (c,); scikit-learn gives one row where c = 2."""
+    if len(weight) == 1:
+        other = -weight if two_sided else np.zeros_like(weight)
+        weight = np.concatenate([other, weight])
+        bias = np.concatenate([-bias if two_sided else np.zeros_like(bias), bias])
+    return {"weight": weight.astype(np.float32), "bias": bias.astype(np.float32)}
+
+
+def _fit_network(
+    examples: Examples, targets: np.ndarray, settings: TrainingSettings
+) -> dict[str, np.ndarray]:
+    """Fine-tune the whole backbone with cross-entropy and weak augmentation (AdamW, cosine)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model, network = _network(settings, classes=int(targets.max()) + 1)
+        data = pixels(examples.images, model=model)
+        labels = torch.from_numpy(targets)
+        optimiser = torch.optim.AdamW(
+            network.parameters(), lr=settings.learning_rate, weight_decay=0.05
+        )
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
+        network.train()
+        order = torch.Generator().manual_seed(settings.seed)
+        for step in range(settings.steps):
+            rows = torch.randint(len(data), (settings.batch_size,), generator=order)
+            batch = weak(data[rows], seed=settings.seed * 1_000_003 + step).to(model.device)
+            loss = torch.nn.functional.cross_entropy(network(batch), labels[rows].to(model.device))
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+    return {k: v.detach().cpu().numpy() for k, v in network.state_dict().items()}
+
+
+class _Network(torch.nn.Module):
+    """A transformers backbone with a linear head."""
+
+    def __init__(self, body: torch.nn.Module, width: int, classes: int) -> None:
+        super().__init__()
+        self.body = body
+        self.head = torch.nn.Linear(width, classes)
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        return self.head(pooled(self.body(batch)))
+
+
+def _network(settings: TrainingSettings, *, classes: int) -> tuple[ImageModel, _Network]:
+    model = (load_backbone if settings.pretrained else load_untrained)(settings.backbone)
+    probe = torch.zeros(1, 3, *model.size, device=model.device)
+    with torch.inference_mode():
+        width = pooled(model.model(probe)).shape[1]
+    return model, _Network(model.model, width, classes).to(model.device)
+
+
+@torch.inference_mode()
+def _predict_network(
+    classifier: Classifier, images: Sequence[Image.Image], settings: TrainingSettings
+) -> np.ndarray:
+    model, network = _network(settings, classes=len(classifier.classes))
+    network.load_state_dict({k: torch.from_numpy(v) for k, v in classifier.weights.items()})
+    network.eval()
+    rows = [
+        network(pixels(images[i : i + 256], model=model).to(model.device)).softmax(1).cpu()
+        for i in range(0, len(images), 256)
+    ]
+    return torch.cat(rows).numpy()
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    return shifted / shifted.sum(1, keepdims=True)
+
+
+HEADS: dict[str, Callable[[Examples, np.ndarray, TrainingSettings], dict[str, np.ndarray]]] = {
+    "logistic": _fit_logistic,
+    "svm": _fit_svm,
+    "prototype": _fit_prototype,
+    "finetune": _fit_network,
+}

@@ -1,0 +1,43 @@
+"""Accuracy, groups and intervals over tasks; label consistency."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+
+def interval(values: Sequence[float]) -> dict[str, float | int | None]:
+    """Mean with its 95% interval (Student's t over tasks) and n; one value has no interval.
+
+    Keys: mean, low, high, n. With two or more values: mean ± t(0.975, n-1) s / sqrt(n).
+    """
+    array = np.asarray(values, dtype=float)
+    n = len(array)
+    if n == 0:
+        return {"mean": None, "low": None, "high": None, "n": 0}
+    mean = float(array.mean())
+    if n == 1:
+        return {"mean": round(mean, 6), "low": None, "high": None, "n": 1}
+    half = float(stats.t.ppf(0.975, n - 1) * array.std(ddof=1) / np.sqrt(n))
+    return {
+        "mean": round(mean, 6),
+        "low": round(mean - half, 6),
+        "high": round(mean + half, 6),
+        "n": n,
+    }
+
+
+def class_accuracies(labels: np.ndarray, predicted: np.ndarray) -> pd.Series:
+    """Accuracy in [0, 1] per true class, sorted by class name."""
+    correct = pd.Series(np.asarray(labels) == np.asarray(predicted))
+    return correct.groupby(np.asarray(labels)).mean().sort_index()
+
+
+def group_accuracies(per_class: pd.Series, groups: pd.Series) -> dict[str, float | None]:
+    """Mean of the per-class accuracies of many, medium and few; an empty group is None."""
+    result: dict[str, float | None] = {}
+    for group in ("many", "medium", "few"):
+        members = [c for c in per_class.index if groups[c] == group]
+        result[group] = round(float(per_class[members].mean()), 6) if members else None
+    return result

@@ -1,0 +1,64 @@
+"""From tables to the examples a classifier trains on, equally many for every method."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from genie.backbones import ImageModel, embed
+from genie.classifiers import Examples
+from genie.records import decode_png
+from genie.tasks import groups
+from genie.transforms import weak_copies
+
+
+def load_examples(images: pd.DataFrame, *, backbone: ImageModel) -> Examples:
+    """An images table as decoded images with embeddings, each computed once, in table order."""
+    pictures = [decode_png(png) for png in images["png"]]
+    return Examples(pictures, embed(pictures, model=backbone), list(images["label"]))
+
+
+def pick(examples: Examples, ids: list[str], *, wanted: list[str]) -> Examples:
+    """The wanted examples in the order wanted; `ids` names all examples in theirs."""
+    position = {image_id: i for i, image_id in enumerate(ids)}
+    rows = [position[image_id] for image_id in wanted]
+    return Examples(
+        [examples.images[i] for i in rows],
+        examples.embeddings[rows],
+        [examples.labels[i] for i in rows],
+    )
+
+
+def generated_per_class(
+    labels: Sequence[str], *, per_class: int, classes: str, every_source: bool
+) -> dict[str, int]:
+    """How many images each class of a task gets on top of its support images.
+
+    `classes` "few" leaves out classes with 20 support images or more. `every_source` (strategy
+    "all"): one per support image of all other classes, whatever `per_class` says.
+    """
+    counts = pd.Series(list(labels)).value_counts().sort_index()
+    group = groups(counts)
+    kept = [str(c) for c in counts.index if classes == "all" or group[c] == "few"]
+    return {c: int(counts.sum() - counts[c]) if every_source else per_class for c in kept}
+
+
+def weak_examples(
+    examples: Examples, wanted: Mapping[str, int], *, backbone: ImageModel, seed: int
+) -> Examples:
+    """Weakly augmented copies, `wanted[label]` of each class, its images taken in rotation."""
+    labels = np.array(examples.labels)
+    rows = [
+        int(own[i % len(own)])
+        for label, count in sorted(wanted.items())
+        for own in [np.flatnonzero(labels == label)]
+        for i in range(count)
+    ]
+    copies = weak_copies([examples.images[i] for i in rows], seed=seed)
+    return Examples(copies, embed(copies, model=backbone), [examples.labels[i] for i in rows])
+
+
+def shortfall(wanted: Mapping[str, int], labels: Sequence[str]) -> dict[str, int]:
+    """How many samples of each class are still missing, classes that miss none left out."""
+    missing = {label: count - list(labels).count(label) for label, count in wanted.items()}
+    return {label: count for label, count in missing.items() if count > 0}

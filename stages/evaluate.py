@@ -1,0 +1,80 @@
+"""Measure both classifiers on the query images, and the generated images by the oracle.
+
+In: models/baseline/, models/augmented/, data/prepared/, data/augmented/, backbone and oracle.
+Out: metrics/evaluate.json, metrics/tasks.csv, metrics/classes.csv, plots/confusion.csv,
+data/evaluation/verdicts.csv.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from genie.augmentation import read_set
+from genie.backbones import load_backbone, load_oracle
+from genie.classifiers import load, predict_proba
+from genie.evaluation import (
+    CLASS_COLUMNS,
+    SCORE_COLUMNS,
+    class_table,
+    score_table,
+    summarise,
+    verdicts,
+)
+from genie.records import (
+    MEMBER_COLUMNS,
+    TASK_COLUMNS,
+    VERDICT_COLUMNS,
+    read_images,
+    read_table,
+    write_table,
+)
+from genie.training import load_examples, pick
+from stages.common import bar, stage
+from stages.params import Params
+from stages.settings import training_settings
+
+
+@stage
+def main(params: Params, root: Path) -> str:
+    """Measure both classifiers on the query images."""
+    images = read_images(root / "data/prepared/query")
+    tasks = read_table(root / "data/prepared/tasks.csv", columns=TASK_COLUMNS)
+    query = tasks[tasks["role"] == "query"]
+    members = read_table(root / "data/augmented/members.csv", columns=MEMBER_COLUMNS)
+    models = {name: load(root / "models" / name) for name in ("baseline", "augmented")}
+    backbone = load_backbone(Path(params.classifier.backbone))
+    pool = load_examples(images, backbone=backbone)
+    predictions = []
+    for task, rows in bar(query.groupby("task"), total=query["task"].nunique(), label="evaluate"):
+        examples = pick(pool, list(images["image_id"]), wanted=list(rows["image_id"]))
+        for name, classifiers in models.items():
+            model = classifiers[int(task)]
+            found = predict_proba(model, examples, settings=training_settings(params)).argmax(1)
+            known = {"task": task, "model": name, "label": examples.labels}
+            predictions.append(pd.DataFrame({**known, "predicted": np.array(model.classes)[found]}))
+    table = pd.concat(predictions, ignore_index=True)
+    judged = pd.DataFrame(columns=list(VERDICT_COLUMNS))
+    if len(members):
+        _, generated = read_set(root / "data/augmented", members)
+        judged = verdicts(members, generated, oracle=load_oracle(Path(params.oracle.model)))
+    support = tasks[tasks["role"] == "support"]
+    scores = score_table(table, support=support)
+    summary = summarise(scores, members=members, verdicts=judged)
+
+    write_table(judged, root / "data/evaluation/verdicts.csv", columns=VERDICT_COLUMNS)
+    write_table(scores, root / "metrics/tasks.csv", columns=SCORE_COLUMNS)
+    write_table(class_table(table), root / "metrics/classes.csv", columns=CLASS_COLUMNS)
+    augmented = table[table["model"] == "augmented"]
+    write_table(augmented, root / "plots/confusion.csv", columns=("label", "predicted"))
+    text = json.dumps(summary, indent=1, ensure_ascii=False)
+    (root / "metrics/evaluate.json").write_text(text + "\n", encoding="utf-8")
+    gain = summary["gain"]["mean"]
+    return (
+        f"evaluate: gain {gain:+.4f} over {scores['task'].nunique()} tasks in metrics/evaluate.json"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Train a classifier per task on support and generated images.
+
+In: data/prepared/support/, tasks.csv, data/augmented/, the backbone. Out: models/augmented/.
+"""
+
+from pathlib import Path
+
+from genie.augmentation import read_set
+from genie.backbones import embed, load_backbone
+from genie.classifiers import Examples, fit, join, save
+from genie.records import MEMBER_COLUMNS, TASK_COLUMNS, read_images, read_table
+from genie.training import load_examples, pick, shortfall, weak_examples
+from stages.common import bar, stage
+from stages.params import Params
+from stages.settings import images_per_class, training_settings
+
+
+@stage
+def main(params: Params, root: Path) -> str:
+    """Train a classifier per task on support and generated images."""
+    images = read_images(root / "data/prepared/support")
+    tasks = read_table(root / "data/prepared/tasks.csv", columns=TASK_COLUMNS)
+    support = tasks[tasks["role"] == "support"]
+    members = read_table(root / "data/augmented/members.csv", columns=MEMBER_COLUMNS)
+    backbone = load_backbone(Path(params.classifier.backbone))
+    pool = load_examples(images, backbone=backbone)
+    files, pictures = read_set(root / "data/augmented", members)
+    label_of = dict(zip(members["file_name"], members["label"], strict=True))
+    labels = [label_of[name] for name in files]
+    generated = Examples(pictures, embed(pictures, model=backbone), labels)
+    models = {}
+    for task, rows in bar(support.groupby("task"), total=support["task"].nunique(), label="train"):
+        examples = pick(pool, list(images["image_id"]), wanted=list(rows["image_id"]))
+        own = members.loc[members["task"] == task, "file_name"]
+        augmented = pick(generated, files, wanted=list(own))
+        # equal numbers of samples for every method: weak copies where nothing was generated
+        missing = shortfall(images_per_class(params, examples.labels), augmented.labels)
+        copies = weak_examples(examples, missing, backbone=backbone, seed=params.seed)
+        everything = join(examples, augmented, copies)
+        models[int(task)] = fit(
+            params.classifier.head, everything, settings=training_settings(params)
+        )
+    save(models, root / "models/augmented")
+    return f"retrain: {len(models)} classifiers in models/augmented"
+
+
+if __name__ == "__main__":
+    main()

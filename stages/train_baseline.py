@@ -1,0 +1,49 @@
+"""Train a classifier per task on support images and weak copies; predict the support out of fold.
+
+In: data/prepared/support/, data/prepared/tasks.csv, the backbone.
+Out: models/baseline/, data/baseline/predictions.csv.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from genie.backbones import load_backbone
+from genie.classifiers import fit, join, out_of_fold, save
+from genie.records import PREDICTION_COLUMNS, TASK_COLUMNS, read_images, read_table, write_table
+from genie.training import load_examples, pick, weak_examples
+from stages.common import bar, stage
+from stages.params import Params
+from stages.settings import images_per_class, training_settings
+
+
+@stage
+def main(params: Params, root: Path) -> str:
+    """Train a classifier per task on the support images alone."""
+    images = read_images(root / "data/prepared/support")
+    tasks = read_table(root / "data/prepared/tasks.csv", columns=TASK_COLUMNS)
+    support = tasks[tasks["role"] == "support"]
+    backbone = load_backbone(Path(params.classifier.backbone))
+    pool = load_examples(images, backbone=backbone)
+    settings = training_settings(params)
+    models, predictions = {}, []
+    for task, rows in bar(support.groupby("task"), total=support["task"].nunique(), label="train"):
+        examples = pick(pool, list(images["image_id"]), wanted=list(rows["image_id"]))
+        extra = images_per_class(params, examples.labels)
+        copies = weak_examples(examples, extra, backbone=backbone, seed=params.seed)
+        head = params.classifier.head
+        models[int(task)] = fit(head, join(examples, copies), settings=settings)
+        held_out = out_of_fold(head, examples, settings=settings)
+        table = pd.DataFrame(held_out, columns=sorted(set(examples.labels)))
+        known = {"task": task, "image_id": list(rows["image_id"]), "label": examples.labels}
+        predictions.append(
+            table.assign(**known).melt(list(known), var_name="predicted", value_name="probability")
+        )
+    path = root / "data/baseline/predictions.csv"
+    write_table(pd.concat(predictions), path, columns=PREDICTION_COLUMNS)
+    save(models, root / "models/baseline")
+    return f"train_baseline: {len(models)} classifiers in models/baseline"
+
+
+if __name__ == "__main__":
+    main()

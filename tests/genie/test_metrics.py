@@ -1,0 +1,33 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from genie.metrics import class_accuracies, group_accuracies, interval
+
+
+def test_interval_is_that_of_students_t():
+    values = [0.6, 0.7, 0.65, 0.72]
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    result = interval(values)
+    assert (result["low"], result["high"]) == pytest.approx((low, high), abs=1e-6)
+    assert result["n"] == 4
+
+
+def test_one_value_has_no_interval():
+    assert interval([0.5]) == {"mean": 0.5, "low": None, "high": None, "n": 1}
+
+
+def test_no_value_has_no_mean():
+    assert interval([])["mean"] is None
+
+
+def test_class_accuracy_counts_by_true_class():
+    result = class_accuracies(np.array(["a", "a", "b"]), np.array(["a", "b", "b"]))
+    assert result.to_dict() == {"a": 0.5, "b": 1.0}
+
+
+def test_empty_group_is_none_and_not_zero():
+    groups = pd.Series({"a": "few", "b": "few"})
+    result = group_accuracies(pd.Series({"a": 0.0, "b": 1.0}), groups)
+    assert result == {"many": None, "medium": None, "few": 0.5}

@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from genie.errors import GenieError
+from stages.params import Params, read_params
+from stages.validate import main as validate
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def changed(tmp_path: Path, key: str, value: object) -> Path:
+    """The repository's params.yaml with one key changed."""
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    *sections, name = key.split(".")
+    at = raw
+    for section in sections:
+        at = at[section]
+    at[name] = value
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+def test_committed_parameters_are_valid():
+    assert isinstance(read_params(ROOT / "params.yaml"), Params)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("noise.r", 0, r'noise\.r must be "ada" or in \(0, 1\], got 0'),
+        ("noise.r", 1.7, r'noise\.r must be "ada" or in \(0, 1\], got 1\.7'),
+        ("noise.r", "adaa", r"noise\.r must be .* got 'adaa'"),
+        ("noise.M", 1, r"noise\.M must be an integer of at least 2, got 1"),
+        ("noise.low", 0.95, r"noise\.low must be below noise\.high, got 0\.95 and 0\.9"),
+        ("augment.per_clas", 3, r"augment\.per_clas is not a known key; did you mean .*per_class"),
+        ("method", "genei", r"method.*'genie'.*'genei'"),
+        ("prompt.template", "a photo", r'prompt\.template must contain "\{class\}"'),
+        ("data.shots", 0, r"data\.shots.*got 0"),
+        ("seed", -1, r"seed.*got -1"),
+    ],
+)
+def test_bad_value_is_named_with_its_rule(tmp_path, key, value, message):
+    with pytest.raises(GenieError, match=message):
+        read_params(changed(tmp_path, key, value))
+
+
+def test_ada_without_a_foreign_source_is_refused(tmp_path):
+    with pytest.raises(GenieError, match=r"noise\.r must be a number with method"):
+        read_params(changed(tmp_path, "method", "img2img"))
+
+
+def test_missing_parameter_file_is_named(tmp_path):
+    with pytest.raises(GenieError, match="none.yaml does not exist"):
+        read_params(tmp_path / "none.yaml")
+
+
+def test_stage_ends_with_one_line_and_code_1(tmp_path):
+    path = changed(tmp_path, "noise.r", 1.7)
+    result = CliRunner().invoke(validate, ["--params", str(path), "--root", str(tmp_path)])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / ".params.ok").exists()
