@@ -1,0 +1,64 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from genie.augmentation import members, trace
+from genie.errors import GenieError
+from genie.records import Request
+
+
+def group(levels=(0.5, 0.7, 0.9), *, source="s"):
+    return [Request(source, "bag", "coat", "a photo of a coat", "", r, 0, 0) for r in levels]
+
+
+def walk(places):
+    """Embeddings at the given places of the axis from (0, 0) to (1, 0), off it by 1."""
+    return np.array([[p, 1.0] for p in places])
+
+
+def test_level_after_the_largest_jump_is_chosen():
+    table = trace(
+        group(),
+        keys=["a", "b", "c"],
+        z_levels=walk([0.1, 0.2, 0.8]),
+        z_source=np.array([0.0, 0.0]),
+        z_target=np.array([1.0, 0.0]),
+    )
+    assert list(table["chosen"]) == [False, False, True]
+    assert list(table["position"]) == pytest.approx([0.1, 0.2, 0.8])
+    assert table["shift_ratio"].iloc[0] == pytest.approx(6.0)
+
+
+def test_a_single_level_is_taken_as_it_is():
+    table = trace(
+        group((0.7,)),
+        keys=["a"],
+        z_levels=walk([0.4]),
+        z_source=np.array([0.0, 0.0]),
+        z_target=np.array([1.0, 0.0]),
+    )
+    assert list(table["chosen"]) == [True]
+
+
+def test_without_a_source_there_is_no_position():
+    table = trace(
+        group((1.0,), source=None),
+        keys=["a"],
+        z_levels=walk([0.4]),
+        z_source=None,
+        z_target=np.array([1.0, 0.0]),
+    )
+    assert np.isnan(table["position"].iloc[0])
+
+
+def test_coinciding_source_and_target_name_the_pair():
+    same = np.array([1.0, 0.0])
+    with pytest.raises(GenieError, match=r"bag .s. → coat"):
+        trace(group(), keys=["a", "b", "c"], z_levels=walk([0, 0, 0]), z_source=same, z_target=same)
+
+
+def test_members_are_the_chosen_images_under_their_class_folder():
+    table = pd.DataFrame(
+        {"target_label": ["T-shirt/top"] * 2, "key": ["k1", "k2"], "chosen": [False, True]}
+    )
+    assert list(members(table)["file_name"]) == ["T-shirt%2Ftop/k2.png"]

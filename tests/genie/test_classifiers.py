@@ -1,0 +1,104 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+
+from genie.classifiers import (
+    Examples,
+    TrainingSettings,
+    fit,
+    load,
+    out_of_fold,
+    predict_proba,
+    save,
+)
+from genie.errors import GenieError
+
+SETTINGS = TrainingSettings(
+    Path("zoo/backbone"), pretrained=False, steps=30, batch_size=16, learning_rate=2e-3, seed=0
+)
+
+
+def blobs(*, classes: int, each: int = 6) -> Examples:
+    """Unit vectors around one axis per class, with grey pictures as bright as the class."""
+    random = np.random.default_rng(0)
+    labels = [f"class {k}" for k in range(classes) for _ in range(each)]
+    z = np.repeat(np.eye(classes, 8), each, axis=0) + 0.1 * random.normal(size=(len(labels), 8))
+    images = [
+        Image.new("RGB", (32, 32), (40 + 60 * k,) * 3) for k in range(classes) for _ in range(each)
+    ]
+    z = z / np.linalg.norm(z, axis=1, keepdims=True)
+    return Examples(images, z.astype(np.float32), labels)
+
+
+@pytest.mark.parametrize("head", ["logistic", "svm", "prototype"])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_separable_classes_are_told_apart(head, classes):
+    examples = blobs(classes=classes)
+    model = fit(head, examples, settings=SETTINGS)
+    probabilities = predict_proba(model, examples, settings=SETTINGS)
+    assert probabilities.sum(1) == pytest.approx(np.ones(len(probabilities)))
+    assert [model.classes[k] for k in probabilities.argmax(1)] == examples.labels
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_logistic_probabilities_are_scikit_learns(classes):
+    examples = blobs(classes=classes)
+    theirs = LogisticRegression(C=1.0, max_iter=1000).fit(examples.embeddings, examples.labels)
+    model = fit("logistic", examples, settings=SETTINGS)
+    ours = predict_proba(model, examples, settings=SETTINGS)
+    assert ours == pytest.approx(theirs.predict_proba(examples.embeddings), abs=1e-5)
+
+
+def test_prototype_is_the_nearest_class_mean():
+    examples = blobs(classes=3)
+    model = fit("prototype", examples, settings=SETTINGS)
+    queries = np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32)
+    means = np.stack([examples.embeddings[i * 6 : i * 6 + 6].mean(0) for i in range(3)])
+    nearest = [int(np.argmin([np.linalg.norm(q - m) for m in means])) for q in queries]
+    blank = Examples([], queries, ["class 0"] * 50)
+    assert list(predict_proba(model, blank, settings=SETTINGS).argmax(1)) == nearest
+
+
+def test_saved_classifiers_come_back_whole(tmp_path):
+    model = fit("logistic", blobs(classes=3), settings=SETTINGS)
+    save({0: model}, tmp_path)
+    back = load(tmp_path)[0]
+    assert back.classes == model.classes
+    assert all((back.weights[k] == v).all() for k, v in model.weights.items())
+
+
+def test_out_of_fold_gives_zero_to_a_class_that_training_lacked():
+    examples = blobs(classes=3, each=1)
+    probabilities = out_of_fold("prototype", examples, settings=SETTINGS, folds=2)
+    assert (probabilities == 0).all()  # one fold holds everything: nothing is left to train on
+    pair = blobs(classes=3, each=2)
+    held_out = out_of_fold("prototype", pair, settings=SETTINGS)
+    assert held_out.sum(1) == pytest.approx(np.ones(6))
+
+
+def test_out_of_fold_never_trains_on_the_example_it_predicts():
+    """With random labels a leak would be right every time."""
+    examples = blobs(classes=2, each=20)
+    random = np.random.default_rng(0)
+    labels = [f"class {k}" for k in random.integers(0, 2, 40)]
+    noise = random.normal(size=(40, 8)).astype(np.float32)
+    shuffled = Examples(examples.images, noise, labels)
+    right = out_of_fold("prototype", shuffled, settings=SETTINGS).argmax(1)
+    accuracy = np.mean([f"class {k}" == label for k, label in zip(right, labels, strict=True)])
+    assert 0.2 < accuracy < 0.8
+
+
+def test_network_from_scratch_learns_and_repeats_itself():
+    examples = blobs(classes=3)
+    model, again = (fit("finetune", examples, settings=SETTINGS) for _ in range(2))
+    assert all((again.weights[k] == v).all() for k, v in model.weights.items())
+    probabilities = predict_proba(model, examples, settings=SETTINGS)
+    assert [model.classes[k] for k in probabilities.argmax(1)] == examples.labels
+
+
+def test_one_class_is_refused():
+    with pytest.raises(GenieError, match="at least two classes"):
+        fit("logistic", blobs(classes=1), settings=SETTINGS)
