@@ -1,0 +1,49 @@
+"""Train the embedded models on Fashion-MNIST's pretraining pool and write their folders."""
+
+from pathlib import Path
+
+import click
+from diffusers import AutoencoderKL
+
+from genie.errors import GenieError
+from zoo.fashion_mnist import Part, load_parts
+from zoo.feature_parts import save_features, train_backbone, train_oracle
+from zoo.generator_parts import save_generator, train_denoiser, train_vae
+from zoo.loop import STATE
+
+ZOO = Path("zoo")
+PARTS = ("vae", "unet", "oracle", "backbone")
+
+
+@click.command()
+@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), help="Default: all.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder with the four idx.gz files.")
+@click.option("--out", type=click.Path(path_type=Path), default=ZOO, show_default=True)
+@click.option("--state", type=click.Path(path_type=Path), default=STATE, show_default=True)
+def main(parts: tuple[str, ...], data: Path | None, out: Path, state: Path) -> None:
+    """Train the models; a killed run resumes from its checkpoints in --state."""
+    try:
+        part = load_parts(data).pretraining
+    except GenieError as error:
+        raise click.ClickException(str(error)) from error
+    wanted = parts or PARTS
+    if "vae" in wanted:
+        train_vae(part, state=state).save_pretrained(state / "vae")
+    if "unet" in wanted:
+        train_generator(part, out=out, state=state)
+    if "oracle" in wanted:
+        save_features(train_oracle(part, state=state), out / "oracle")
+    if "backbone" in wanted:
+        save_features(train_backbone(part, state=state), out / "backbone")
+
+
+def train_generator(part: Part, *, out: Path, state: Path) -> None:
+    """Train the denoiser on the latents of the autoencoder in `state`, and write the pipeline."""
+    if not (state / "vae").is_dir():
+        raise click.ClickException(f"{state / 'vae'} does not exist; train it with --part vae")
+    vae = AutoencoderKL.from_pretrained(state / "vae").eval()
+    save_generator(vae, train_denoiser(vae, part, state=state), out / "generator")
+
+
+if __name__ == "__main__":
+    main()
