@@ -1,0 +1,86 @@
+"""The embedded model folders load as any other, and are small."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionImg2ImgPipeline
+from PIL import Image
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    CLIPTokenizer,
+)
+
+from zoo.fashion_mnist import CLASSES
+from zoo.generator_parts import SUPERCLASS
+
+ZOO = Path(__file__).parents[2] / "zoo"
+FOLDERS = ("generator", "oracle", "backbone")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> CLIPTokenizer:
+    return CLIPTokenizer.from_pretrained(ZOO / "generator" / "tokenizer")
+
+
+def test_generator_edits_an_image_through_the_stock_pipeline() -> None:
+    pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(
+        ZOO / "generator", dtype=torch.float32, use_safetensors=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    edited = pipeline(
+        "a photo of a bag", image=Image.new("RGB", (32, 32)), num_inference_steps=4, strength=0.6
+    ).images[0]
+    assert edited.size == (32, 32)
+
+
+def test_generator_says_its_guidance_and_size() -> None:
+    settings = json.loads((ZOO / "generator" / "genie.json").read_text())
+    assert settings["size"] == 32
+    assert settings["guidance_scale"] > 1
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_word_of_a_class_name_is_one_token(name: str, tokenizer: CLIPTokenizer) -> None:
+    words = name.lower().replace("/", " / ").replace("-", " - ").split()
+    assert tokenizer.tokenize(name) == [f"{word}</w>" for word in words]
+
+
+def test_every_class_has_a_superclass() -> None:
+    assert set(SUPERCLASS) == set(CLASSES)
+
+
+@pytest.mark.parametrize("text", ["", "zebra", "Müller 7½", "日本 😀", "\x00\x7f"])
+def test_any_text_is_encoded_between_start_and_end(text: str, tokenizer: CLIPTokenizer) -> None:
+    ids = tokenizer(text).input_ids
+    assert (ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    assert tokenizer.eos_token_id not in ids[1:-1]
+
+
+def test_text_encoder_knows_the_tokenizers_special_tokens(tokenizer: CLIPTokenizer) -> None:
+    config = json.loads((ZOO / "generator" / "text_encoder" / "config.json").read_text())
+    assert config["vocab_size"] == len(tokenizer)
+    assert config["bos_token_id"] == tokenizer.bos_token_id
+    assert config["eos_token_id"] == tokenizer.eos_token_id
+    assert config["pad_token_id"] == tokenizer.pad_token_id
+
+
+def test_oracle_knows_the_classes_by_name() -> None:
+    oracle = AutoModelForImageClassification.from_pretrained(ZOO / "oracle")
+    assert [oracle.config.id2label[i] for i in range(10)] == list(CLASSES)
+
+
+def test_backbone_embeds_an_image_through_its_own_preprocessing() -> None:
+    processor = AutoImageProcessor.from_pretrained(ZOO / "backbone")
+    backbone = AutoModel.from_pretrained(ZOO / "backbone", dtype=torch.float32)
+    pixels = processor(Image.new("RGB", (28, 28)), return_tensors="pt")
+    assert backbone(**pixels).pooler_output.flatten(1).shape[0] == 1
+
+
+def test_weights_are_safetensors_only_and_under_40_megabytes() -> None:
+    files = [path for name in FOLDERS for path in (ZOO / name).rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".json", ".safetensors", ".txt"}
+    assert sum(path.stat().st_size for path in files) < 40e6
