@@ -16,8 +16,8 @@ from zoo.fashion_mnist import CLASSES, Part
 from zoo.generator_parts import pixels
 from zoo.loop import STATE, pick_device, train
 
-ORACLE_STEPS, ORACLE_BATCH, ORACLE_RATE = 3_000, 128, 2e-3
-BACKBONE_STEPS, BACKBONE_BATCH, BACKBONE_RATE = 2_500, 128, 2e-3
+ORACLE_STEPS, ORACLE_BATCH, ORACLE_RATE = 1_000, 128, 2e-3
+BACKBONE_STEPS, BACKBONE_BATCH, BACKBONE_RATE = 500, 128, 2e-3
 TEMPERATURE = 0.2
 PROJECTION = 64
 

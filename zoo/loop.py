@@ -33,7 +33,7 @@ def train(
     stop: int | None = None,
     state: Path = STATE,
 ) -> nn.Module:
-    """Minimise `loss` over `model` and return the moving average of its weights (`ema` 0: the last).
+    """Minimise `loss` over `model`; return the moving average of its weights (`ema` 0: the last).
 
     `loss` draws all its randomness from the generator it is given, which is keyed by the step
     alone: a run that was killed and resumed takes the same steps as one that was not. `stop` ends

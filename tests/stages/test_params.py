@@ -54,7 +54,7 @@ def test_ada_without_a_foreign_source_is_refused(tmp_path):
 
 
 def test_missing_parameter_file_is_named(tmp_path):
-    with pytest.raises(GenieError, match="none.yaml does not exist"):
+    with pytest.raises(GenieError, match=r"none\.yaml does not exist"):
         read_params(tmp_path / "none.yaml")
 
 
