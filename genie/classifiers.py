@@ -123,7 +123,9 @@ def save(classifiers: Mapping[int, Classifier], folder: Path) -> None:
     text = json.dumps(summary, indent=1, ensure_ascii=False)
     (folder / "classes.json").write_text(text + "\n", encoding="utf-8")
     for task, classifier in classifiers.items():
-        save_file(dict(sorted(classifier.weights.items())), folder / f"task{task}.safetensors")
+        # safetensors writes the buffer as it lies, so a transposed view would come back wrong
+        weights = {k: np.ascontiguousarray(v) for k, v in sorted(classifier.weights.items())}
+        save_file(weights, folder / f"task{task}.safetensors")
 
 
 def load(folder: Path) -> dict[int, Classifier]:
