@@ -41,3 +41,26 @@ def group_accuracies(per_class: pd.Series, groups: pd.Series) -> dict[str, float
         members = [c for c in per_class.index if groups[c] == group]
         result[group] = round(float(per_class[members].mean()), 6) if members else None
     return result
+
+
+def paired_p(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Two-sided p of the paired t-test over tasks; None for fewer than two tasks.
+
+    1 where all differences are 0, as for two equal methods.
+    """
+    gaps = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
+    if len(gaps) < 2:
+        return None
+    spread = gaps.std(ddof=1)
+    if spread == 0:
+        return 1.0 if gaps.mean() == 0 else 0.0
+    t = gaps.mean() / (spread / np.sqrt(len(gaps)))
+    return float(2 * stats.t.sf(abs(t), len(gaps) - 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979) of p values that are read together, in their order."""
+    order = np.argsort(p_values)
+    scaled = np.asarray(p_values)[order] * np.arange(len(p_values), 0, -1)
+    corrected = np.minimum(1.0, np.maximum.accumulate(scaled))
+    return [float(corrected[i]) for i in np.argsort(order)]

@@ -23,8 +23,14 @@ class ContactRow:
 def contact_sheet(rows: Sequence[ContactRow], path: Path) -> None:
     """Write a PNG: a row per pair with source, noise levels and positions, and a real target.
 
-    The chosen level is framed. The same rows give the same bytes.
+    The chosen level is framed. The same rows give the same bytes; without rows the sheet says so.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not rows:
+        figure = Figure(figsize=(5, 1), dpi=110)
+        figure.text(0.5, 0.5, "no images were generated", ha="center", va="center")
+        figure.savefig(path, metadata={"Software": None})
+        return
     levels = max(len(row.levels) for row in rows)
     figure = Figure(figsize=(1.25 * (levels + 2), 1.55 * len(rows) + 0.2), dpi=110)
     grid = figure.subplots(len(rows), levels + 2, squeeze=False)
@@ -37,7 +43,6 @@ def contact_sheet(rows: Sequence[ContactRow], path: Path) -> None:
             axis.set_axis_off()
         _picture(axes[-1], row.target, f"target\n{row.target_label}")
     figure.tight_layout(pad=0.4)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
 
 

@@ -76,12 +76,11 @@ def ensure(
     root: Path,
     key_of: Callable[[Request], str],
     render: Callable[[Sequence[Request]], Iterator[tuple[Request, Image.Image]]],
-    on_progress: Callable[[int], None] | None = None,
 ) -> dict[str, int]:
     """Render what the store lacks, saving each image as it comes; nothing is rendered twice.
 
-    PNG encoding and writing overlap the rendering. `on_progress` gets the number of images
-    saved so far. Returns {"needed", "found", "rendered"}, counted in distinct keys.
+    PNG encoding and writing overlap the rendering. Returns {"needed", "found", "rendered"},
+    counted in distinct keys.
     """
     by_key = {key_of(r): r for r in reversed(requests)}
     missing = {key: r for key, r in reversed(by_key.items()) if load(root, key) is None}
@@ -94,8 +93,6 @@ def ensure(
         while len(pending) > allowed:
             pending.popleft().result()
             saved += 1
-            if on_progress is not None:
-                on_progress(saved)
 
     with ThreadPoolExecutor(_WRITERS) as writers, contextlib.ExitStack() as cleanup:
         cleanup.callback(lambda: [future.cancel() for future in pending])

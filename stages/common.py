@@ -22,7 +22,8 @@ Item = TypeVar("Item")
 def stage(run: Callable[[Params, Path], str]) -> click.Command:
     """A click command from `run(params, root)`, which returns the line that closes the stage.
 
-    A GenieError or a full device ends it with one line on stderr and exit code 1.
+    A GenieError, a full device or a file that cannot be read or written ends it with one line on
+    stderr and exit code 1.
     """
     name = run.__module__.rpartition(".")[2]
     if name == "__main__":
@@ -40,12 +41,14 @@ def stage(run: Callable[[Params, Path], str]) -> click.Command:
         except GenieError as error:
             _stop(str(error))
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno == errno.ENOSPC:
+                _stop(
+                    f"no space left on the device while writing {error.filename or 'outputs'}; "
+                    "free some and run the same command again, finished images are kept"
+                )
+            if error.filename is None:
                 raise
-            _stop(
-                f"no space left on the device while writing {error.filename or 'outputs'}; free "
-                "some and run the same command again, finished images are kept"
-            )
+            _stop(f"{error.filename}: {error.strerror}; mend it and run the same command again")
         click.echo(line)
 
     return command

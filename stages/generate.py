@@ -6,7 +6,7 @@ and the backbone. Out: data/augmented/, plots/contact_sheet.png, metrics/cost.js
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,14 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from genie.augmentation import called_target, contact_rows, requested, trace_tasks, write_set
+from genie.augmentation import (
+    Groups,
+    called_target,
+    contact_rows,
+    requested,
+    trace_tasks,
+    write_set,
+)
 from genie.backbones import load_backbone
 from genie.classifiers import load
 from genie.generator import load_generator, render, request_key
@@ -61,27 +68,8 @@ def main(params: Params, root: Path) -> str:
         batch_size=params.generator.batch_size,
     )
     store = store_folder(root)
-    requests = requested(groups)
-    cost = render_with_cost(requests, store=store, key_of=key_of, draw=draw, steps=steps)
-
-    backbone = load_backbone(Path(params.classifier.backbone))
-    pool = load_examples(images, backbone=backbone)
-    picture = partial(stored_image, store)
-    trajectories = trace_tasks(
-        groups,
-        support=support,
-        pool=pool,
-        ids=list(images["image_id"]),
-        key_of=key_of,
-        picture_of=picture,
-        backbone=backbone,
-    )
-    trajectories = called_target(
-        trajectories,
-        load(root / "models/baseline"),
-        picture_of=picture,
-        settings=training_settings(params),
-    )
+    cost = render_with_cost(requested(groups), store=store, key_of=key_of, draw=draw, steps=steps)
+    trajectories = trace(params, root, groups, images=images, support=support, key_of=key_of)
     members = write_set(
         trajectories,
         root / "data/augmented",
@@ -99,11 +87,40 @@ def main(params: Params, root: Path) -> str:
     path = root / "metrics/cost.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(cost, indent=1) + "\n")
-    rows = contact_rows(trajectories, images, support, picture_of=picture)
+    rows = contact_rows(trajectories, images, support, picture_of=partial(stored_image, store))
     contact_sheet(rows, root / "plots/contact_sheet.png")
     return (
         f"generate: {cost['images']} images in data/augmented; {cost['rendered']} rendered in "
         f"{cost['seconds']:.0f} s, {cost['found']} taken from the store"
+    )
+
+
+def trace(
+    params: Params,
+    root: Path,
+    groups: Groups,
+    *,
+    images: pd.DataFrame,
+    support: pd.DataFrame,
+    key_of: Callable[[Request], str],
+) -> pd.DataFrame:
+    """Trajectories of all tasks with the chosen level and the baseline's view of each image."""
+    picture = partial(stored_image, store_folder(root))
+    backbone = load_backbone(Path(params.classifier.backbone))
+    trajectories = trace_tasks(
+        groups,
+        support=support,
+        pool=load_examples(images, backbone=backbone),
+        ids=list(images["image_id"]),
+        key_of=key_of,
+        picture_of=picture,
+        backbone=backbone,
+    )
+    return called_target(
+        trajectories,
+        load(root / "models/baseline"),
+        picture_of=picture,
+        settings=training_settings(params),
     )
 
 
@@ -129,11 +146,20 @@ def plan(params: Params, support: pd.DataFrame, sources: pd.DataFrame) -> list[t
     )
 
 
-def render_with_cost(requests: Sequence[Request], *, store: Path, key_of, draw, steps: int) -> dict:  # type: ignore[no-untyped-def,type-arg]
+def render_with_cost(
+    requests: Sequence[Request],
+    *,
+    store: Path,
+    key_of: Callable[[Request], str],
+    draw: Callable[[Sequence[Request]], Iterator[tuple[Request, Image.Image]]],
+    steps: int,
+) -> dict[str, int | float]:
     """Render what the store lacks under a progress bar; counts of images, guided steps, seconds."""
     rendered: list[int] = []
 
     def counted(missing: Sequence[Request]) -> Iterator[tuple[Request, Image.Image]]:
+        guided = sum(denoising_steps(request.r, steps) for request in missing)
+        tqdm.write(f"generate: {len(missing)} images to render in {guided:,} guided steps")
         for request, image in tqdm(
             draw(missing), total=len(missing), desc="generate", unit="image", dynamic_ncols=True
         ):

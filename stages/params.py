@@ -30,7 +30,7 @@ class Data(Section):
     imbalance: Annotated[float, Field(ge=1)] | None
     n_way: Annotated[int, Field(ge=2)]
     n_shot: Count
-    n_query: Count
+    n_query: Count | None
     episodes: Count
     pool: Count | None
 
@@ -116,19 +116,25 @@ class Params(Section):
 
 def read_params(path: Path) -> Params:
     """Params of the YAML file; GenieError names each bad key, its value and the rule."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise GenieError(f"{path} does not exist; name the parameter file with --params") from None
-    except yaml.YAMLError as error:
-        raise GenieError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise GenieError(f"{path} must hold sections of keys, got {raw!r}")
+    raw = read_yaml(path)
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
         lines = dict.fromkeys(_explain(e) for e in error.errors())
         raise GenieError(f"{path}: " + "; ".join(lines)) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; GenieError if there is none."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise GenieError(f"{path} does not exist; name an existing parameter file") from None
+    except yaml.YAMLError as error:
+        raise GenieError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise GenieError(f"{path} must hold sections of keys, got {raw!r}")
+    return raw
 
 
 _RULES = {

@@ -166,7 +166,7 @@ def measure(zoo: Path, data: Path, *, texts: int, edits: int) -> tuple[dict, dic
 
 def _pooling(oracle: ImageModel) -> ImageModel:
     """The oracle without its last layer, as an embedder."""
-    body = oracle.model.resnet
+    body = oracle.model.base_model
     return ImageModel(
         model=body, size=oracle.size, mean=oracle.mean, std=oracle.std, device=oracle.device
     )

@@ -1,4 +1,4 @@
-"""The two classifiers' networks: the supervised oracle and the self-supervised backbone."""
+"""The networks that look at images: the supervised oracle and the self-supervised backbone."""
 
 from pathlib import Path
 
@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample, normalize
 from transformers import (
+    RegNetConfig,
+    RegNetForImageClassification,
     ResNetConfig,
-    ResNetForImageClassification,
     ResNetModel,
     ViTImageProcessor,
 )
@@ -16,7 +17,7 @@ from zoo.fashion_mnist import CLASSES, Part
 from zoo.generator_parts import pixels
 from zoo.loop import STATE, pick_device, train
 
-ORACLE_STEPS, ORACLE_BATCH, ORACLE_RATE = 1_000, 128, 2e-3
+ORACLE_STEPS, ORACLE_BATCH, ORACLE_RATE = 4_000, 128, 2e-3
 BACKBONE_STEPS, BACKBONE_BATCH, BACKBONE_RATE = 500, 128, 2e-3
 TEMPERATURE = 0.2
 PROJECTION = 64
@@ -24,19 +25,21 @@ PROJECTION = 64
 
 def train_oracle(
     part: Part, *, steps: int = ORACLE_STEPS, state: Path = STATE
-) -> ResNetForImageClassification:
-    """A supervised classifier, wider than the backbone and trained on other images than users'."""
+) -> RegNetForImageClassification:
+    """A supervised RegNet, another architecture than the backbone's, trained on other images."""
     torch.manual_seed(0)
     device = pick_device()
-    config = ResNetConfig(
-        embedding_size=64,
-        hidden_sizes=[128, 256],
-        depths=[2, 1],
-        layer_type="basic",
+    config = RegNetConfig(
+        embedding_size=32,
+        hidden_sizes=[64, 128, 256],
+        depths=[1, 2, 1],
+        groups_width=32,
+        layer_type="y",
+        downsample_in_first_stage=False,
         id2label=dict(enumerate(CLASSES)),
         label2id={name: index for index, name in enumerate(CLASSES)},
     )
-    model = ResNetForImageClassification(config).to(device)
+    model = RegNetForImageClassification(config).to(device)
     images, labels = torch.from_numpy(part.images), torch.from_numpy(part.labels)
 
     def loss(draw: torch.Generator) -> Tensor:
@@ -44,8 +47,17 @@ def train_oracle(
         batch = shift_and_flip(pixels(images[index]), draw).to(device)
         return cross_entropy(model(batch).logits, labels[index].to(device), label_smoothing=0.05)
 
-    trained = train(model, loss, name="oracle", steps=steps, rate=ORACLE_RATE, state=state)
-    assert isinstance(trained, ResNetForImageClassification)
+    trained = train(
+        model,
+        loss,
+        name="oracle",
+        steps=steps,
+        rate=ORACLE_RATE,
+        ema=0.999,
+        half=True,
+        state=state,
+    )
+    assert isinstance(trained, RegNetForImageClassification)
     return trained
 
 
@@ -125,7 +137,7 @@ def _warp(images: Tensor, *, scale: Tensor, offset: Tensor, mirror: Tensor) -> T
     return warped.expand(-1, 3, -1, -1).contiguous()
 
 
-def save_features(model: ResNetForImageClassification | ResNetModel, folder: Path) -> None:
+def save_features(model: RegNetForImageClassification | ResNetModel, folder: Path) -> None:
     """Write a transformers folder in half precision, with the preprocessing it was trained on."""
     model.half().save_pretrained(folder, safe_serialization=True)
     processor = ViTImageProcessor(

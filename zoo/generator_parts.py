@@ -22,7 +22,7 @@ from zoo.fashion_mnist import CLASSES, Part
 from zoo.loop import STATE, pick_device, train
 
 VAE_STEPS, VAE_BATCH, VAE_RATE = 2_500, 64, 2e-3
-UNET_STEPS, UNET_BATCH, UNET_RATE = 2_400, 64, 1e-3
+UNET_STEPS, UNET_BATCH, UNET_RATE = 5_600, 64, 8e-4
 KL_WEIGHT = 1e-6
 LENGTH = 24
 GUIDANCE = 3.0
@@ -77,13 +77,13 @@ def tiny_unet() -> UNet2DConditionModel:
     """Denoiser of 8x8 latents with cross-attention on both of its levels."""
     return UNet2DConditionModel(
         sample_size=8,
-        block_out_channels=(32, 64),
+        block_out_channels=(64, 128),
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=128,
         attention_head_dim=4,
-        norm_num_groups=16,
+        norm_num_groups=32,
     )
 
 
@@ -249,7 +249,9 @@ def train_denoiser(
         predicted = model(noisy, timestep.to(device), tokens, row)
         return mse_loss(predicted.float(), noise.to(device))
 
-    trained = train(model, loss, name="unet", steps=steps, stop=stop, rate=UNET_RATE, state=state)
+    trained = train(
+        model, loss, name="unet", steps=steps, stop=stop, rate=UNET_RATE, ema=0.999, state=state
+    )
     assert isinstance(trained, Denoiser)
     return trained
 

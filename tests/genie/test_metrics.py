@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from genie.metrics import class_accuracies, group_accuracies, interval
+from genie.metrics import class_accuracies, group_accuracies, holm, interval, paired_p
 
 
 def test_interval_is_that_of_students_t():
@@ -31,3 +31,16 @@ def test_empty_group_is_none_and_not_zero():
     groups = pd.Series({"a": "few", "b": "few"})
     result = group_accuracies(pd.Series({"a": 0.0, "b": 1.0}), groups)
     assert result == {"many": None, "medium": None, "few": 0.5}
+
+
+def test_paired_p_is_scipys():
+    first, second = [0.61, 0.64, 0.70, 0.66], [0.60, 0.61, 0.69, 0.61]
+    assert paired_p(first, second) == pytest.approx(stats.ttest_rel(first, second).pvalue)
+    assert paired_p(first, first) == 1
+    assert paired_p(first[:1], second[:1]) is None
+
+
+def test_holm_of_a_worked_example():
+    # Holm 1979: smallest p times 4, next times 3, ..., never falling
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]

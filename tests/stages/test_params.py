@@ -65,3 +65,15 @@ def test_stage_ends_with_one_line_and_code_1(tmp_path):
     assert result.stderr.startswith("Error: ")
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / ".params.ok").exists()
+
+
+@pytest.mark.parametrize(
+    "key", ["data.path", "generator.model", "classifier.backbone", "oracle.model"]
+)
+def test_path_that_is_not_there_stops_before_any_work(tmp_path, key):
+    path = changed(tmp_path, key, "models/nowhere")
+    result = CliRunner().invoke(validate, ["--params", str(path), "--root", str(tmp_path)])
+    assert result.exit_code == 1
+    assert f"{key} must be" in result.stderr
+    assert "models/nowhere, not there" in result.stderr
+    assert "genie fetch ID models/nowhere" in result.stderr

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -77,3 +78,48 @@ def test_mistake_is_one_line_on_stderr(folder):
     assert result.exit_code == 1
     (line,) = [x for x in result.stderr.splitlines() if x.startswith("Error: ")]
     assert "data.shots" in line
+
+
+def spoil_jpeg(folder: Path) -> None:
+    path = folder / "images" / LABELS[2] / "cut.jpg"
+    Image.effect_noise((64, 64), 50).convert("RGB").save(path)
+    path.write_bytes(path.read_bytes()[:400])
+
+
+def spoil_png(folder: Path) -> None:
+    (folder / "images" / LABELS[2] / "text.png").write_text("no picture")
+
+
+def spoil_class(folder: Path) -> None:
+    (folder / "images" / "hat").mkdir()
+
+
+def leave_one_class(folder: Path) -> None:
+    for label in LABELS[1:]:
+        shutil.rmtree(folder / "images" / label)
+
+
+def add_bomb(folder: Path) -> None:
+    """A PNG of a few kilobytes that would unpack to 20,000 x 20,000 pixels."""
+    Image.new("1", (20_000, 20_000)).save(folder / "images" / LABELS[2] / "bomb.png")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (spoil_jpeg, ["cut.jpg"]),
+        (spoil_png, ["text.png"]),
+        (spoil_class, ["hat"]),
+        (leave_one_class, ["at least 2 classes"]),
+        (add_bomb, ["bomb.png"]),
+    ],
+)
+def test_bad_images_are_named_in_one_line_and_earlier_outputs_stay(folder, spoil, words):
+    assert run(folder).exit_code == 0
+    before = (folder / "data/prepared/tasks.csv").read_bytes()
+    spoil(folder)
+    result = run(folder)
+    assert result.exit_code == 1
+    (line,) = [x for x in result.stderr.splitlines() if x.startswith("Error: ")]
+    assert [word for word in words if word not in line] == []
+    assert (folder / "data/prepared/tasks.csv").read_bytes() == before

@@ -1,0 +1,142 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from genie.errors import GenieError
+from protocols.run import (
+    BASELINE,
+    GROUPS,
+    Protocol,
+    compare,
+    markdown,
+    override,
+    read_protocol,
+    run_stages,
+)
+from stages.params import Params
+
+ROOT = Path(__file__).parents[2]
+PROTOCOLS = sorted(path.parent for path in ROOT.glob("protocols/*/protocol.yaml"))
+
+
+def two_rows() -> Protocol:
+    rows = {"A": {"noise.r": 0.5}, "B": {"noise.r": 0.7}}
+    return Protocol("Title", {}, {"one": {}}, rows, "B", {"one": {"A": 0.25}})
+
+
+def scores(accuracies: dict[str, list[float]]) -> pd.DataFrame:
+    tables = [
+        pd.DataFrame({"setting": "one", "row": row, "task": range(len(a)), "accuracy": a})
+        for row, a in accuracies.items()
+    ]
+    return pd.concat(tables).assign(**dict.fromkeys(GROUPS, np.nan))
+
+
+FACTS = pd.DataFrame(
+    {
+        "setting": "one",
+        "row": ["A", "B"],
+        "label_consistency": [0.5, 1.0],
+        "mean_r": [0.5, 0.7],
+        "images": [3, 3],
+        "guided_steps": [75, 105],
+    }
+)
+
+
+@pytest.mark.parametrize("folder", PROTOCOLS, ids=lambda p: p.name)
+def test_every_row_of_every_protocol_is_a_valid_set_of_parameters(folder):
+    base = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for overlay in [None, *folder.glob("paper.yaml")]:
+        protocol = read_protocol(folder / "protocol.yaml", overlay)
+        for own in protocol.settings.values():
+            for changes in protocol.rows.values():
+                Params.model_validate(override(base, {**protocol.params, **own, **changes}))
+
+
+@pytest.mark.parametrize("folder", PROTOCOLS, ids=lambda p: p.name)
+def test_stage_names_what_the_protocol_reads_and_writes(folder):
+    (stage,) = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"].values()
+    place = f"protocols/{folder.name}"
+    assert stage["cmd"] == f"python -m protocols.run {place}"
+    assert {f"{place}/protocol.yaml", "protocols/run.py", "genie", "stages"} <= set(stage["deps"])
+    assert [next(iter(out)) for out in stage["outs"]] == [
+        f"{place}/{name}" for name in ("tasks.csv", "results.csv", "results.md")
+    ]
+
+
+def test_override_sets_dotted_keys_of_a_copy():
+    params = {"seed": 0, "noise": {"r": "ada", "M": 5}}
+    changed = override(params, {"noise.r": 0.7, "seed": 3})
+    assert changed == {"seed": 3, "noise": {"r": 0.7, "M": 5}}
+    assert params == {"seed": 0, "noise": {"r": "ada", "M": 5}}
+
+
+def test_unknown_section_is_named():
+    with pytest.raises(GenieError, match=r"nois\.r is not a parameter"):
+        override({"noise": {"r": 1}}, {"nois.r": 0.7})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"titel": "x"}, "titel is not a known key"),
+        ({"reference": "C"}, "reference must be one of the rows, got 'C'"),
+    ],
+)
+def test_mistake_in_a_protocol_is_named(tmp_path, change, message):
+    raw = {"title": "t", "params": {}, "settings": {"one": {}}, "rows": {"A": {}}, "reference": "A"}
+    path = tmp_path / "protocol.yaml"
+    path.write_text(yaml.safe_dump(raw | change))
+    with pytest.raises(GenieError, match=message):
+        read_protocol(path)
+
+
+def test_differences_are_paired_by_task():
+    tasks = scores({BASELINE: [0.1, 0.5, 0.9], "A": [0.2, 0.6, 1.0], "B": [0.3, 0.5, 1.0]})
+    table = compare(two_rows(), tasks, FACTS).set_index("row")
+    # every task gains 0.1 by A: the interval of the paired gain has no width, the accuracy's does
+    assert table.loc["A", ["gain", "gain_low", "gain_high"]].tolist() == pytest.approx([0.1] * 3)
+    assert table.loc["A", "low"] < 0.2
+    assert table.loc["B", "to_reference"] == 0
+    assert table.loc["A", "to_reference"] == pytest.approx(-0.1 / 3 + 0.1 / 3)
+    assert table.loc["A", "paper"] == 0.25
+    assert table["n"].tolist() == [3, 3, 3]
+
+
+def test_markdown_has_a_row_per_method_and_no_cell_without_n():
+    tasks = scores({BASELINE: [0.1, 0.5], "A": [0.2, 0.6], "B": [0.3, 0.5]})
+    text = markdown(two_rows(), compare(two_rows(), tasks, FACTS))
+    assert "(n = 2 tasks)" in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert [line.split(" | ")[0] for line in rows] == ["| method", "| Weak", "| A", "| B"]
+    assert len({line.count("|") for line in rows}) == 1
+    assert rows[2].endswith("| 25.0 |")
+
+
+def test_early_stages_run_again_only_where_their_parameters_change(tmp_path, monkeypatch):
+    ran = []
+
+    class Stage:
+        def __init__(self, name: str) -> None:
+            self.name, self.main = name, self
+
+        def main(self, *args: object, **options: object) -> None:
+            ran.append(self.name)
+
+    for name in ("prepare", "train_baseline", "select_sources", "generate", "retrain", "evaluate"):
+        stage = Stage(name)
+        stage.main = type("Command", (), {"main": Stage.main, "name": name})()
+        monkeypatch.setattr(f"protocols.run.{name}", stage)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    run_stages(params, tmp_path)
+    run_stages(override(params, {"noise.r": 0.7}), tmp_path)
+    run_stages(override(params, {"data.shots": 3}), tmp_path)
+    late = ["generate", "retrain", "evaluate"]
+    early = ["prepare", "train_baseline", "select_sources"]
+    assert ran == [*early, *late, *late, *early, *late]
+    assert json.loads((tmp_path / "upstream.json").read_text())[0]["data"]["shots"] == 3
