@@ -23,22 +23,31 @@ from genie.transforms import weak
 
 @dataclass(frozen=True)
 class Examples:
-    """Images with their backbone embeddings (n, d) and, for training, their labels."""
+    """Images with their backbone embeddings (n, d) and, for training, their labels.
+
+    `weights` (n,) in [0, 1] is how much each label counts; None counts each as 1. A mixture of two
+    images is two examples with one label each.
+    """
 
     images: Sequence[Image.Image]
     embeddings: np.ndarray
     labels: Sequence[str]
+    weights: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """What fine-tuning needs; the heads on frozen embeddings use only `seed`."""
+    """What fine-tuning needs; the heads on frozen embeddings use only `seed`.
+
+    `loss` is a key of LOSSES.
+    """
 
     backbone: Path
     pretrained: bool
     steps: int
     batch_size: int
     learning_rate: float
+    loss: str
     seed: int
 
 
@@ -85,24 +94,25 @@ def out_of_fold(
     fold[np.concatenate([np.flatnonzero(labels == c) for c in classes])] = order % folds
     probabilities = np.zeros((len(labels), len(classes)))
     for k in np.unique(fold):
-        kept = subset(examples, fold != k)
+        kept = take(examples, np.flatnonzero(fold != k).tolist())
         if len(set(kept.labels)) < 2:
             continue
         model = fit(head, kept, settings=settings)
         columns = np.array([classes.index(c) for c in model.classes])
-        held_out = subset(examples, fold == k)
         rows = np.flatnonzero(fold == k)
+        held_out = take(examples, rows.tolist())
         probabilities[np.ix_(rows, columns)] = predict_proba(model, held_out, settings=settings)
     return probabilities
 
 
-def subset(examples: Examples, mask: np.ndarray) -> Examples:
-    """The examples where the boolean mask (n,) is true."""
-    rows = np.flatnonzero(mask).tolist()
+def take(examples: Examples, rows: Sequence[int]) -> Examples:
+    """The examples of the given rows, in that order."""
+    chosen = list(rows)
     return Examples(
-        [examples.images[i] for i in rows],
-        examples.embeddings[rows],
-        [examples.labels[i] for i in rows],
+        [examples.images[i] for i in chosen],
+        examples.embeddings[chosen],
+        [examples.labels[i] for i in chosen],
+        None if examples.weights is None else examples.weights[chosen],
     )
 
 
@@ -113,7 +123,12 @@ def join(*parts: Examples) -> Examples:
         [image for p in full for image in p.images],
         np.concatenate([p.embeddings for p in full]),
         [label for p in full for label in p.labels],
+        np.concatenate([_weights(p) for p in full]),
     )
+
+
+def _weights(examples: Examples) -> np.ndarray:
+    return np.ones(len(examples.labels)) if examples.weights is None else examples.weights
 
 
 def save(classifiers: Mapping[int, Classifier], folder: Path) -> None:
@@ -146,7 +161,7 @@ def _fit_logistic(
     examples: Examples, targets: np.ndarray, settings: TrainingSettings
 ) -> dict[str, np.ndarray]:
     model = LogisticRegression(C=1.0, solver="lbfgs", max_iter=1000)
-    model.fit(examples.embeddings, targets)
+    model.fit(examples.embeddings, targets, sample_weight=_weights(examples))
     return _linear(model.coef_, model.intercept_, two_sided=False)
 
 
@@ -154,7 +169,7 @@ def _fit_svm(
     examples: Examples, targets: np.ndarray, settings: TrainingSettings
 ) -> dict[str, np.ndarray]:
     model = LinearSVC(C=1.0, random_state=settings.seed, max_iter=10_000)
-    model.fit(examples.embeddings, targets)
+    model.fit(examples.embeddings, targets, sample_weight=_weights(examples))
     return _linear(model.coef_, model.intercept_, two_sided=True)
 
 
@@ -162,7 +177,13 @@ def _fit_prototype(
     examples: Examples, targets: np.ndarray, settings: TrainingSettings
 ) -> dict[str, np.ndarray]:
     """Nearest class mean by Euclidean distance: -|z - m|^2 / 2 = z.m - |m|^2 / 2 up to |z|^2."""
-    means = np.stack([examples.embeddings[targets == k].mean(0) for k in range(targets.max() + 1)])
+    weights = _weights(examples)
+    means = np.stack(
+        [
+            np.average(examples.embeddings[targets == k], axis=0, weights=weights[targets == k])
+            for k in range(targets.max() + 1)
+        ]
+    )
     return _linear(means, -(means**2).sum(1) / 2, two_sided=False)
 
 
@@ -178,12 +199,14 @@ def _linear(weight: np.ndarray, bias: np.ndarray, *, two_sided: bool) -> dict[st
 def _fit_network(
     examples: Examples, targets: np.ndarray, settings: TrainingSettings
 ) -> dict[str, np.ndarray]:
-    """Fine-tune the whole backbone with cross-entropy and weak augmentation (AdamW, cosine)."""
+    """Fine-tune the whole backbone with the chosen loss and weak augmentation (AdamW, cosine)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model, network = _network(settings, classes=int(targets.max()) + 1)
         data = pixels(examples.images, model=model)
         labels = torch.from_numpy(targets)
+        weights = torch.from_numpy(_weights(examples)).float()
+        prior = torch.bincount(labels, weights).div(weights.sum()).float().to(model.device)
         optimiser = torch.optim.AdamW(
             network.parameters(), lr=settings.learning_rate, weight_decay=0.05
         )
@@ -193,12 +216,45 @@ def _fit_network(
         for step in range(settings.steps):
             rows = torch.randint(len(data), (settings.batch_size,), generator=order)
             batch = weak(data[rows], seed=settings.seed * 1_000_003 + step).to(model.device)
-            loss = torch.nn.functional.cross_entropy(network(batch), labels[rows].to(model.device))
+            each = LOSSES[settings.loss](network(batch), labels[rows].to(model.device), prior)
+            loss = (each * weights[rows].to(model.device)).mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             schedule.step()
     return {k: v.detach().cpu().numpy() for k, v in network.state_dict().items()}
+
+
+def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
+    """(B,) losses from logits (B, c), labels (B,) and class priors (c,) that are not used."""
+    return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+
+
+def _logit_adjusted(
+    logits: torch.Tensor, labels: torch.Tensor, prior: torch.Tensor
+) -> torch.Tensor:
+    """Cross-entropy of z + log π (Menon et al. 2021, eq. 10, τ = 1)."""
+    return torch.nn.functional.cross_entropy(logits + prior.log(), labels, reduction="none")
+
+
+def _balanced_bce(logits: torch.Tensor, labels: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
+    """Bal-BCE: binary cross-entropy of z + log π - log(1 - π), summed over classes (LiVT, eq. 13).
+
+    Without the shift when predicting, so the rare classes are not held back.
+    """
+    shifted = logits + prior.log() - (-prior).log1p()
+    wanted = torch.nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    return torch.nn.functional.binary_cross_entropy_with_logits(
+        shifted, wanted, reduction="none"
+    ).sum(1)
+
+
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+LOSSES: dict[str, Loss] = {
+    "bal-bce": _balanced_bce,
+    "cross-entropy": _cross_entropy,
+    "logit-adjustment": _logit_adjusted,
+}
 
 
 class _Network(torch.nn.Module):

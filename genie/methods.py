@@ -12,10 +12,14 @@ from class name to prompt. It returns one tuple per image to be kept: the candid
 image, at ascending r, all sharing one noise sample. With one level there is nothing to choose.
 
 No choice depends on `task`, so tasks that share images share requests; it only names errors.
+
+With its plan each method has a `fill`: how copies of real images are made where it generates
+fewer than `per_class`, so that all methods train on equally many samples.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count, islice
 from typing import Protocol
 
@@ -23,12 +27,20 @@ import pandas as pd
 
 from genie.errors import GenieError
 from genie.records import Request
+from genie.transforms import (
+    Fill,
+    cutmix_copies,
+    mixup_copies,
+    strong_copies,
+    unchanged_copies,
+    weak_copies,
+)
 
 Candidates = tuple[Request, ...]
 
 
-class Method(Protocol):
-    """The signature that all methods share."""
+class Plan(Protocol):
+    """The signature that all plans share."""
 
     def __call__(
         self,
@@ -44,7 +56,7 @@ class Method(Protocol):
     ) -> list[Candidates]: ...
 
 
-def none(
+def no_images(
     support: pd.DataFrame,
     sources: pd.DataFrame,
     *,
@@ -55,7 +67,7 @@ def none(
     seed: int,
     task: int | None,
 ) -> list[Candidates]:
-    """No images: the baseline."""
+    """No images are generated."""
     return []
 
 
@@ -133,11 +145,23 @@ def txt2img(
     ]
 
 
+@dataclass(frozen=True)
+class Method:
+    """What a method has rendered, and what it makes of real images at training."""
+
+    plan: Plan
+    fill: Fill
+
+
 METHODS: dict[str, Method] = {
-    "genie": genie,
-    "img2img": img2img,
-    "none": none,
-    "txt2img": txt2img,
+    "cutmix": Method(no_images, cutmix_copies),
+    "genie": Method(genie, weak_copies),
+    "img2img": Method(img2img, weak_copies),
+    "mixup": Method(no_images, mixup_copies),
+    "none": Method(no_images, unchanged_copies),
+    "strong": Method(no_images, strong_copies),
+    "txt2img": Method(txt2img, weak_copies),
+    "weak": Method(no_images, weak_copies),
 }
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from genie.backbones import ImageModel, embed
-from genie.classifiers import Examples
+from genie.classifiers import Examples, take
 from genie.records import decode_png
 from genie.tasks import groups
-from genie.transforms import weak_copies
+from genie.transforms import Fill
 
 
 def load_examples(images: pd.DataFrame, *, backbone: ImageModel) -> Examples:
@@ -21,12 +21,7 @@ def load_examples(images: pd.DataFrame, *, backbone: ImageModel) -> Examples:
 def pick(examples: Examples, ids: list[str], *, wanted: list[str]) -> Examples:
     """The wanted examples in the order wanted; `ids` names all examples in theirs."""
     position = {image_id: i for i, image_id in enumerate(ids)}
-    rows = [position[image_id] for image_id in wanted]
-    return Examples(
-        [examples.images[i] for i in rows],
-        examples.embeddings[rows],
-        [examples.labels[i] for i in rows],
-    )
+    return take(examples, [position[image_id] for image_id in wanted])
 
 
 def generated_per_class(
@@ -43,10 +38,10 @@ def generated_per_class(
     return {c: int(counts.sum() - counts[c]) if every_source else per_class for c in kept}
 
 
-def weak_examples(
-    examples: Examples, wanted: Mapping[str, int], *, backbone: ImageModel, seed: int
+def copies(
+    examples: Examples, wanted: Mapping[str, int], fill: Fill, *, backbone: ImageModel, seed: int
 ) -> Examples:
-    """Weakly augmented copies, `wanted[label]` of each class, its images taken in rotation."""
+    """`wanted[label]` copies of each class by `fill`, its images taken in rotation."""
     labels = np.array(examples.labels)
     rows = [
         int(own[i % len(own)])
@@ -54,8 +49,12 @@ def weak_examples(
         for own in [np.flatnonzero(labels == label)]
         for i in range(count)
     ]
-    copies = weak_copies([examples.images[i] for i in rows], seed=seed)
-    return Examples(copies, embed(copies, model=backbone), [examples.labels[i] for i in rows])
+    made = fill([examples.images[i] for i in rows], [examples.labels[i] for i in rows], seed)
+    if not rows:
+        return take(examples, [])
+    drawn = Examples(made.images, embed(made.images, model=backbone), [""] * len(made.images))
+    chosen = take(drawn, list(made.rows))
+    return Examples(chosen.images, chosen.embeddings, made.labels, np.array(made.weights))
 
 
 def shortfall(wanted: Mapping[str, int], labels: Sequence[str]) -> dict[str, int]:

@@ -132,7 +132,7 @@ def stored_image(store: Path, key: str) -> Image.Image:
 def plan(params: Params, support: pd.DataFrame, sources: pd.DataFrame) -> list[tuple[Request, ...]]:
     """One task's requests, grouped by the image they compete to become."""
     noise = params.noise
-    return METHODS[params.method](
+    return METHODS[params.method].plan(
         support,
         sources,
         per_class=images_per_class(params, list(support["label"])),

@@ -84,6 +84,7 @@ class Classifier(Section):
     steps: Count
     batch_size: Annotated[int, Field(ge=2)]
     learning_rate: Annotated[float, Field(gt=0)]
+    loss: Literal["cross-entropy", "logit-adjustment", "bal-bce"]
 
 
 class Oracle(Section):
@@ -95,7 +96,7 @@ class Params(Section):
 
     seed: Annotated[int, Field(ge=0)]
     data: Data
-    method: Literal["none", "img2img", "txt2img", "genie"]
+    method: Literal["none", "weak", "strong", "cutmix", "mixup", "img2img", "txt2img", "genie"]
     noise: Noise
     augment: Augment
     sources: Sources

@@ -8,8 +8,9 @@ from pathlib import Path
 from genie.augmentation import read_set
 from genie.backbones import embed, load_backbone
 from genie.classifiers import Examples, fit, join, save
+from genie.methods import METHODS
 from genie.records import MEMBER_COLUMNS, TASK_COLUMNS, read_images, read_table
-from genie.training import load_examples, pick, shortfall, weak_examples
+from genie.training import copies, load_examples, pick, shortfall
 from stages.common import bar, stage
 from stages.params import Params
 from stages.settings import images_per_class, training_settings
@@ -33,10 +34,10 @@ def main(params: Params, root: Path) -> str:
         examples = pick(pool, list(images["image_id"]), wanted=list(rows["image_id"]))
         own = members.loc[members["task"] == task, "file_name"]
         augmented = pick(generated, files, wanted=list(own))
-        # equal numbers of samples for every method: weak copies where nothing was generated
         missing = shortfall(images_per_class(params, examples.labels), augmented.labels)
-        copies = weak_examples(examples, missing, backbone=backbone, seed=params.seed)
-        everything = join(examples, augmented, copies)
+        fill = METHODS[params.method].fill
+        filled = copies(examples, missing, fill, backbone=backbone, seed=params.seed)
+        everything = join(examples, augmented, filled)
         models[int(task)] = fit(
             params.classifier.head, everything, settings=training_settings(params)
         )

@@ -16,6 +16,7 @@ def training_settings(params: Params) -> TrainingSettings:
         steps=params.classifier.steps,
         batch_size=params.classifier.batch_size,
         learning_rate=params.classifier.learning_rate,
+        loss=params.classifier.loss,
         seed=params.seed,
     )
 

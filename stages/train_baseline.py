@@ -11,7 +11,8 @@ import pandas as pd
 from genie.backbones import load_backbone
 from genie.classifiers import fit, join, out_of_fold, save
 from genie.records import PREDICTION_COLUMNS, TASK_COLUMNS, read_images, read_table, write_table
-from genie.training import load_examples, pick, weak_examples
+from genie.training import copies, load_examples, pick
+from genie.transforms import weak_copies
 from stages.common import bar, stage
 from stages.params import Params
 from stages.settings import images_per_class, training_settings
@@ -30,9 +31,9 @@ def main(params: Params, root: Path) -> str:
     for task, rows in bar(support.groupby("task"), total=support["task"].nunique(), label="train"):
         examples = pick(pool, list(images["image_id"]), wanted=list(rows["image_id"]))
         extra = images_per_class(params, examples.labels)
-        copies = weak_examples(examples, extra, backbone=backbone, seed=params.seed)
+        weak = copies(examples, extra, weak_copies, backbone=backbone, seed=params.seed)
         head = params.classifier.head
-        models[int(task)] = fit(head, join(examples, copies), settings=settings)
+        models[int(task)] = fit(head, join(examples, weak), settings=settings)
         held_out = out_of_fold(head, examples, settings=settings)
         table = pd.DataFrame(held_out, columns=sorted(set(examples.labels)))
         known = {"task": task, "image_id": list(rows["image_id"]), "label": examples.labels}

@@ -1,14 +1,18 @@
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from genie.classifiers import (
+    LOSSES,
     Examples,
     TrainingSettings,
     fit,
+    join,
     load,
     out_of_fold,
     predict_proba,
@@ -17,7 +21,13 @@ from genie.classifiers import (
 from genie.errors import GenieError
 
 SETTINGS = TrainingSettings(
-    Path("zoo/backbone"), pretrained=False, steps=30, batch_size=16, learning_rate=2e-3, seed=0
+    Path("zoo/backbone"),
+    pretrained=False,
+    steps=30,
+    batch_size=16,
+    learning_rate=2e-3,
+    loss="cross-entropy",
+    seed=0,
 )
 
 
@@ -102,3 +112,68 @@ def test_network_from_scratch_learns_and_repeats_itself():
 def test_one_class_is_refused():
     with pytest.raises(GenieError, match="at least two classes"):
         fit("logistic", blobs(classes=1), settings=SETTINGS)
+
+
+def test_mixed_labels_weigh_by_their_share():
+    examples = blobs(classes=2)
+    half = np.full(12, 0.5)
+    doubled = join(
+        Examples(examples.images, examples.embeddings, examples.labels, half),
+        Examples(examples.images, examples.embeddings, examples.labels, half),
+    )
+    for head in ("logistic", "svm", "prototype"):
+        whole = fit(head, examples, settings=SETTINGS).weights["weight"]
+        assert fit(head, doubled, settings=SETTINGS).weights["weight"] == pytest.approx(
+            whole, abs=1e-3
+        )
+
+
+def test_weight_of_zero_is_no_example():
+    examples = blobs(classes=2)
+    wrong = Examples(examples.images, examples.embeddings, examples.labels[::-1], np.zeros(12))
+    alone = fit("prototype", examples, settings=SETTINGS).weights["weight"]
+    both = fit("prototype", join(examples, wrong), settings=SETTINGS).weights["weight"]
+    assert both == pytest.approx(alone)
+
+
+LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.3, -0.2]])
+TARGETS = torch.tensor([0, 2])
+PRIOR = torch.tensor([0.7, 0.2, 0.1])
+
+
+def test_balanced_bce_is_livts_formula():
+    expected = []
+    for z, y in zip(LOGITS.tolist(), TARGETS.tolist(), strict=True):
+        total = 0.0
+        for k, pi in enumerate([0.7, 0.2, 0.1]):
+            p = 1 / (1 + math.exp(-(z[k] + math.log(pi) - math.log(1 - pi))))
+            total -= math.log(p) if k == y else math.log(1 - p)
+        expected.append(total)
+    assert LOSSES["bal-bce"](LOGITS, TARGETS, PRIOR).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_logit_adjustment_is_the_softmax_weighted_by_the_prior():
+    z = LOGITS.double().exp() * PRIOR.double()
+    share = (z / z.sum(1, keepdim=True))[[0, 1], TARGETS]
+    found = LOSSES["logit-adjustment"](LOGITS, TARGETS, PRIOR)
+    assert found.tolist() == pytest.approx((-share.log()).tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "share"), [("cross-entropy", 0.1), ("logit-adjustment", 0.5), ("bal-bce", 0.5)]
+)
+def test_rare_class_is_only_held_back_by_plain_cross_entropy(loss, share):
+    # nothing to see but the class counts, 36 to 4: what the logits say at the optimum
+    targets = torch.tensor([0] * 36 + [1] * 4)
+    logits = torch.zeros(2, dtype=torch.double, requires_grad=True)
+    optimiser = torch.optim.LBFGS([logits], max_iter=100)
+
+    def closure():
+        optimiser.zero_grad()
+        prior = torch.tensor([0.9, 0.1], dtype=torch.double)
+        value = LOSSES[loss](logits.expand(40, 2), targets, prior).mean()
+        value.backward()
+        return value
+
+    optimiser.step(closure)
+    assert logits.softmax(0)[1].item() == pytest.approx(share, abs=1e-3)

@@ -35,7 +35,7 @@ def plan(method, support=SUPPORT, sources=SOURCES, **changes):
         "seed": 0,
         "task": 0,
     }
-    return METHODS[method](support, sources, **(options | changes))
+    return METHODS[method].plan(support, sources, **(options | changes))
 
 
 @given(
