@@ -64,3 +64,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     scaled = np.asarray(p_values)[order] * np.arange(len(p_values), 0, -1)
     corrected = np.minimum(1.0, np.maximum.accumulate(scaled))
     return [float(corrected[i]) for i in np.argsort(order)]
+
+
+def overlap_coefficient(
+    first: Sequence[float], second: Sequence[float], *, bins: int = 20
+) -> float | None:
+    """Shared area of two densities over [0, 1] by histogram: 0 apart, 1 equal (Weitzman 1970)."""
+    if not len(first) or not len(second):
+        return None
+    edges = np.linspace(0, 1, bins + 1)
+    shares = [np.histogram(v, edges)[0] / len(v) for v in (first, second)]
+    return float(np.minimum(*shares).sum())

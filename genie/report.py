@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -18,6 +19,18 @@ class ContactRow:
     levels: Sequence[tuple[float, float, Image.Image]]  # r, position, image
     chosen: int
     target: Image.Image
+
+
+@dataclass(frozen=True)
+class TrajectoryPanel:
+    """One pair in a plane: its levels (M, 2) at `ratios` (M,), Z_S and Z_T (2,), the choice."""
+
+    title: str
+    source: np.ndarray
+    target: np.ndarray
+    levels: np.ndarray
+    ratios: Sequence[float]
+    chosen: int
 
 
 def contact_sheet(rows: Sequence[ContactRow], path: Path) -> None:
@@ -56,3 +69,68 @@ def _picture(axis, image: Image.Image | None, title: str, *, framed: bool = Fals
         spine.set_linewidth(3)
     if image is not None:
         axis.imshow(image, interpolation="nearest")
+
+
+def boundary_figure(levels: Sequence[tuple[str, np.ndarray, np.ndarray]], path: Path) -> None:
+    """Densities of P(S|X_r) and P(T|X_r), a panel per level (paper, Figure 6).
+
+    `levels` holds a title and the two arrays of probabilities in [0, 1].
+    """
+    figure = Figure(figsize=(2.4 * max(1, len(levels)), 2.4), dpi=110)
+    panels = figure.subplots(1, max(1, len(levels)), sharey=True, squeeze=False)[0]
+    bins = [i / 20 for i in range(21)]
+    for axis, (title, p_source, p_target) in zip(panels, levels, strict=False):
+        for values, name in ((p_source, "P(S|X)"), (p_target, "P(T|X)")):
+            axis.hist(values, bins=bins, alpha=0.6, label=name, density=True)
+        axis.set_title(title, fontsize=8)
+        axis.set_xlabel("probability", fontsize=7)
+        axis.tick_params(labelsize=6)
+    if levels:
+        panels[0].legend(fontsize=7)
+    _save(figure, path)
+
+
+def trajectory_figure(rows: Sequence[TrajectoryPanel], path: Path) -> None:
+    """Embeddings of some pairs on their first two principal components (paper, Figure 5)."""
+    figure = Figure(figsize=(2.6 * max(1, len(rows)), 2.6), dpi=110)
+    panels = figure.subplots(1, max(1, len(rows)), squeeze=False)[0]
+    for axis, row in zip(panels, rows, strict=False):
+        axis.plot(*row.levels.T, "-", color="0.7", lw=1)
+        axis.scatter(*row.levels.T, c=row.ratios, cmap="viridis", s=18, zorder=2)
+        for point, r in zip(row.levels, row.ratios, strict=True):
+            axis.annotate(f"{r:g}", point, fontsize=6)
+        axis.scatter(*row.levels[row.chosen], s=90, facecolors="none", edgecolors="tab:red")
+        axis.plot(*row.source, "b*", ms=10, label="Z_S")
+        axis.plot(*row.target, "rX", ms=8, label="Z_T")
+        axis.set_title(row.title, fontsize=7)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    if rows:
+        panels[0].legend(fontsize=7)
+    _save(figure, path)
+
+
+def ratio_figure(
+    chosen: Sequence[float], ratios: Sequence[float], curves: np.ndarray, path: Path
+) -> None:
+    """How often each ratio is chosen, and the positions d against r.
+
+    `curves` (n, M) holds the positions of n pairs at the M `ratios`.
+    """
+    figure = Figure(figsize=(7, 2.8), dpi=110)
+    left, right = figure.subplots(1, 2)
+    counts = [sum(abs(c - r) < 1e-9 for c in chosen) for r in ratios]
+    left.bar([f"{r:g}" for r in ratios], counts)
+    left.set(xlabel="chosen noise ratio r*", ylabel="images")
+    if len(curves):
+        right.plot(ratios, curves.T, color="tab:blue", alpha=0.05, lw=0.7)
+        right.plot(ratios, np.median(curves, axis=0), "o-", color="black", label="median")
+        right.legend(fontsize=7)
+    right.set(xlabel="noise ratio r", ylabel="position d (0 source, 1 target)")
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})

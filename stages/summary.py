@@ -10,7 +10,7 @@ from stages.common import times_folder
 
 STAGES = (
     *("validate", "prepare", "train_baseline", "select_sources"),
-    *("generate", "retrain", "evaluate"),
+    *("generate", "retrain", "evaluate", "analyse"),
 )
 
 

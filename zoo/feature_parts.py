@@ -18,7 +18,7 @@ from zoo.generator_parts import pixels
 from zoo.loop import STATE, pick_device, train
 
 ORACLE_STEPS, ORACLE_BATCH, ORACLE_RATE = 4_000, 128, 2e-3
-BACKBONE_STEPS, BACKBONE_BATCH, BACKBONE_RATE = 500, 128, 2e-3
+BACKBONE_STEPS, BACKBONE_BATCH, BACKBONE_RATE = 3_000, 128, 2e-3
 TEMPERATURE = 0.2
 PROJECTION = 64
 
@@ -93,7 +93,9 @@ def train_backbone(part: Part, *, steps: int = BACKBONE_STEPS, state: Path = STA
         views = torch.cat([random_view(batch, draw), random_view(batch, draw)]).to(device)
         return contrastive_loss(model(views).float())
 
-    trained = train(model, loss, name="backbone", steps=steps, rate=BACKBONE_RATE, state=state)
+    trained = train(
+        model, loss, name="backbone", steps=steps, rate=BACKBONE_RATE, half=True, state=state
+    )
     assert isinstance(trained, Contrastive)
     return trained.backbone
 

@@ -3,7 +3,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from genie.metrics import class_accuracies, group_accuracies, holm, interval, paired_p
+from genie.metrics import (
+    class_accuracies,
+    group_accuracies,
+    holm,
+    interval,
+    overlap_coefficient,
+    paired_p,
+)
 
 
 def test_interval_is_that_of_students_t():
@@ -44,3 +51,18 @@ def test_holm_of_a_worked_example():
     # Holm 1979: smallest p times 4, next times 3, ..., never falling
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_overlap_of_densities_in_a_plain_loop():
+    random = np.random.default_rng(0)
+    first, second = random.beta(2, 5, 400), random.beta(4, 3, 300)
+    shared = 0.0
+    for k in range(20):
+        low, high = k / 20, (k + 1) / 20
+        shared += min(
+            sum(low <= v < high for v in first) / 400, sum(low <= v < high for v in second) / 300
+        )
+    assert overlap_coefficient(first, second) == pytest.approx(shared)
+    assert overlap_coefficient(first, first) == pytest.approx(1)
+    assert overlap_coefficient([0.1], [0.9]) == 0
+    assert overlap_coefficient([], [0.9]) is None

@@ -1,6 +1,14 @@
+import numpy as np
 from PIL import Image
 
-from genie.report import ContactRow, contact_sheet
+from genie.report import (
+    ContactRow,
+    TrajectoryPanel,
+    boundary_figure,
+    contact_sheet,
+    ratio_figure,
+    trajectory_figure,
+)
 
 
 def row(levels: int, *, source: bool = True) -> ContactRow:
@@ -28,3 +36,21 @@ def test_text_to_image_has_no_source(tmp_path):
 def test_no_images_are_said_so(tmp_path):
     contact_sheet([], tmp_path / "a.png")
     assert Image.open(tmp_path / "a.png").getextrema()[0][0] < 128
+
+
+def test_figures_are_drawn_with_and_without_images(tmp_path):
+    panel = TrajectoryPanel(
+        "a → b", np.zeros(2), np.ones(2), np.array([[0.2, 0.1], [0.8, 0.9]]), [0.5, 0.9], 1
+    )
+    values = np.linspace(0, 1, 9)
+    for name, levels, panels, curves in (
+        ("full", [("r = 0.5", values, values)], [panel], np.array([[0.1, 0.9]])),
+        ("empty", [], [], np.zeros((0, 0))),
+    ):
+        boundary_figure(levels, tmp_path / f"{name}1.png")
+        trajectory_figure(panels, tmp_path / f"{name}2.png")
+        ratio_figure(
+            [0.9] * len(curves), [0.5, 0.9][: curves.shape[1]], curves, tmp_path / f"{name}3.png"
+        )
+        for k in (1, 2, 3):
+            assert Image.open(tmp_path / f"{name}{k}.png").width > 100

@@ -1,0 +1,89 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.svm import LinearSVC
+
+from genie.analysis import ADA, boundary, by_level, pairs, plane
+from genie.classifiers import Examples, TrainingSettings
+
+SETTINGS = TrainingSettings(Path(), True, 1, 2, 1e-3, "cross-entropy", 0)
+CLASSES = ("a", "b", "c")
+
+
+def support() -> Examples:
+    random = np.random.default_rng(0)
+    z = np.repeat(np.eye(3, 6), 4, axis=0) + 0.2 * random.normal(size=(12, 6))
+    return Examples([], z.astype(np.float32), [c for c in CLASSES for _ in range(4)])
+
+
+def trajectories(levels: int = 3) -> pd.DataFrame:
+    random = np.random.default_rng(1)
+    return pd.DataFrame(
+        [
+            {
+                "task": 0,
+                "source_label": s,
+                "target_label": t,
+                "source_id": f"image of {s}",
+                "replicate": 0,
+                "level": m,
+                "r": 0.5 + 0.1 * m,
+                "position": 0.3 * m,
+                "chosen": m == 1,
+                "called_target": m > 0,
+                "embedding": random.normal(size=6).astype(np.float32),
+            }
+            for s in CLASSES
+            for t in CLASSES
+            if s != t
+            for m in range(levels)
+        ]
+    )
+
+
+def test_probabilities_are_the_softmax_of_an_svms_margins():
+    examples, table = support(), trajectories()
+    found = boundary(table, {0: examples}, settings=SETTINGS)
+    svm = LinearSVC(C=1.0, random_state=0, max_iter=10_000)
+    svm.fit(examples.embeddings, examples.labels)
+    for row in found.itertuples():
+        margins = np.exp(svm.decision_function([row.embedding])[0])
+        shares = dict(zip(svm.classes_, margins / margins.sum(), strict=True))
+        assert row.p_source == pytest.approx(shares[row.source_label], abs=1e-5)
+        assert row.p_target == pytest.approx(shares[row.target_label], abs=1e-5)
+
+
+def test_levels_are_averaged_and_the_chosen_images_are_a_row_of_their_own():
+    found = boundary(trajectories(), {0: support()}, settings=SETTINGS)
+    table = by_level(found).set_index("level")
+    assert list(table.index) == ["r = 0.5", "r = 0.6", "r = 0.7", ADA]
+    assert table["images"].tolist() == [6, 6, 6, 6]
+    assert table.loc[ADA].tolist() == table.loc["r = 0.6"].tolist()
+    assert table.loc["r = 0.5", "called_target"] == 0
+    means = found[found["r"] == 0.5]["p_source"].mean()
+    assert table.loc["r = 0.5", "p_source"] == pytest.approx(means, abs=1e-6)
+
+
+def test_images_without_a_foreign_source_have_no_boundary():
+    own = trajectories().assign(source_label="a", target_label="a")
+    text = trajectories().assign(source_label=None, source_id=None)
+    for table in (own, text, trajectories().iloc[:0]):
+        found = boundary(table, {0: support()}, settings=SETTINGS)
+        assert by_level(found).empty
+
+
+def test_plane_is_that_of_principal_components():
+    vectors = np.random.default_rng(0).normal(size=(9, 5))
+    theirs = PCA(2, svd_solver="full").fit_transform(vectors)
+    assert np.abs(plane(vectors)) == pytest.approx(np.abs(theirs))
+
+
+def test_pairs_are_spread_over_all_of_them():
+    found = pairs(trajectories(), 3)
+    assert [list(p["level"]) for p in found] == [[0, 1, 2]] * 3
+    assert len({(p["source_label"].iloc[0], p["target_label"].iloc[0]) for p in found}) == 3
+    assert len(pairs(trajectories(), 100)) == 6
+    assert pairs(trajectories().iloc[:0], 3) == []
