@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from genie.convert import convert_resnet
 from genie.errors import GenieError
 from genie.fetch import fetch_dataset, fetch_model
 
@@ -38,3 +39,20 @@ def fetch(repo_id: str, folder: Path, revision: str, kind: str, config: str | No
         click.echo(f"Error: {error}", err=True)
         raise SystemExit(1) from error
     click.echo(f"{kind} {repo_id} ({commit or 'local'}) is in {folder}")
+
+
+@main.command("convert-resnet")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--size", default=224, show_default=True, help="pixels per side it was trained on")
+def convert(checkpoint: Path, folder: Path, size: int) -> None:
+    """Write CHECKPOINT, a ResNet with torchvision's names such as UniSiam's, to FOLDER.
+
+    FOLDER then serves as classifier.backbone.
+    """
+    try:
+        config = convert_resnet(checkpoint, folder, size=size)
+    except GenieError as error:
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(1) from error
+    click.echo(f"a {config.layer_type} ResNet of depths {config.depths} is in {folder}")
