@@ -18,7 +18,7 @@ from genie.report import ContactRow
 
 TRAJECTORY_COLUMNS = (
     *("task", "target_label", "source_label", "source_id", "replicate", "level", "r", "key"),
-    *("position", "shift_ratio", "chosen", "called_target", "embedding"),
+    *("steps", "position", "shift_ratio", "chosen", "called_target", "embedding"),
 )
 _REQUEST_COLUMNS = tuple(field.name for field in fields(Request))
 
@@ -103,6 +103,31 @@ def trace_tasks(
     return pd.concat(tables, ignore_index=True)
 
 
+def chosen_requests(trajectories: pd.DataFrame) -> list[Request]:
+    """The request behind each chosen row, in table order."""
+    chosen = trajectories.loc[trajectories["chosen"], list(_REQUEST_COLUMNS)]
+    return [Request(**row) for row in chosen.to_dict("records")]  # type: ignore[misc]
+
+
+def exchange_chosen(
+    trajectories: pd.DataFrame,
+    keys: Sequence[str],
+    embeddings: Sequence[np.ndarray],
+    *,
+    steps: int,
+) -> pd.DataFrame:
+    """The chosen rows, in table order, get another image: its key, steps and embedding.
+
+    Their positions stay those of the images that the levels were compared by.
+    """
+    table = trajectories.copy()
+    rows = table.index[table["chosen"]]
+    table.loc[rows, "key"] = list(keys)
+    table.loc[rows, "steps"] = steps
+    table.loc[rows, "embedding"] = pd.Series(list(embeddings), index=rows, dtype=object)
+    return table
+
+
 def called_target(
     trajectories: pd.DataFrame,
     classifiers: Mapping[int, Classifier],
@@ -175,7 +200,7 @@ def write_set(
 ) -> pd.DataFrame:
     """Write the set (an imagefolder data set with provenance) and return its members table.
 
-    `provenance` holds what all images share: method, steps, guidance_scale, scheduler, generator,
+    `provenance` holds what all images share: method, guidance_scale, scheduler, generator,
     fingerprint. `png_of` gives an image's bytes by key.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -147,15 +147,19 @@ def txt2img(
 
 @dataclass(frozen=True)
 class Method:
-    """What a method has rendered, and what it makes of real images at training."""
+    """What a method has rendered, and what it makes of real images at training.
+
+    `searches`: whether it has several candidates per image where several levels are given.
+    """
 
     plan: Plan
     fill: Fill
+    searches: bool = False
 
 
 METHODS: dict[str, Method] = {
     "cutmix": Method(no_images, cutmix_copies),
-    "genie": Method(genie, weak_copies),
+    "genie": Method(genie, weak_copies, searches=True),
     "img2img": Method(img2img, weak_copies),
     "mixup": Method(no_images, mixup_copies),
     "none": Method(no_images, unchanged_copies),

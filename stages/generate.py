@@ -17,13 +17,16 @@ from tqdm import tqdm
 from genie.augmentation import (
     Groups,
     called_target,
+    chosen_requests,
     contact_rows,
+    exchange_chosen,
     requested,
     trace_tasks,
     write_set,
 )
-from genie.backbones import load_backbone
+from genie.backbones import embed, load_backbone
 from genie.classifiers import load
+from genie.errors import GenieError
 from genie.generator import load_generator, render, request_key
 from genie.methods import METHODS
 from genie.noise import denoising_steps, levels
@@ -57,25 +60,38 @@ def main(params: Params, root: Path) -> str:
     generator = load_generator(Path(params.generator.model))
     guidance = params.generator.guidance_scale
     guidance = generator.guidance_scale if guidance is None else guidance
-    steps = params.generator.steps
-    key_of = partial(request_key, generator=generator, steps=steps, guidance_scale=guidance)
+    key_of = partial(request_key, generator=generator, guidance_scale=guidance)
     draw = partial(
         render,
         generator=generator,
         sources=dict(zip(images["image_id"], images["png"], strict=True)),
-        steps=steps,
         guidance_scale=guidance,
         batch_size=params.generator.batch_size,
     )
     store = store_folder(root)
-    cost = render_with_cost(requested(groups), store=store, key_of=key_of, draw=draw, steps=steps)
-    trajectories = trace(params, root, groups, images=images, support=support, key_of=key_of)
+    steps = search_steps(params)
+    cost = render_with_cost(requested(groups), steps=steps, store=store, key_of=key_of, draw=draw)
+    trajectories = trace(
+        params, root, groups, images=images, support=support, key_of=partial(key_of, steps=steps)
+    )
+    if steps != params.generator.steps:
+        steps = params.generator.steps
+        final = chosen_requests(trajectories)
+        more = render_with_cost(final, steps=steps, store=store, key_of=key_of, draw=draw)
+        cost = {name: cost[name] + more[name] for name in cost}
+        keys = [key_of(request, steps=steps) for request in final]
+        trajectories = exchange(params, root, trajectories, keys, steps=steps)
+    trajectories = called_target(
+        trajectories,
+        load(root / "models/baseline"),
+        picture_of=partial(stored_image, store),
+        settings=training_settings(params),
+    )
     members = write_set(
         trajectories,
         root / "data/augmented",
         provenance={
             "method": params.method,
-            "steps": steps,
             "guidance_scale": guidance,
             "scheduler": generator.scheduler,
             "generator": generator.name,
@@ -95,6 +111,24 @@ def main(params: Params, root: Path) -> str:
     )
 
 
+def search_steps(params: Params) -> int:
+    """Denoising steps of the images that levels are compared by; all of them unless previewed.
+
+    GenieError if the previews of two levels would be one and the same image.
+    """
+    noise = params.noise
+    if noise.r != "ada" or noise.search == "exact" or not METHODS[params.method].searches:
+        return params.generator.steps
+    ratios = levels(noise.low, noise.high, noise.M)
+    kept = [denoising_steps(r, noise.preview_steps) for r in ratios]
+    if len(set(kept)) < len(kept):
+        raise GenieError(
+            f"noise.preview_steps must tell all levels apart, got {noise.preview_steps}, which "
+            f"takes {kept} steps for r = {list(ratios)}; raise it or set noise.search to exact"
+        )
+    return min(noise.preview_steps, params.generator.steps)
+
+
 def trace(
     params: Params,
     root: Path,
@@ -104,8 +138,7 @@ def trace(
     support: pd.DataFrame,
     key_of: Callable[[Request], str],
 ) -> pd.DataFrame:
-    """Trajectories of all tasks with the chosen level and the baseline's view of each image."""
-    picture = partial(stored_image, store_folder(root))
+    """Trajectories of all tasks with the chosen level."""
     backbone = load_backbone(Path(params.classifier.backbone))
     trajectories = trace_tasks(
         groups,
@@ -113,15 +146,22 @@ def trace(
         pool=load_examples(images, backbone=backbone),
         ids=list(images["image_id"]),
         key_of=key_of,
-        picture_of=picture,
+        picture_of=partial(stored_image, store_folder(root)),
         backbone=backbone,
     )
-    return called_target(
-        trajectories,
-        load(root / "models/baseline"),
-        picture_of=picture,
-        settings=training_settings(params),
-    )
+    return trajectories.assign(steps=search_steps(params))
+
+
+def exchange(
+    params: Params, root: Path, trajectories: pd.DataFrame, keys: Sequence[str], *, steps: int
+) -> pd.DataFrame:
+    """The trajectories with the chosen previews exchanged for the full images of `keys`."""
+    store = store_folder(root)
+    backbone = load_backbone(Path(params.classifier.backbone))
+    distinct = sorted(set(keys))
+    z = embed([stored_image(store, key) for key in distinct], model=backbone)
+    of_key = dict(zip(distinct, z, strict=True))
+    return exchange_chosen(trajectories, keys, [of_key[key] for key in keys], steps=steps)
 
 
 def stored_image(store: Path, key: str) -> Image.Image:
@@ -149,10 +189,10 @@ def plan(params: Params, support: pd.DataFrame, sources: pd.DataFrame) -> list[t
 def render_with_cost(
     requests: Sequence[Request],
     *,
-    store: Path,
-    key_of: Callable[[Request], str],
-    draw: Callable[[Sequence[Request]], Iterator[tuple[Request, Image.Image]]],
     steps: int,
+    store: Path,
+    key_of: Callable[..., str],
+    draw: Callable[..., Iterator[tuple[Request, Image.Image]]],
 ) -> dict[str, int | float]:
     """Render what the store lacks under a progress bar; counts of images, guided steps, seconds."""
     rendered: list[int] = []
@@ -161,14 +201,19 @@ def render_with_cost(
         guided = sum(denoising_steps(request.r, steps) for request in missing)
         tqdm.write(f"generate: {len(missing)} images to render in {guided:,} guided steps")
         for request, image in tqdm(
-            draw(missing), total=len(missing), desc="generate", unit="image", dynamic_ncols=True
+            draw(missing, steps=steps),
+            total=len(missing),
+            desc="generate",
+            unit="image",
+            dynamic_ncols=True,
         ):
             rendered.append(denoising_steps(request.r, steps))
             yield request, image
 
     start = time.perf_counter()
-    counts = ensure(requests, root=store, key_of=key_of, render=counted)
-    needed = {key_of(request): denoising_steps(request.r, steps) for request in requests}
+    keys = {request: key_of(request, steps=steps) for request in requests}
+    counts = ensure(requests, root=store, key_of=keys.__getitem__, render=counted)
+    needed = {keys[request]: denoising_steps(request.r, steps) for request in requests}
     return {
         **counts,
         "guided_steps_needed": sum(needed.values()),

@@ -40,6 +40,8 @@ class Noise(Section):
     M: Annotated[int, Field(ge=2)]
     low: Ratio
     high: Ratio
+    search: Literal["exact", "preview"]
+    preview_steps: Annotated[int, Field(ge=2)]
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
@@ -47,7 +48,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory, tiny_sd_folder: Path) -> P
     path = clone / "params.yaml"
     params = yaml.safe_load(path.read_text())
     params["data"] |= {"path": "photos", "tasks": 2, "shots": 3}
-    params["generator"] |= {"model": "models-tiny/generator", "steps": 10, "batch_size": 4}
+    params["generator"] |= {"model": "models-tiny/generator", "steps": 20, "batch_size": 4}
     params["augment"]["per_class"] = 2
     path.write_text(yaml.safe_dump(params, sort_keys=False))
     git = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.org"]
@@ -112,6 +113,46 @@ def test_experiment_with_a_known_level_reruns_generation_alone_and_renders_nothi
     assert "0 rendered" in output
     back = call(made, "dvc", "exp", "run", "-S", "noise.r=ada")
     assert "Running stage 'generate'" not in back
+
+
+def test_finer_grid_renders_only_its_new_levels(made):
+    call(made, "dvc", "exp", "run", "-S", "noise.M=9")
+    cost = json.loads((made / "metrics/cost.json").read_text())
+    assert cost["found"] * 9 == cost["needed"] * 5
+    assert cost["rendered"] * 9 == cost["needed"] * 4
+    diff = call(made, "dvc", "metrics", "diff", "HEAD", "--md")
+    assert "guided_steps_needed" in diff
+    call(made, "dvc", "exp", "run", "-S", "noise.M=5")
+
+
+def test_protocol_runs_its_rows_through_the_same_stages(made):
+    protocol = {
+        "title": "Tiny",
+        "params": {"data.tasks": 2},
+        "settings": {"logistic": {}},
+        "rows": {
+            "CutMix": {"method": "cutmix"},
+            "Txt2Img": {"method": "txt2img"},
+            "Ada": {"noise.r": "ada"},
+            "Ada, previews": {"noise.search": "preview"},
+        },
+        "reference": "Ada",
+    }
+    folder = made / "protocols/tiny"
+    folder.mkdir()
+    (folder / "protocol.yaml").write_text(yaml.safe_dump(protocol, sort_keys=False))
+    output = call(made, sys.executable, "-m", "protocols.run", "protocols/tiny")
+    assert "[4 of 4] logistic: Ada, previews" in output
+    table = pd.read_csv(folder / "results.csv").set_index("row")
+    assert list(table.index) == ["Weak", "CutMix", "Txt2Img", "Ada", "Ada, previews"]
+    assert (table["n"] == 2).all()
+    assert table.loc["CutMix", "images"] == 0
+    # by the pipeline's own run of the same parameters
+    summary = json.loads((made / "metrics/evaluate.json").read_text())
+    assert table.loc["Ada", "accuracy"] == pytest.approx(summary["augmented"]["mean"])
+    assert table.loc["Ada, previews", "guided_steps"] < table.loc["Ada", "guided_steps"]
+    assert "| Ada, previews |" in (folder / "results.md").read_text()
+    shutil.rmtree(folder)
 
 
 def test_set_loads_as_an_imagefolder_data_set(made):

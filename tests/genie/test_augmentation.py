@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from genie.augmentation import members, trace
+from genie.augmentation import chosen_requests, exchange_chosen, members, trace
 from genie.errors import GenieError
 from genie.records import Request
 
@@ -62,3 +62,36 @@ def test_members_are_the_chosen_images_under_their_class_folder():
         {"target_label": ["T-shirt/top"] * 2, "key": ["k1", "k2"], "chosen": [False, True]}
     )
     assert list(members(table)["file_name"]) == ["T-shirt%2Ftop/k2.png"]
+
+
+def traced():
+    first = trace(
+        group(),
+        keys=["a", "b", "c"],
+        z_levels=walk([0.1, 0.7, 0.8]),
+        z_source=np.array([0.0, 0.0]),
+        z_target=np.array([1.0, 0.0]),
+    )
+    second = trace(
+        group(source="q"),
+        keys=["d", "e", "f"],
+        z_levels=walk([0.1, 0.2, 0.8]),
+        z_source=np.array([0.0, 0.0]),
+        z_target=np.array([1.0, 0.0]),
+    )
+    return pd.concat([first, second], ignore_index=True).assign(steps=10)
+
+
+def test_chosen_rows_give_back_their_requests():
+    assert chosen_requests(traced()) == [group()[1], group(source="q")[2]]
+
+
+def test_chosen_previews_are_exchanged_and_the_rest_stays():
+    before = traced()
+    z = [np.array([5.0, 5.0]), np.array([6.0, 6.0])]
+    after = exchange_chosen(before, ["B", "F"], z, steps=50)
+    assert list(after["key"]) == ["a", "B", "c", "d", "e", "F"]
+    assert list(after["steps"]) == [10, 50, 10, 10, 10, 50]
+    assert [v.tolist() for v in after["embedding"][after["chosen"]]] == [[5.0, 5.0], [6.0, 6.0]]
+    assert list(after["position"]) == list(before["position"])
+    assert list(before["key"]) == ["a", "b", "c", "d", "e", "f"]

@@ -1,0 +1,1 @@
+"""Measurements of speed and of what a cheaper search changes, each a command."""

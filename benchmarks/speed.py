@@ -1,0 +1,248 @@
+"""GeNIe-Ada for some pairs by four renderers, in one run on one machine.
+
+    python -m benchmarks.speed                              # the embedded generator, 32 pairs
+    python -m benchmarks.speed --architecture sd15          # Stable Diffusion 1.5's, random weights
+
+Contenders: the authors' loop (one image at a time, image and prompt encoded anew for each level),
+diffusers' pipeline with a level's images in one batch, ours exact, ours with previews. Each makes
+five levels for every pair, except that previews do so with few steps and render one level in full.
+Out: a CSV and a JSON with machine and versions beside it.
+"""
+
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from itertools import islice, product
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DPMSolverMultistepScheduler,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from PIL import Image
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from genie.generator import Generator, load_generator, render
+from genie.noise import denoising_steps, levels, strength
+from genie.records import Request, decode_png, encode_png, image_id, read_images
+
+STEPS, PREVIEW_STEPS = 50, 10
+RATIOS = levels(0.5, 0.9, 5)
+PACKAGES = ("torch", "diffusers", "transformers")
+COLUMNS = ("contender", "repeat", "seconds", "images_per_second", "guided_steps", "times_authors")
+
+
+def bundled_pairs(count: int) -> tuple[list[Request], dict[str, bytes]]:
+    """`count` requests at r = 0.5, of images of each class to each other class, and the images."""
+    table = read_images(Path("data/bundled/train")).groupby("label").head(4)
+    classes = sorted(table["label"].unique())
+    sources = dict(zip(table["image_id"], table["png"], strict=True))
+    rows = [(r.image_id, r.label) for r in table.itertuples()]
+    found = [
+        _request(str(image), str(label), target)
+        for target, (image, label) in product(classes, rows)
+        if target != label
+    ]
+    chosen = found[:: max(1, len(found) // count)]
+    return list(islice(chosen, count)), sources
+
+
+def noise_pairs(count: int, size: int) -> tuple[list[Request], dict[str, bytes]]:
+    """`count` requests from random pictures: for weights that know no pictures anyway."""
+    random = np.random.default_rng(0)
+    pictures = [
+        Image.fromarray(random.integers(0, 256, (size, size, 3), np.uint8)) for _ in range(count)
+    ]
+    sources = {image_id(p): encode_png(p) for p in pictures}
+    return [_request(i, "cat", "dog") for i in sources], sources
+
+
+def _request(source: str, label: str, target: str) -> Request:
+    return Request(source, label, target, f"a photo of a {target}", "", RATIOS[0], 0, 0)
+
+
+def at(request: Request, r: float) -> Request:
+    """The same request at another noise ratio."""
+    return Request(**{**request.__dict__, "r": r})
+
+
+def stock_pipeline(folder: Path, generator: Generator) -> StableDiffusionImg2ImgPipeline:
+    """diffusers' own pipeline with the solver of the paper, on the same device."""
+    pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(
+        folder, dtype=generator.dtype, safety_checker=None, use_safetensors=True
+    )
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(
+        pipeline.scheduler.config, timestep_spacing="linspace"
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(generator.device)
+
+
+def authors_loop(
+    pairs: Sequence[Request], sources: dict[str, bytes], pipeline: StableDiffusionImg2ImgPipeline,
+    guidance: float,
+) -> int:  # fmt: skip
+    """One image at a time, every level from scratch; guided steps taken."""
+    for request, r in product(pairs, RATIOS):
+        pipeline(
+            prompt=request.prompt,
+            image=decode_png(sources[str(request.source_id)]),
+            strength=strength(r, STEPS),
+            num_inference_steps=STEPS,
+            guidance_scale=guidance,
+        )
+    return len(pairs) * sum(denoising_steps(r, STEPS) for r in RATIOS)
+
+
+def batched_by_level(
+    pairs: Sequence[Request], sources: dict[str, bytes], pipeline: StableDiffusionImg2ImgPipeline,
+    guidance: float, batch: int,
+) -> int:  # fmt: skip
+    """diffusers' pipeline, all pairs of a level in batches of `batch`."""
+    for r in RATIOS:
+        for start in range(0, len(pairs), batch):
+            part = pairs[start : start + batch]
+            pipeline(
+                prompt=[request.prompt for request in part],
+                image=[decode_png(sources[str(request.source_id)]) for request in part],
+                strength=strength(r, STEPS),
+                num_inference_steps=STEPS,
+                guidance_scale=guidance,
+            )
+    return len(pairs) * sum(denoising_steps(r, STEPS) for r in RATIOS)
+
+
+def ours(
+    pairs: Sequence[Request], sources: dict[str, bytes], generator: Generator, *, preview: bool
+) -> int:
+    """Our renderer: all levels in full, or all as previews and one in full (r = 0.7, the mean)."""
+    steps = PREVIEW_STEPS if preview else STEPS
+    every = [at(request, r) for request in pairs for r in RATIOS]
+    list(render(every, generator, sources=sources, steps=steps))
+    taken = sum(denoising_steps(q.r, steps) for q in every)
+    if preview:
+        final = [at(request, 0.7) for request in pairs]
+        list(render(final, generator, sources=sources, steps=STEPS))
+        taken += sum(denoising_steps(q.r, STEPS) for q in final)
+    return taken
+
+
+def sd15(folder: Path) -> Path:
+    """A Stable Diffusion 1.5 folder with random weights: its cost without its pictures."""
+    torch.manual_seed(0)
+    words = CLIPTokenizer.from_pretrained("zoo/generator/tokenizer", model_max_length=77)
+    text = CLIPTextConfig(
+        vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
+        num_attention_heads=12, projection_dim=768,
+    )  # fmt: skip
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+            latent_channels=4,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            sample_size=512,
+        ),
+        text_encoder=CLIPTextModel(text),
+        tokenizer=words,
+        unet=UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8),
+        scheduler=DPMSolverMultistepScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(torch.float16).save_pretrained(folder)
+    return folder
+
+
+def machine(device: str) -> dict[str, str | int]:
+    """What the numbers depend on, without the machine's name."""
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
+    return {
+        "device": device,
+        "name": name,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+    }
+
+
+def matrix_peak(device: str, dtype: torch.dtype) -> float:
+    """TFLOP per second of a large matrix product, the best of ten."""
+    side = 8192 if device == "cuda" else 2048
+    a = torch.randn(side, side, device=device, dtype=dtype)
+    seconds = min(timed(lambda: a @ a, device) for _ in range(10))
+    return 2 * side**3 / seconds / 1e12
+
+
+def timed(work: Callable[[], object], device: str) -> float:
+    """Seconds that `work` takes, the device's queue included."""
+    start = time.perf_counter()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+@click.command(help=__doc__)
+@click.option("--architecture", type=click.Choice(["zoo", "sd15"]), default="zoo")
+@click.option("--pairs", default=32, show_default=True)
+@click.option("--repeats", default=3, show_default=True)
+@click.option("--out", type=Path, default=None, help="[default: benchmarks/speed-ARCHITECTURE.csv]")
+def main(architecture: str, pairs: int, repeats: int, out: Path | None) -> None:
+    out = out or Path(f"benchmarks/speed-{architecture}.csv")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path("zoo/generator") if architecture == "zoo" else sd15(Path(place) / "sd15")
+        generator = load_generator(folder)
+        found, sources = (
+            bundled_pairs(pairs) if architecture == "zoo" else noise_pairs(pairs, generator.size)
+        )
+        stock = stock_pipeline(folder, generator)
+    guidance = generator.guidance_scale
+    batch = 32 if generator.size <= 64 else 8
+    contenders: dict[str, Callable[[], int]] = {
+        "authors' loop": lambda: authors_loop(found, sources, stock, guidance),
+        "diffusers, batched by level": lambda: batched_by_level(
+            found, sources, stock, guidance, batch
+        ),
+        "ours, exact": lambda: ours(found, sources, generator, preview=False),
+        "ours, previews": lambda: ours(found, sources, generator, preview=True),
+    }
+    rows = []
+    list(render(found[:2], generator, sources=sources, steps=4))  # warm up
+    for repeat, (name, work) in product(range(repeats), contenders.items()):
+        taken: list[int] = []
+        seconds = timed(lambda work=work, taken=taken: taken.append(work()), generator.device)
+        rows.append({"contender": name, "repeat": repeat, "seconds": round(seconds, 3),
+                     "images_per_second": round(len(found) / seconds, 4),
+                     "guided_steps": taken[0]})  # fmt: skip
+        click.echo(f"{name}: {seconds:.1f} s for {len(found)} kept images")
+    table = pd.DataFrame(rows)
+    reference = table[table["contender"] == "authors' loop"]["seconds"].mean()
+    table["times_authors"] = (reference / table["seconds"]).round(3)
+    table.to_csv(out, index=False, columns=list(COLUMNS), lineterminator="\n")
+    facts = machine(generator.device) | {
+        "pairs": len(found),
+        "matrix_product_tflops": round(matrix_peak(generator.device, generator.dtype), 3),
+    }
+    if generator.device == "cuda":
+        facts["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
+    click.echo(table.groupby("contender")[["images_per_second", "times_authors"]].mean())
+
+
+if __name__ == "__main__":
+    main()

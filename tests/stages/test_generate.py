@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import pytest
+
+from genie.errors import GenieError
+from stages.generate import search_steps
+from stages.params import Params, read_yaml
+
+BASE = read_yaml(Path(__file__).parents[2] / "params.yaml")
+
+
+def params(method: str = "genie", **noise) -> Params:
+    return Params.model_validate(BASE | {"method": method, "noise": BASE["noise"] | noise})
+
+
+@pytest.mark.parametrize(
+    ("method", "noise", "steps"),
+    [
+        ("genie", {"search": "exact"}, 50),
+        ("genie", {"search": "preview"}, 10),
+        ("genie", {"search": "preview", "preview_steps": 20}, 20),
+        ("genie", {"search": "preview", "preview_steps": 80}, 50),
+        ("genie", {"search": "preview", "r": 0.7}, 50),
+        ("txt2img", {"search": "preview"}, 50),
+    ],
+)
+def test_levels_are_compared_by_previews_only_where_there_is_a_choice(method, noise, steps):
+    assert search_steps(params(method, **noise)) == steps
+
+
+def test_previews_that_cannot_tell_levels_apart_are_refused():
+    with pytest.raises(
+        GenieError, match=r"noise\.preview_steps must tell all levels apart, got 10"
+    ):
+        search_steps(params(search="preview", M=9))
