@@ -99,7 +99,8 @@ def trace_tasks(
             for group in groups.get(task, [])
         ]
     if not tables:
-        return pd.DataFrame(columns=list(dict.fromkeys([*TRAJECTORY_COLUMNS, *_REQUEST_COLUMNS])))
+        columns = dict.fromkeys([*TRAJECTORY_COLUMNS, *_REQUEST_COLUMNS])
+        return pd.DataFrame(columns=list(columns)).astype({"chosen": bool, "r": float})
     return pd.concat(tables, ignore_index=True)
 
 

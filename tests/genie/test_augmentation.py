@@ -1,10 +1,23 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-from genie.augmentation import chosen_requests, exchange_chosen, members, trace
+from genie.augmentation import (
+    chosen_requests,
+    exchange_chosen,
+    members,
+    read_set,
+    trace,
+    trace_tasks,
+    write_set,
+)
+from genie.backbones import load_backbone
+from genie.classifiers import Examples
 from genie.errors import GenieError
-from genie.records import Request
+from genie.records import MEMBER_COLUMNS, Request, read_table
 
 
 def group(levels=(0.5, 0.7, 0.9), *, source="s"):
@@ -95,3 +108,22 @@ def test_chosen_previews_are_exchanged_and_the_rest_stays():
     assert [v.tolist() for v in after["embedding"][after["chosen"]]] == [[5.0, 5.0], [6.0, 6.0]]
     assert list(after["position"]) == list(before["position"])
     assert list(before["key"]) == ["a", "b", "c", "d", "e", "f"]
+
+
+def test_nothing_rendered_is_an_empty_set(tmp_path):
+    support = pd.DataFrame({"task": [0], "image_id": ["i"], "label": ["coat"]})
+    nothing = trace_tasks(
+        {},
+        support=support,
+        pool=Examples([], np.ones((1, 2)), ["coat"]),
+        ids=["i"],
+        key_of=str,
+        picture_of=Image.open,
+        backbone=load_backbone(Path("zoo/backbone")),
+    )
+    assert chosen_requests(nothing) == []
+    names = ("method", "guidance_scale", "scheduler", "generator", "fingerprint")
+    table = write_set(nothing, tmp_path, provenance=dict.fromkeys(names, "none"), png_of=str.encode)
+    assert table.empty
+    assert read_table(tmp_path / "members.csv", columns=MEMBER_COLUMNS).empty
+    assert read_set(tmp_path, table) == ([], [])
