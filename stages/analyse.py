@@ -15,7 +15,7 @@ from genie.classifiers import Examples
 from genie.records import TASK_COLUMNS, read_images, read_table, write_table
 from genie.report import TrajectoryPanel, boundary_figure, ratio_figure, trajectory_figure
 from genie.training import load_examples, pick
-from stages.common import stage
+from stages.common import features_file, stage
 from stages.params import Params
 from stages.settings import training_settings
 
@@ -28,7 +28,9 @@ def main(params: Params, root: Path) -> str:
     images = read_images(root / "data/prepared/support")
     tasks = read_table(root / "data/prepared/tasks.csv", columns=TASK_COLUMNS)
     trajectories = pd.read_parquet(root / "data/augmented/trajectories.parquet")
-    pool = load_examples(images, backbone=load_backbone(Path(params.classifier.backbone)))
+    pool = load_examples(
+        images, backbone=load_backbone(Path(params.classifier.backbone), cache=features_file(root))
+    )
     ids = list(images["image_id"])
     support = {
         int(task): pick(pool, ids, wanted=list(rows["image_id"]))

@@ -42,8 +42,9 @@ def stage(run: Callable[[Params, Path], str]) -> click.Command:
             _stop(str(error))
         except OSError as error:
             if error.errno == errno.ENOSPC:
+                place = error.filename or root.resolve()
                 _stop(
-                    f"no space left on the device while writing {error.filename or 'outputs'}; "
+                    f"no space left on the device while writing {place}; "
                     "free some and run the same command again, finished images are kept"
                 )
             if error.filename is None:
@@ -62,6 +63,11 @@ def bar(items: Iterable[Item], *, total: int, label: str) -> Iterable[Item]:
 def store_folder(root: Path) -> Path:
     """Where rendered images are kept; experiments in temporary folders share it (DVC_ROOT)."""
     return Path(os.environ.get("DVC_ROOT", root)) / ".genie" / "store"
+
+
+def features_file(root: Path) -> Path:
+    """Where vectors of images are kept, shared as the store is."""
+    return store_folder(root).parent / "features.sqlite"
 
 
 def times_folder(root: Path) -> Path:

@@ -31,7 +31,7 @@ from genie.records import (
     write_table,
 )
 from genie.training import load_examples, pick
-from stages.common import bar, stage
+from stages.common import bar, features_file, stage
 from stages.params import Params
 from stages.settings import training_settings
 
@@ -44,7 +44,7 @@ def main(params: Params, root: Path) -> str:
     query = tasks[tasks["role"] == "query"]
     members = read_table(root / "data/augmented/members.csv", columns=MEMBER_COLUMNS)
     models = {name: load(root / "models" / name) for name in ("baseline", "augmented")}
-    backbone = load_backbone(Path(params.classifier.backbone))
+    backbone = load_backbone(Path(params.classifier.backbone), cache=features_file(root))
     pool = load_examples(images, backbone=backbone)
     predictions = []
     for task, rows in bar(query.groupby("task"), total=query["task"].nunique(), label="evaluate"):
@@ -58,7 +58,11 @@ def main(params: Params, root: Path) -> str:
     judged = pd.DataFrame(columns=list(VERDICT_COLUMNS))
     if len(members):
         _, generated = read_set(root / "data/augmented", members)
-        judged = verdicts(members, generated, oracle=load_oracle(Path(params.oracle.model)))
+        judged = verdicts(
+            members,
+            generated,
+            oracle=load_oracle(Path(params.oracle.model), cache=features_file(root)),
+        )
     support = tasks[tasks["role"] == "support"]
     scores = score_table(table, support=support)
     summary = summarise(scores, members=members, verdicts=judged)

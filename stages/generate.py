@@ -42,7 +42,7 @@ from genie.records import (
 from genie.report import contact_sheet
 from genie.store import ensure, store_path
 from genie.training import load_examples
-from stages.common import stage, store_folder
+from stages.common import features_file, stage, store_folder
 from stages.params import Params
 from stages.settings import images_per_class, training_settings
 
@@ -139,7 +139,7 @@ def trace(
     key_of: Callable[[Request], str],
 ) -> pd.DataFrame:
     """Trajectories of all tasks with the chosen level."""
-    backbone = load_backbone(Path(params.classifier.backbone))
+    backbone = load_backbone(Path(params.classifier.backbone), cache=features_file(root))
     trajectories = trace_tasks(
         groups,
         support=support,
@@ -157,7 +157,7 @@ def exchange(
 ) -> pd.DataFrame:
     """The trajectories with the chosen previews exchanged for the full images of `keys`."""
     store = store_folder(root)
-    backbone = load_backbone(Path(params.classifier.backbone))
+    backbone = load_backbone(Path(params.classifier.backbone), cache=features_file(root))
     distinct = sorted(set(keys))
     z = embed([stored_image(store, key) for key in distinct], model=backbone)
     of_key = dict(zip(distinct, z, strict=True))

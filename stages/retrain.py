@@ -11,7 +11,7 @@ from genie.classifiers import Examples, fit, join, save
 from genie.methods import METHODS
 from genie.records import MEMBER_COLUMNS, TASK_COLUMNS, read_images, read_table
 from genie.training import copies, load_examples, pick, shortfall
-from stages.common import bar, stage
+from stages.common import bar, features_file, stage
 from stages.params import Params
 from stages.settings import images_per_class, training_settings
 
@@ -23,7 +23,7 @@ def main(params: Params, root: Path) -> str:
     tasks = read_table(root / "data/prepared/tasks.csv", columns=TASK_COLUMNS)
     support = tasks[tasks["role"] == "support"]
     members = read_table(root / "data/augmented/members.csv", columns=MEMBER_COLUMNS)
-    backbone = load_backbone(Path(params.classifier.backbone))
+    backbone = load_backbone(Path(params.classifier.backbone), cache=features_file(root))
     pool = load_examples(images, backbone=backbone)
     files, pictures = read_set(root / "data/augmented", members)
     label_of = dict(zip(members["file_name"], members["label"], strict=True))

@@ -13,7 +13,7 @@ from genie.classifiers import fit, join, out_of_fold, save
 from genie.records import PREDICTION_COLUMNS, TASK_COLUMNS, read_images, read_table, write_table
 from genie.training import copies, load_examples, pick
 from genie.transforms import weak_copies
-from stages.common import bar, stage
+from stages.common import bar, features_file, stage
 from stages.params import Params
 from stages.settings import images_per_class, training_settings
 
@@ -24,7 +24,7 @@ def main(params: Params, root: Path) -> str:
     images = read_images(root / "data/prepared/support")
     tasks = read_table(root / "data/prepared/tasks.csv", columns=TASK_COLUMNS)
     support = tasks[tasks["role"] == "support"]
-    backbone = load_backbone(Path(params.classifier.backbone))
+    backbone = load_backbone(Path(params.classifier.backbone), cache=features_file(root))
     pool = load_examples(images, backbone=backbone)
     settings = training_settings(params)
     models, predictions = {}, []

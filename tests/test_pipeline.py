@@ -16,9 +16,11 @@ def imported(path: Path, seen: set[Path]) -> set[Path]:
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.ImportFrom) or not node.module:
             continue
-        module = ROOT / (node.module.replace(".", "/") + ".py")
-        if node.module.startswith(("genie.", "stages.")) and module not in seen:
-            imported(module, seen)
+        names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            module = ROOT / (name.replace(".", "/") + ".py")
+            if name.startswith(("genie.", "stages.")) and module.is_file() and module not in seen:
+                imported(module, seen)
     return seen
 
 

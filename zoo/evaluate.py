@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 
@@ -166,10 +167,7 @@ def measure(zoo: Path, data: Path, *, texts: int, edits: int) -> tuple[dict, dic
 
 def _pooling(oracle: ImageModel) -> ImageModel:
     """The oracle without its last layer, as an embedder."""
-    body = oracle.model.base_model
-    return ImageModel(
-        model=body, size=oracle.size, mean=oracle.mean, std=oracle.std, device=oracle.device
-    )
+    return replace(oracle, model=oracle.model.base_model)
 
 
 def _stack(images: Sequence[Image.Image]) -> np.ndarray:

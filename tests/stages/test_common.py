@@ -24,7 +24,7 @@ def invoke(error: Exception | None, root: Path):
     [
         (GenieError("data.shots must be at most 5"), ["data.shots must be at most 5"]),
         (OSError(errno.ENOSPC, "No space left", "a.png"), ["no space left", "a.png", "free"]),
-        (OSError(errno.ENOSPC, "No space left"), ["no space left", "outputs"]),
+        (OSError(errno.ENOSPC, "No space left"), ["no space left", "free"]),
         (PermissionError(errno.EACCES, "Permission denied", "b"), ["b: Permission denied"]),
     ],
 )
