@@ -50,7 +50,7 @@ RESULT_COLUMNS = (
     *GROUPS,
     *("label_consistency", "mean_r", "images", "guided_steps", "paper"),
 )
-UPSTREAM = ("seed", "data", "augment", "sources", "classifier")
+UPSTREAM = ("seed", "data", "augment", "classifier")
 
 
 @dataclass(frozen=True)
@@ -167,22 +167,24 @@ def _runs(
 
 
 def run_stages(params: Mapping[str, Any], root: Path) -> None:
-    """All stages in `root`; those before `generate` only where their parameters changed."""
+    """All stages in `root`; `prepare` and `train_baseline` only where their inputs changed."""
     root.mkdir(parents=True, exist_ok=True)
     done = root / "upstream.json"
     files = [_files(Path(params["data"]["path"])), _files(Path(params["classifier"]["backbone"]))]
-    upstream = json.dumps([{key: params[key] for key in UPSTREAM}, files], sort_keys=True)
+    every_source = params["sources"]["strategy"] == "all"  # sets how many copies there are
+    known = [{key: params[key] for key in UPSTREAM}, every_source, files]
+    upstream = json.dumps(known, sort_keys=True)
     file = root / "params.yaml"
     file.write_text(yaml.safe_dump(dict(params), sort_keys=False))
-    stages = [generate, retrain, evaluate]
+    arguments = ["--params", str(file), "--root", str(root)]
     if not done.is_file() or done.read_text() != upstream:
         done.unlink(missing_ok=True)
-        stages = [prepare, train_baseline, select_sources, *stages]
-    for stage in stages:
-        if stage is generate:
-            done.write_text(upstream)
-            shutil.rmtree(root / "data/augmented", ignore_errors=True)
-        stage.main.main(["--params", str(file), "--root", str(root)], standalone_mode=False)
+        for stage in (prepare, train_baseline):
+            stage.main.main(arguments, standalone_mode=False)
+        done.write_text(upstream)
+    shutil.rmtree(root / "data/augmented", ignore_errors=True)
+    for stage in (select_sources, generate, retrain, evaluate):
+        stage.main.main(arguments, standalone_mode=False)
 
 
 def _files(path: Path) -> list[tuple[str, int, int]]:
