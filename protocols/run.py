@@ -14,6 +14,7 @@ A protocol is a folder with `protocol.yaml`:
 Out: `results.csv` (a row per setting and method), `tasks.csv` (accuracy per task), `results.md`.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -170,10 +171,7 @@ def run_stages(params: Mapping[str, Any], root: Path) -> None:
     """All stages in `root`; `prepare` and `train_baseline` only where their inputs changed."""
     root.mkdir(parents=True, exist_ok=True)
     done = root / "upstream.json"
-    files = [_files(Path(params["data"]["path"])), _files(Path(params["classifier"]["backbone"]))]
-    every_source = params["sources"]["strategy"] == "all"  # sets how many copies there are
-    known = [{key: params[key] for key in UPSTREAM}, every_source, files]
-    upstream = json.dumps(known, sort_keys=True)
+    upstream = upstream_of(params)
     file = root / "params.yaml"
     file.write_text(yaml.safe_dump(dict(params), sort_keys=False))
     arguments = ["--params", str(file), "--root", str(root)]
@@ -185,6 +183,17 @@ def run_stages(params: Mapping[str, Any], root: Path) -> None:
     shutil.rmtree(root / "data/augmented", ignore_errors=True)
     for stage in (select_sources, generate, retrain, evaluate):
         stage.main.main(arguments, standalone_mode=False)
+
+
+def upstream_of(params: Mapping[str, Any]) -> str:
+    """All that `prepare` and `train_baseline` depend on, as text: parameters, files and code."""
+    every_source = params["sources"]["strategy"] == "all"  # sets how many copies there are
+    files = [_files(Path(params["data"]["path"])), _files(Path(params["classifier"]["backbone"]))]
+    code = hashlib.sha256()
+    for path in sorted(p for folder in ("genie", "stages") for p in Path(folder).glob("*.py")):
+        code.update(path.read_bytes())
+    known = [{key: params[key] for key in UPSTREAM}, every_source, files, code.hexdigest()]
+    return json.dumps(known, sort_keys=True)
 
 
 def _files(path: Path) -> list[tuple[str, int, int]]:
