@@ -204,8 +204,8 @@ def draw_figure(numbers: dict, shown: dict, path: Path) -> None:
 @click.command()
 @click.option("--zoo", type=click.Path(path_type=Path), default=ZOO, show_default=True)
 @click.option("--data", type=click.Path(path_type=Path), default=BUNDLED, show_default=True)
-@click.option("--texts", default=1000, show_default=True, help="Text-to-image samples.")
-@click.option("--edits", default=500, show_default=True, help="GeNIe samples per noise ratio.")
+@click.option("--texts", default=500, show_default=True, help="Text-to-image samples.")
+@click.option("--edits", default=200, show_default=True, help="GeNIe samples per noise ratio.")
 def main(zoo: Path, data: Path, texts: int, edits: int) -> None:
     """Write quality.json, quality.csv and quality.png into --zoo."""
     numbers, shown = measure(zoo, data, texts=texts, edits=edits)
