@@ -32,9 +32,9 @@ def rows(summary: dict[str, Any], times: dict[str, float]) -> list[tuple[str, st
         ("accuracy with generated", share(summary["augmented"])),
         ("gain, paired by task", share(summary["gain"], signed=True)),
     ]
-    for key in ("gain_many", "gain_medium", "gain_few"):
-        if key in summary:
-            lines.append((key.replace("_", ", "), share(summary[key], signed=True)))
+    groups = [key for key in ("gain_many", "gain_medium", "gain_few") if key in summary]
+    if len(groups) > 1:  # one group alone says the same as the gain
+        lines += [(key.replace("_", ", "), share(summary[key], signed=True)) for key in groups]
     lines += [
         ("images generated", str(summary["images"])),
         ("mean r of the kept images", number(summary["mean_r"])),
