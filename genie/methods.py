@@ -8,8 +8,9 @@ A method is called once per task as
 with `support` the task's support images (columns image_id, label), `sources` its ranked source
 classes (target, source, rank), `per_class` the number of images per target (None: as many as the
 target's source classes have support images), `levels` the noise ratios, and `prompt` a function
-from class name to prompt. It returns one tuple per image to be kept: the candidates for that
-image, at ascending r, all sharing one noise sample. With one level there is nothing to choose.
+from class name and turn to prompt, so that several templates take turns. It returns one tuple per
+image to be kept: the candidates for that image, at ascending r, all sharing one noise sample. With
+one level there is nothing to choose.
 
 No choice depends on `task`, so tasks that share images share requests; it only names errors.
 
@@ -49,7 +50,7 @@ class Plan(Protocol):
         *,
         per_class: Mapping[str, int | None],
         levels: Sequence[float],
-        prompt: Callable[[str], str],
+        prompt: Callable[[str, int], str],
         negative_prompt: str,
         seed: int,
         task: int | None,
@@ -62,7 +63,7 @@ def no_images(
     *,
     per_class: Mapping[str, int | None],
     levels: Sequence[float],
-    prompt: Callable[[str], str],
+    prompt: Callable[[str, int], str],
     negative_prompt: str,
     seed: int,
     task: int | None,
@@ -77,7 +78,7 @@ def genie(
     *,
     per_class: Mapping[str, int | None],
     levels: Sequence[float],
-    prompt: Callable[[str], str],
+    prompt: Callable[[str, int], str],
     negative_prompt: str,
     seed: int,
     task: int | None,
@@ -105,7 +106,7 @@ def img2img(
     *,
     per_class: Mapping[str, int | None],
     levels: Sequence[float],
-    prompt: Callable[[str], str],
+    prompt: Callable[[str, int], str],
     negative_prompt: str,
     seed: int,
     task: int | None,
@@ -131,7 +132,7 @@ def txt2img(
     *,
     per_class: Mapping[str, int | None],
     levels: Sequence[float],
-    prompt: Callable[[str], str],
+    prompt: Callable[[str, int], str],
     negative_prompt: str,
     seed: int,
     task: int | None,
@@ -223,16 +224,19 @@ def _candidates(
     target: str,
     replicate: int,
     levels: Sequence[float],
-    prompt: Callable[[str], str],
+    prompt: Callable[[str, int], str],
     negative_prompt: str,
     seed: int,
 ) -> Candidates:
+    # by what the image is, not by its place in a task, so that tasks share it
+    start = "" if source_id is None else f"{source_id}/{target}"
+    turn = int(hashlib.sha256(start.encode()).hexdigest(), 16) + replicate if start else replicate
     return tuple(
         Request(
             source_id=source_id,
             source_label=source_label,
             target_label=target,
-            prompt=prompt(target),
+            prompt=prompt(target, turn),
             negative_prompt=negative_prompt,
             r=r,
             replicate=replicate,

@@ -106,6 +106,7 @@ def read_table(path: Path, *, columns: tuple[str, ...]) -> pd.DataFrame:
 _TEXT = {
     *("role", "image_id", "label", "target", "source", "predicted", "key", "file_name"),
     *("source_id", "source_label", "prompt", "negative_prompt", "verdict", "method"),
+    *("class", "name"),
 }
 _NUM = ("r", "probability", "rank", "guidance_scale")
 

@@ -30,7 +30,7 @@ from genie.errors import GenieError
 from genie.generator import load_generator, render, request_key
 from genie.methods import METHODS
 from genie.noise import denoising_steps, levels
-from genie.prompts import prompt_for
+from genie.prompts import prompt_in_turn, read_names
 from genie.records import (
     SOURCE_COLUMNS,
     TASK_COLUMNS,
@@ -178,7 +178,10 @@ def plan(params: Params, support: pd.DataFrame, sources: pd.DataFrame) -> list[t
         per_class=images_per_class(params, list(support["label"])),
         levels=levels(noise.low, noise.high, noise.M) if noise.r == "ada" else (noise.r,),
         prompt=partial(
-            prompt_for, template=params.prompt.template, superclass=params.prompt.superclass
+            prompt_in_turn,
+            templates=params.prompt.templates,
+            superclass=params.prompt.superclass,
+            names=read_names(Path(params.prompt.names)),
         ),
         negative_prompt=params.prompt.negative,
         seed=params.seed,

@@ -61,14 +61,21 @@ class Sources(Section):
 
 
 class Prompt(Section):
-    template: str
+    template: str | Annotated[list[str], Field(min_length=1)]
     superclass: str | None
+    names: Path_
     negative: str
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The templates that take turns."""
+        return (self.template,) if isinstance(self.template, str) else tuple(self.template)
 
     @model_validator(mode="after")
     def _names_the_class(self) -> Self:
-        if "{class}" not in self.template:
-            raise ValueError(f'prompt.template must contain "{{class}}", got "{self.template}"')
+        for template in self.templates:
+            if "{class}" not in template:
+                raise ValueError(f'prompt.template must contain "{{class}}", got "{template}"')
         return self
 
 

@@ -30,7 +30,7 @@ def plan(method, support=SUPPORT, sources=SOURCES, **changes):
     options = {
         "per_class": {"coat": 4},
         "levels": (0.5, 0.7, 0.9),
-        "prompt": lambda name: f"a photo of a {name}",
+        "prompt": lambda name, turn: f"a photo of a {name}",
         "negative_prompt": "blurry",
         "seed": 0,
         "task": 0,
@@ -141,3 +141,23 @@ def test_source_class_without_images_is_an_error():
 def test_target_without_source_class_is_an_error():
     with pytest.raises(GenieError, match="'bag' has none in task 0"):
         plan("genie", per_class={"bag": 1})
+
+
+def test_templates_take_turns_by_image_not_by_place():
+    def numbered(name: str, turn: int) -> str:
+        return f"{turn % 3} {name}"
+
+    wide = plan("genie", per_class={"coat": 6}, prompt=numbered)
+    assert {len({q.prompt for q in group}) for group in wide} == {1}
+    assert len({group[0].prompt for group in wide}) > 1
+    fewer = SUPPORT[SUPPORT["image_id"] != "shirt-0"]
+    again = {
+        g[0].source_id: g[0].prompt
+        for g in plan("genie", fewer, per_class={"coat": 4}, prompt=numbered)
+    }
+    before = {g[0].source_id: g[0].prompt for g in wide if g[0].replicate == 0}
+    shared = set(again) & set(before)
+    assert shared
+    assert all(again[i] == before[i] for i in shared)
+    text = plan("txt2img", per_class={"coat": 6}, prompt=numbered)
+    assert [g[0].prompt[0] for g in text] == list("012012")

@@ -1,7 +1,7 @@
 import pytest
 
 from genie.errors import GenieError
-from genie.prompts import prompt_for
+from genie.prompts import prompt_for, prompt_in_turn, read_names
 
 
 def test_prompt_of_the_paper():
@@ -32,3 +32,36 @@ def test_other_braces_of_the_template_stay():
 def test_template_without_class_is_an_error():
     with pytest.raises(GenieError, match=r"must contain \{class\}, got 'a photo'"):
         prompt_for("coat", template="a photo")
+
+
+def test_templates_take_turns_and_names_are_readable():
+    templates = ("a photo of a {class}", "{class}")
+    found = [
+        prompt_in_turn("n02084071", k, templates=templates, names={"n02084071": "dog"})
+        for k in range(3)
+    ]
+    assert found == ["a photo of a dog", "dog", "a photo of a dog"]
+    assert prompt_in_turn("coat", 5, templates=templates, names={}) == "coat"
+
+
+def test_names_are_read_as_text(tmp_path):
+    path = tmp_path / "names.csv"
+    path.write_text('class,name\n007,"bond, james"\nNone,nothing\n')
+    assert read_names(path) == {"007": "bond, james", "None": "nothing"}
+    path.write_text("class,name\n")
+    assert read_names(path) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("klass,name\n", r"must have the column 'class'"),
+        ("class,name\na,x\na,y\n", r"'a' is there twice"),
+        ("class,name\na, \n", r"must give 'a' a name"),
+    ],
+)
+def test_mistake_in_the_names_is_named(tmp_path, text, message):
+    path = tmp_path / "names.csv"
+    path.write_text(text)
+    with pytest.raises(GenieError, match=message):
+        read_names(path)

@@ -39,6 +39,8 @@ def test_committed_parameters_are_valid():
         ("augment.per_clas", 3, r"augment\.per_clas is not a known key; did you mean .*per_class"),
         ("method", "genei", r"method.*'genie'.*'genei'"),
         ("prompt.template", "a photo", r'prompt\.template must contain "\{class\}"'),
+        ("prompt.template", ["{class}", "a photo"], r'must contain "\{class\}", got "a photo"'),
+        ("prompt.template", [], r"prompt\.template"),
         ("data.shots", 0, r"data\.shots.*got 0"),
         ("seed", -1, r"seed.*got -1"),
     ],
