@@ -174,6 +174,18 @@ def render(
             start += len(batch)
 
 
+@torch.inference_mode()
+def encode_images(images: Sequence[Image.Image], generator: Generator) -> torch.Tensor:
+    """Modes of the VAE's posterior, scaled: float32 (n, 4, h, w) on the CPU, for the fast path."""
+    pixels = generator.pipeline.image_processor.preprocess(
+        [_fit(image, generator.size) for image in images]
+    )
+    pixels = pixels.to(generator.device, generator.dtype)
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    vae = generator.pipeline.vae
+    return (vae.config.scaling_factor * vae.encode(pixels).latent_dist.mode()).float().cpu()
+
+
 def _read_index(folder: Path) -> dict[str, Any]:
     remedy = f"run `genie fetch ID {folder}` to bring a model"
     if not folder.is_dir():
@@ -416,12 +428,7 @@ class _FastPath:
     def _encode_sources(self, names: Sequence[str]) -> torch.Tensor:
         """Modes of the VAE's posterior (`_CODEC_BATCH`, 4, h, w), scaled; the last is repeated."""
         padded = [*names, *[names[-1]] * (_CODEC_BATCH - len(names))]
-        images = [_fit(decode_png(self.sources[name]), self.generator.size) for name in padded]
-        pixels = self.pipeline.image_processor.preprocess(images)
-        pixels = pixels.to(self.generator.device, self.generator.dtype)
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-        mode = self.pipeline.vae.encode(pixels).latent_dist.mode()
-        return (self.pipeline.vae.config.scaling_factor * mode).float().cpu()
+        return encode_images([decode_png(self.sources[name]) for name in padded], self.generator)
 
     def _decode(self, latents: torch.Tensor) -> list[Image.Image]:
         latents = (latents / self.pipeline.vae.config.scaling_factor).to(self.generator.dtype)

@@ -151,15 +151,18 @@ class Method:
     """What a method has rendered, and what it makes of real images at training.
 
     `searches`: whether it has several candidates per image where several levels are given.
+    `learns`: whether its prompts name a token learned from the class's support images.
     """
 
     plan: Plan
     fill: Fill
     searches: bool = False
+    learns: bool = False
 
 
 METHODS: dict[str, Method] = {
     "cutmix": Method(no_images, cutmix_copies),
+    "da-fusion": Method(img2img, weak_copies, learns=True),
     "genie": Method(genie, weak_copies, searches=True),
     "img2img": Method(img2img, weak_copies),
     "mixup": Method(no_images, mixup_copies),

@@ -5,8 +5,9 @@ and the backbone. Out: data/augmented/, plots/contact_sheet.png, metrics/cost.js
 """
 
 import json
+import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from genie.augmentation import (
 from genie.backbones import embed, load_backbone
 from genie.classifiers import load
 from genie.errors import GenieError
-from genie.generator import load_generator, render, request_key
+from genie.generator import Generator, load_generator, render, request_key
+from genie.inversion import InversionSettings, add_tokens, learn_token
 from genie.methods import METHODS
 from genie.noise import denoising_steps, levels
 from genie.prompts import prompt_in_turn, read_names
@@ -54,10 +56,12 @@ def main(params: Params, root: Path) -> str:
     tasks = read_table(root / "data/prepared/tasks.csv", columns=TASK_COLUMNS)
     support = tasks[tasks["role"] == "support"]
     sources = read_table(root / "data/sources/sources.csv", columns=SOURCE_COLUMNS)
-    groups = {
-        t: plan(params, rows, sources[sources["task"] == t]) for t, rows in support.groupby("task")
-    }
     generator = load_generator(Path(params.generator.model))
+    names = names_by_task(params, root, generator, images=images, support=support)
+    groups = {
+        t: plan(params, rows, sources[sources["task"] == t], names=names[t])
+        for t, rows in support.groupby("task")
+    }
     guidance = params.generator.guidance_scale
     guidance = generator.guidance_scale if guidance is None else guidance
     key_of = partial(request_key, generator=generator, guidance_scale=guidance)
@@ -109,6 +113,40 @@ def main(params: Params, root: Path) -> str:
         f"generate: {cost['images']} images in data/augmented; {cost['rendered']} rendered in "
         f"{cost['seconds']:.0f} s, {cost['found']} taken from the store"
     )
+
+
+def names_by_task(
+    params: Params, root: Path, generator: Generator, *, images: pd.DataFrame, support: pd.DataFrame
+) -> dict[int, dict[str, str]]:
+    """What prompts call each class, by task: its name, or a token learned from its images there.
+
+    Learned tokens are added to the generator, and their files lie in data/augmented/tokens.
+    """
+    names = read_names(Path(params.prompt.names))
+    tasks = sorted(support["task"].unique())
+    if not METHODS[params.method].learns:
+        return dict.fromkeys(tasks, names)
+    png = dict(zip(images["image_id"], images["png"], strict=True))
+    settings = InversionSettings(
+        **params.inversion.model_dump(), template=params.prompt.templates[0], seed=params.seed
+    )
+    learned: dict[int, dict[str, str]] = {task: {} for task in tasks}
+    folder = root / "data/augmented/tokens"
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = list(support.groupby(["task", "label"])["image_id"])
+    for (task, label), own in tqdm(pairs, desc="learn tokens", unit="class", dynamic_ncols=True):
+        word = names.get(label, label)
+        token, path = learn_token(
+            {i: png[i] for i in own},
+            word,
+            generator=generator,
+            settings=settings,
+            folder=store_folder(root).parent / "tokens",
+        )
+        add_tokens(generator, {token: path})
+        shutil.copyfile(path, folder / path.name)
+        learned[task][label] = token
+    return learned
 
 
 def search_steps(params: Params) -> int:
@@ -169,7 +207,9 @@ def stored_image(store: Path, key: str) -> Image.Image:
     return decode_png(store_path(store, key).read_bytes())
 
 
-def plan(params: Params, support: pd.DataFrame, sources: pd.DataFrame) -> list[tuple[Request, ...]]:
+def plan(
+    params: Params, support: pd.DataFrame, sources: pd.DataFrame, *, names: Mapping[str, str]
+) -> list[tuple[Request, ...]]:
     """One task's requests, grouped by the image they compete to become."""
     noise = params.noise
     return METHODS[params.method].plan(
@@ -181,7 +221,7 @@ def plan(params: Params, support: pd.DataFrame, sources: pd.DataFrame) -> list[t
             prompt_in_turn,
             templates=params.prompt.templates,
             superclass=params.prompt.superclass,
-            names=read_names(Path(params.prompt.names)),
+            names=names,
         ),
         negative_prompt=params.prompt.negative,
         seed=params.seed,

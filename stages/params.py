@@ -86,6 +86,12 @@ class GeneratorParams(Section):
     batch_size: Count | None
 
 
+class Inversion(Section):
+    steps: Count
+    learning_rate: Annotated[float, Field(gt=0)]
+    batch_size: Count
+
+
 class Classifier(Section):
     backbone: Path_
     head: Literal["logistic", "svm", "prototype", "finetune"]
@@ -105,21 +111,32 @@ class Params(Section):
 
     seed: Annotated[int, Field(ge=0)]
     data: Data
-    method: Literal["none", "weak", "strong", "cutmix", "mixup", "img2img", "txt2img", "genie"]
+    method: Literal[
+        "none",
+        "weak",
+        "strong",
+        "cutmix",
+        "mixup",
+        "img2img",
+        "txt2img",
+        "da-fusion",
+        "genie",
+    ]
     noise: Noise
     augment: Augment
     sources: Sources
     prompt: Prompt
     generator: GeneratorParams
+    inversion: Inversion
     classifier: Classifier
     oracle: Oracle
 
     @model_validator(mode="after")
     def _ada_needs_sources(self) -> Self:
-        if self.method == "img2img" and self.noise.r == "ada":
+        if self.method in ("img2img", "da-fusion") and self.noise.r == "ada":
             raise ValueError(
-                'noise.r must be a number with method "img2img" (its source has the target\'s own '
-                'class), got "ada"; the paper takes 0.3 and 0.7'
+                f'noise.r must be a number with method "{self.method}" (its source has the '
+                'target\'s own class), got "ada"; the paper takes 0.3 and 0.7'
             )
         return self
 
