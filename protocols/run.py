@@ -129,33 +129,34 @@ def run_rows(
     total = len(protocol.settings) * len(protocol.rows)
     for setting, row, params, place in _runs(protocol, base, root):
         click.echo(f"[{len(facts) + 1} of {total}] {setting}: {row}")
-        run_stages(params, place)
-        scores = pd.read_csv(place / "metrics/tasks.csv")
-        names = (
-            {"augmented": row}
-            if tasks_have(tasks, setting)
-            else {"baseline": BASELINE, "augmented": row}
-        )
+        scores, found = run_row(params, place)
+        names = {"augmented": row}
+        if not any(fact["setting"] == setting for fact in facts):
+            names["baseline"] = BASELINE
         own = scores[scores["model"].isin(names)]
         tasks.append(own.assign(setting=setting, row=own["model"].map(names)))
-        summary = json.loads((place / "metrics/evaluate.json").read_text())
-        cost = json.loads((place / "metrics/cost.json").read_text())
-        facts.append(
-            {
-                "setting": setting,
-                "row": row,
-                "label_consistency": summary["label_consistency"],
-                "mean_r": summary["mean_r"],
-                "images": summary["images"],
-                "guided_steps": cost["guided_steps_needed"],
-            }
-        )
+        facts.append({"setting": setting, "row": row, **found})
     return pd.concat(tasks, ignore_index=True), pd.DataFrame(facts)
 
 
-def tasks_have(tables: list[pd.DataFrame], setting: str) -> bool:
-    """Whether the setting's baseline has been read already."""
-    return any((table["setting"] == setting).any() for table in tables)
+def run_row(params: Mapping[str, Any], place: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The accuracy table of one row and its facts; a row that ran before is read, not run."""
+    key = hashlib.sha256(row_inputs(params).encode()).hexdigest()[:24]
+    kept = place / "rows" / f"{key}.json"
+    if kept.is_file():
+        found = json.loads(kept.read_text())
+        scores = pd.DataFrame(found["scores"]).astype(dict.fromkeys(GROUPS, float))
+        return scores, found["facts"]
+    run_stages(params, place)
+    scores = pd.read_csv(place / "metrics/tasks.csv")
+    summary = json.loads((place / "metrics/evaluate.json").read_text())
+    cost = json.loads((place / "metrics/cost.json").read_text())
+    facts = {name: summary[name] for name in ("label_consistency", "mean_r", "images")}
+    facts["guided_steps"] = cost["guided_steps_needed"]
+    kept.parent.mkdir(exist_ok=True)
+    records = json.loads(scores.to_json(orient="records"))
+    kept.write_text(json.dumps({"scores": records, "facts": facts}))
+    return scores, facts
 
 
 def _runs(
@@ -194,6 +195,13 @@ def upstream_of(params: Mapping[str, Any]) -> str:
         code.update(path.read_bytes())
     known = [{key: params[key] for key in UPSTREAM}, every_source, files, code.hexdigest()]
     return json.dumps(known, sort_keys=True)
+
+
+def row_inputs(params: Mapping[str, Any]) -> str:
+    """All that a row depends on, as text."""
+    models = [Path(params["generator"]["model"]), Path(params["oracle"]["model"])]
+    files = [_files(path) for path in (*models, Path(params["prompt"]["names"]))]
+    return json.dumps([upstream_of(params), dict(params), files], sort_keys=True)
 
 
 def _files(path: Path) -> list[tuple[str, int, int]]:

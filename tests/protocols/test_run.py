@@ -15,6 +15,7 @@ from protocols.run import (
     markdown,
     override,
     read_protocol,
+    run_row,
     run_stages,
 )
 from stages.params import Params
@@ -140,3 +141,29 @@ def test_early_stages_run_again_only_where_their_parameters_change(tmp_path, mon
     early = ["prepare", "train_baseline"]
     assert ran == [*early, *late, *late, *early, *late]
     assert json.loads((tmp_path / "upstream.json").read_text())[0]["data"]["shots"] == 3
+
+
+def test_row_that_ran_before_is_read_and_not_run(tmp_path, monkeypatch):
+    ran = []
+
+    def stages(params, root):
+        ran.append(params["noise"]["r"])
+        (root / "metrics").mkdir(parents=True, exist_ok=True)
+        scores = pd.DataFrame({"task": [0], "model": ["augmented"], "accuracy": [0.5]})
+        scores.assign(**dict.fromkeys(GROUPS)).to_csv(root / "metrics/tasks.csv", index=False)
+        facts = {"label_consistency": None, "mean_r": 0.7, "images": 3}
+        (root / "metrics/evaluate.json").write_text(json.dumps(facts))
+        (root / "metrics/cost.json").write_text(json.dumps({"guided_steps_needed": 9}))
+
+    monkeypatch.setattr("protocols.run.run_stages", stages)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    first = run_row(params, tmp_path)
+    again = run_row(params, tmp_path)
+    assert ran == ["ada"]
+    assert again[1] == first[1] == {
+        "label_consistency": None, "mean_r": 0.7, "images": 3, "guided_steps": 9
+    }  # fmt: skip
+    assert again[0]["accuracy"].tolist() == [0.5]
+    assert np.isnan(again[0]["many"].mean())
+    run_row(override(params, {"noise.r": 0.7}), tmp_path)
+    assert ran == ["ada", 0.7]
