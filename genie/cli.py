@@ -5,9 +5,11 @@ from pathlib import Path
 
 import click
 
+from genie.captions import write_captions
 from genie.convert import convert_resnet
 from genie.errors import GenieError
 from genie.fetch import fetch_dataset, fetch_model
+from genie.records import decode_png, read_images
 
 
 @click.group()
@@ -56,3 +58,25 @@ def convert(checkpoint: Path, folder: Path, size: int) -> None:
         click.echo(f"Error: {error}", err=True)
         raise SystemExit(1) from error
     click.echo(f"a {config.layer_type} ResNet of depths {config.depths} is in {folder}")
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("images", type=click.Path(path_type=Path))
+@click.argument("captions", type=click.Path(path_type=Path))
+def caption(model: Path, images: Path, captions: Path) -> None:
+    """Write a caption by MODEL for each of IMAGES into CAPTIONS, a CSV you may edit.
+
+    MODEL is an image-to-text folder such as BLIP's, IMAGES is data/prepared/support. Captions that
+    are there already stay.
+    """
+    try:
+        table = read_images(images)
+        pictures = [decode_png(png) for png in table["png"]]
+        count = write_captions(
+            pictures, list(table["image_id"]), list(table["label"]), model=model, path=captions
+        )
+    except GenieError as error:
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(1) from error
+    click.echo(f"{count} captions added to {captions}")

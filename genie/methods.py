@@ -8,9 +8,9 @@ A method is called once per task as
 with `support` the task's support images (columns image_id, label), `sources` its ranked source
 classes (target, source, rank), `per_class` the number of images per target (None: as many as the
 target's source classes have support images), `levels` the noise ratios, and `prompt` a function
-from class name and turn to prompt, so that several templates take turns. It returns one tuple per
-image to be kept: the candidates for that image, at ascending r, all sharing one noise sample. With
-one level there is nothing to choose.
+from class name, source image and turn to prompt (several templates take turns). It returns one
+tuple per image to be kept: the candidates for that image, at ascending r, all sharing one noise
+sample. With one level there is nothing to choose.
 
 No choice depends on `task`, so tasks that share images share requests; it only names errors.
 
@@ -50,7 +50,7 @@ class Plan(Protocol):
         *,
         per_class: Mapping[str, int | None],
         levels: Sequence[float],
-        prompt: Callable[[str, int], str],
+        prompt: Callable[[str, str | None, int], str],
         negative_prompt: str,
         seed: int,
         task: int | None,
@@ -63,7 +63,7 @@ def no_images(
     *,
     per_class: Mapping[str, int | None],
     levels: Sequence[float],
-    prompt: Callable[[str, int], str],
+    prompt: Callable[[str, str | None, int], str],
     negative_prompt: str,
     seed: int,
     task: int | None,
@@ -78,7 +78,7 @@ def genie(
     *,
     per_class: Mapping[str, int | None],
     levels: Sequence[float],
-    prompt: Callable[[str, int], str],
+    prompt: Callable[[str, str | None, int], str],
     negative_prompt: str,
     seed: int,
     task: int | None,
@@ -106,7 +106,7 @@ def img2img(
     *,
     per_class: Mapping[str, int | None],
     levels: Sequence[float],
-    prompt: Callable[[str, int], str],
+    prompt: Callable[[str, str | None, int], str],
     negative_prompt: str,
     seed: int,
     task: int | None,
@@ -132,7 +132,7 @@ def txt2img(
     *,
     per_class: Mapping[str, int | None],
     levels: Sequence[float],
-    prompt: Callable[[str, int], str],
+    prompt: Callable[[str, str | None, int], str],
     negative_prompt: str,
     seed: int,
     task: int | None,
@@ -152,15 +152,18 @@ class Method:
 
     `searches`: whether it has several candidates per image where several levels are given.
     `learns`: whether its prompts name a token learned from the class's support images.
+    `captions`: whether its prompts are the captions of the source images.
     """
 
     plan: Plan
     fill: Fill
     searches: bool = False
     learns: bool = False
+    captions: bool = False
 
 
 METHODS: dict[str, Method] = {
+    "cap2aug": Method(img2img, weak_copies, captions=True),
     "cutmix": Method(no_images, cutmix_copies),
     "da-fusion": Method(img2img, weak_copies, learns=True),
     "genie": Method(genie, weak_copies, searches=True),
@@ -227,7 +230,7 @@ def _candidates(
     target: str,
     replicate: int,
     levels: Sequence[float],
-    prompt: Callable[[str, int], str],
+    prompt: Callable[[str, str | None, int], str],
     negative_prompt: str,
     seed: int,
 ) -> Candidates:
@@ -239,7 +242,7 @@ def _candidates(
             source_id=source_id,
             source_label=source_label,
             target_label=target,
-            prompt=prompt(target, turn),
+            prompt=prompt(target, source_id, turn),
             negative_prompt=negative_prompt,
             r=r,
             replicate=replicate,

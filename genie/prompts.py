@@ -32,13 +32,20 @@ def read_names(path: Path) -> dict[str, str]:
 
 def prompt_in_turn(
     class_name: str,
+    source_id: str | None,
     turn: int,
     *,
     templates: tuple[str, ...] = (TEMPLATE,),
     superclass: str | None = None,
     names: Mapping[str, str] | None = None,
+    captions: Mapping[str, str] | None = None,
 ) -> str:
-    """The prompt of a class's image number `turn`: the templates take turns."""
+    """The prompt of a class's image number `turn`: the templates take turns.
+
+    With `captions` (by source image) the caption is the prompt, as in Cap2Aug.
+    """
+    if captions is not None and source_id is not None:
+        return captions[source_id]
     name = (names or {}).get(class_name, class_name)
     return prompt_for(name, template=templates[turn % len(templates)], superclass=superclass)
 

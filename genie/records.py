@@ -34,6 +34,7 @@ METADATA_COLUMNS = (
     "generator",
     "fingerprint",
 )
+CAPTION_COLUMNS = ("image_id", "label", "caption")
 VERDICT_COLUMNS = ("key", "label", "verdict", "probability", "consistent")
 
 
@@ -106,7 +107,7 @@ def read_table(path: Path, *, columns: tuple[str, ...]) -> pd.DataFrame:
 _TEXT = {
     *("role", "image_id", "label", "target", "source", "predicted", "key", "file_name"),
     *("source_id", "source_label", "prompt", "negative_prompt", "verdict", "method"),
-    *("class", "name"),
+    *("class", "name", "caption"),
 }
 _NUM = ("r", "probability", "rank", "guidance_scale")
 

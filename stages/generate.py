@@ -26,6 +26,7 @@ from genie.augmentation import (
     write_set,
 )
 from genie.backbones import embed, load_backbone
+from genie.captions import read_captions, require_captions
 from genie.classifiers import load
 from genie.errors import GenieError
 from genie.generator import Generator, load_generator, render, request_key
@@ -58,8 +59,9 @@ def main(params: Params, root: Path) -> str:
     sources = read_table(root / "data/sources/sources.csv", columns=SOURCE_COLUMNS)
     generator = load_generator(Path(params.generator.model))
     names = names_by_task(params, root, generator, images=images, support=support)
+    captions = captions_of(params, sorted(support["image_id"].unique()))
     groups = {
-        t: plan(params, rows, sources[sources["task"] == t], names=names[t])
+        t: plan(params, rows, sources[sources["task"] == t], names=names[t], captions=captions)
         for t, rows in support.groupby("task")
     }
     guidance = params.generator.guidance_scale
@@ -149,6 +151,16 @@ def names_by_task(
     return learned
 
 
+def captions_of(params: Params, images: Sequence[str]) -> dict[str, str] | None:
+    """Captions of the support images where the method takes them as prompts, else None."""
+    if not METHODS[params.method].captions:
+        return None
+    path = Path(params.prompt.captions)
+    captions = read_captions(path)
+    require_captions(captions, images, path=path)
+    return captions
+
+
 def search_steps(params: Params) -> int:
     """Denoising steps of the images that levels are compared by; all of them unless previewed.
 
@@ -208,7 +220,12 @@ def stored_image(store: Path, key: str) -> Image.Image:
 
 
 def plan(
-    params: Params, support: pd.DataFrame, sources: pd.DataFrame, *, names: Mapping[str, str]
+    params: Params,
+    support: pd.DataFrame,
+    sources: pd.DataFrame,
+    *,
+    names: Mapping[str, str],
+    captions: Mapping[str, str] | None,
 ) -> list[tuple[Request, ...]]:
     """One task's requests, grouped by the image they compete to become."""
     noise = params.noise
@@ -222,6 +239,7 @@ def plan(
             templates=params.prompt.templates,
             superclass=params.prompt.superclass,
             names=names,
+            captions=captions,
         ),
         negative_prompt=params.prompt.negative,
         seed=params.seed,

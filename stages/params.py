@@ -64,6 +64,7 @@ class Prompt(Section):
     template: str | Annotated[list[str], Field(min_length=1)]
     superclass: str | None
     names: Path_
+    captions: Path_
     negative: str
 
     @property
@@ -120,6 +121,7 @@ class Params(Section):
         "img2img",
         "txt2img",
         "da-fusion",
+        "cap2aug",
         "genie",
     ]
     noise: Noise
@@ -133,7 +135,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _ada_needs_sources(self) -> Self:
-        if self.method in ("img2img", "da-fusion") and self.noise.r == "ada":
+        if self.method in ("img2img", "da-fusion", "cap2aug") and self.noise.r == "ada":
             raise ValueError(
                 f'noise.r must be a number with method "{self.method}" (its source has the '
                 'target\'s own class), got "ada"; the paper takes 0.3 and 0.7'

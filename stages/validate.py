@@ -19,11 +19,13 @@ def main(params: Params, root: Path) -> str:
             f"{params.data.path}, not there; give an existing path or bring a data set with "
             f"`genie fetch ID {params.data.path}`"
         )
-    if not Path(params.prompt.names).is_file():
-        raise GenieError(
-            f"prompt.names must be a CSV with the columns class and name, got "
-            f"{params.prompt.names}, not there; prompts/names.csv is an empty one to start from"
-        )
+    tables = {"prompt.names": params.prompt.names, "prompt.captions": params.prompt.captions}
+    for key, file in tables.items():
+        if not Path(file).is_file():
+            raise GenieError(
+                f"{key} must be a CSV file, got {file}, not there; prompts/ holds empty ones to "
+                "start from"
+            )
     models = {
         "generator.model": params.generator.model,
         "classifier.backbone": params.classifier.backbone,

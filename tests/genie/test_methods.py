@@ -30,7 +30,7 @@ def plan(method, support=SUPPORT, sources=SOURCES, **changes):
     options = {
         "per_class": {"coat": 4},
         "levels": (0.5, 0.7, 0.9),
-        "prompt": lambda name, turn: f"a photo of a {name}",
+        "prompt": lambda name, source, turn: f"a photo of a {name}",
         "negative_prompt": "blurry",
         "seed": 0,
         "task": 0,
@@ -144,7 +144,7 @@ def test_target_without_source_class_is_an_error():
 
 
 def test_templates_take_turns_by_image_not_by_place():
-    def numbered(name: str, turn: int) -> str:
+    def numbered(name: str, source: str | None, turn: int) -> str:
         return f"{turn % 3} {name}"
 
     wide = plan("genie", per_class={"coat": 6}, prompt=numbered)

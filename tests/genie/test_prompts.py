@@ -37,11 +37,17 @@ def test_template_without_class_is_an_error():
 def test_templates_take_turns_and_names_are_readable():
     templates = ("a photo of a {class}", "{class}")
     found = [
-        prompt_in_turn("n02084071", k, templates=templates, names={"n02084071": "dog"})
+        prompt_in_turn("n02084071", None, k, templates=templates, names={"n02084071": "dog"})
         for k in range(3)
     ]
     assert found == ["a photo of a dog", "dog", "a photo of a dog"]
-    assert prompt_in_turn("coat", 5, templates=templates, names={}) == "coat"
+    assert prompt_in_turn("coat", "i", 5, templates=templates, names={}) == "coat"
+
+
+def test_caption_of_the_source_is_the_prompt_where_there_are_captions():
+    assert prompt_in_turn("coat", "i", 0, captions={"i": "a red coat on a chair"}) == (
+        "a red coat on a chair"
+    )
 
 
 def test_names_are_read_as_text(tmp_path):
