@@ -1,7 +1,7 @@
 """Show why it works: the decision boundary, the way of the embeddings, the chosen ratios.
 
 In: data/prepared/support/, tasks.csv, data/augmented/, the backbone. Out: plots/levels.csv,
-plots/boundary.png, plots/trajectories.png, plots/ratios.png.
+plots/choices.csv, plots/boundary.png, plots/trajectories.png, plots/ratios.png.
 """
 
 from pathlib import Path
@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from genie.analysis import ADA, LEVEL_COLUMNS, boundary, by_level, pairs, plane
+from genie.analysis import (
+    ADA,
+    CHOICE_COLUMNS,
+    LEVEL_COLUMNS,
+    boundary,
+    by_level,
+    choices,
+    pairs,
+    plane,
+)
 from genie.backbones import load_backbone
 from genie.classifiers import Examples
 from genie.records import TASK_COLUMNS, read_images, read_table, write_table
@@ -40,6 +49,7 @@ def main(params: Params, root: Path) -> str:
     levels = by_level(table)
     plots = root / "plots"
     write_table(levels, plots / "levels.csv", columns=LEVEL_COLUMNS)
+    write_table(choices(trajectories), plots / "choices.csv", columns=CHOICE_COLUMNS)
     chosen = table[table["chosen"]]
     shown = [(f"r = {r:g}", own) for r, own in table.groupby("r")]
     shown += [(ADA, chosen)] if len(shown) > 1 else []

@@ -7,7 +7,8 @@ and the backbone. Out: data/augmented/, plots/contact_sheet.png, metrics/cost.js
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -50,47 +51,38 @@ from stages.params import Params
 from stages.settings import images_per_class, training_settings
 
 
+@dataclass(frozen=True)
+class Rendering:
+    """What an image is rendered with, apart from the request and the number of steps."""
+
+    generator: Generator
+    guidance_scale: float
+    batch_size: int | None
+    sources: Mapping[str, bytes]
+    store: Path
+
+    def key(self, request: Request, steps: int) -> str:
+        """The request's key at this number of steps."""
+        return request_key(request, self.generator, steps=steps, guidance_scale=self.guidance_scale)
+
+    def picture(self, key: str) -> Image.Image:
+        """An image that is in the store."""
+        return decode_png(store_path(self.store, key).read_bytes())
+
+
 @stage
 def main(params: Params, root: Path) -> str:
     """Render hard negatives, choose r per image, and write the augmentation set."""
     images = read_images(root / "data/prepared/support")
     tasks = read_table(root / "data/prepared/tasks.csv", columns=TASK_COLUMNS)
     support = tasks[tasks["role"] == "support"]
-    sources = read_table(root / "data/sources/sources.csv", columns=SOURCE_COLUMNS)
-    generator = load_generator(Path(params.generator.model))
-    names = names_by_task(params, root, generator, images=images, support=support)
-    captions = captions_of(params, sorted(support["image_id"].unique()))
-    groups = {
-        t: plan(params, rows, sources[sources["task"] == t], names=names[t], captions=captions)
-        for t, rows in support.groupby("task")
-    }
-    guidance = params.generator.guidance_scale
-    guidance = generator.guidance_scale if guidance is None else guidance
-    key_of = partial(request_key, generator=generator, guidance_scale=guidance)
-    draw = partial(
-        render,
-        generator=generator,
-        sources=dict(zip(images["image_id"], images["png"], strict=True)),
-        guidance_scale=guidance,
-        batch_size=params.generator.batch_size,
-    )
-    store = store_folder(root)
-    steps = search_steps(params)
-    cost = render_with_cost(requested(groups), steps=steps, store=store, key_of=key_of, draw=draw)
-    trajectories = trace(
-        params, root, groups, images=images, support=support, key_of=partial(key_of, steps=steps)
-    )
-    if steps != params.generator.steps:
-        steps = params.generator.steps
-        final = chosen_requests(trajectories)
-        more = render_with_cost(final, steps=steps, store=store, key_of=key_of, draw=draw)
-        cost = {name: cost[name] + more[name] for name in cost}
-        keys = [key_of(request, steps=steps) for request in final]
-        trajectories = exchange(params, root, trajectories, keys, steps=steps)
+    rendering = load_rendering(params, root, images)
+    groups = plan_tasks(params, root, rendering, support)
+    trajectories, cost = search(params, root, groups, rendering, images=images, support=support)
     trajectories = called_target(
         trajectories,
         load(root / "models/baseline"),
-        picture_of=partial(stored_image, store),
+        picture_of=rendering.picture,
         settings=training_settings(params),
     )
     members = write_set(
@@ -98,18 +90,18 @@ def main(params: Params, root: Path) -> str:
         root / "data/augmented",
         provenance={
             "method": params.method,
-            "guidance_scale": guidance,
-            "scheduler": generator.scheduler,
-            "generator": generator.name,
-            "fingerprint": generator.fingerprint,
+            "guidance_scale": rendering.guidance_scale,
+            "scheduler": rendering.generator.scheduler,
+            "generator": rendering.generator.name,
+            "fingerprint": rendering.generator.fingerprint,
         },
-        png_of=lambda key: store_path(store, key).read_bytes(),
+        png_of=lambda key: store_path(rendering.store, key).read_bytes(),
     )
     cost["images"] = int(members["file_name"].nunique())
     path = root / "metrics/cost.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(cost, indent=1) + "\n")
-    rows = contact_rows(trajectories, images, support, picture_of=partial(stored_image, store))
+    rows = contact_rows(trajectories, images, support, picture_of=rendering.picture)
     contact_sheet(rows, root / "plots/contact_sheet.png")
     return (
         f"generate: {cost['images']} images in data/augmented; {cost['rendered']} rendered in "
@@ -117,8 +109,70 @@ def main(params: Params, root: Path) -> str:
     )
 
 
+def load_rendering(params: Params, root: Path, images: pd.DataFrame) -> Rendering:
+    """The generator of the parameters with the support images as sources."""
+    generator = load_generator(Path(params.generator.model))
+    guidance = params.generator.guidance_scale
+    return Rendering(
+        generator,
+        guidance_scale=generator.guidance_scale if guidance is None else guidance,
+        batch_size=params.generator.batch_size,
+        sources=dict(zip(images["image_id"], images["png"], strict=True)),
+        store=store_folder(root),
+    )
+
+
+def plan_tasks(
+    params: Params, root: Path, rendering: Rendering, support: pd.DataFrame
+) -> dict[int, list[tuple[Request, ...]]]:
+    """By task: its requests, grouped by the image they compete to become."""
+    sources = read_table(root / "data/sources/sources.csv", columns=SOURCE_COLUMNS)
+    names = names_by_task(params, root, rendering, support)
+    captions = captions_of(params, sorted(support["image_id"].unique()))
+    return {
+        t: plan(params, rows, sources[sources["task"] == t], names=names[t], captions=captions)
+        for t, rows in support.groupby("task")
+    }
+
+
+def search(
+    params: Params,
+    root: Path,
+    groups: Groups,
+    rendering: Rendering,
+    *,
+    images: pd.DataFrame,
+    support: pd.DataFrame,
+) -> tuple[pd.DataFrame, dict[str, int | float]]:
+    """Trajectories of all tasks with the chosen level, and what rendering them cost.
+
+    With previews the levels are compared at few steps, and only the chosen ones are rendered in
+    full.
+    """
+    steps, full = search_steps(params), params.generator.steps
+    cost = render_with_cost(requested(groups), rendering, steps=steps)
+    backbone = load_backbone(Path(params.classifier.backbone), cache=features_file(root))
+    trajectories = trace_tasks(
+        groups,
+        support=support,
+        pool=load_examples(images, backbone=backbone),
+        ids=list(images["image_id"]),
+        key_of=partial(rendering.key, steps=steps),
+        picture_of=rendering.picture,
+        backbone=backbone,
+    ).assign(steps=steps)
+    if steps == full:
+        return trajectories, cost
+    final = chosen_requests(trajectories)
+    more = render_with_cost(final, rendering, steps=full)
+    keys = [rendering.key(request, full) for request in final]
+    z = embed([rendering.picture(key) for key in keys], model=backbone)
+    trajectories = exchange_chosen(trajectories, keys, list(z), steps=full)
+    return trajectories, {name: cost[name] + more[name] for name in cost}
+
+
 def names_by_task(
-    params: Params, root: Path, generator: Generator, *, images: pd.DataFrame, support: pd.DataFrame
+    params: Params, root: Path, rendering: Rendering, support: pd.DataFrame
 ) -> dict[int, dict[str, str]]:
     """What prompts call each class, by task: its name, or a token learned from its images there.
 
@@ -128,7 +182,6 @@ def names_by_task(
     tasks = sorted(support["task"].unique())
     if not METHODS[params.method].learns:
         return dict.fromkeys(tasks, names)
-    png = dict(zip(images["image_id"], images["png"], strict=True))
     settings = InversionSettings(
         **params.inversion.model_dump(), template=params.prompt.templates[0], seed=params.seed
     )
@@ -139,13 +192,13 @@ def names_by_task(
     for (task, label), own in tqdm(pairs, desc="learn tokens", unit="class", dynamic_ncols=True):
         word = names.get(label, label)
         token, path = learn_token(
-            {i: png[i] for i in own},
+            {i: rendering.sources[i] for i in own},
             word,
-            generator=generator,
+            generator=rendering.generator,
             settings=settings,
-            folder=store_folder(root).parent / "tokens",
+            folder=rendering.store.parent / "tokens",
         )
-        add_tokens(generator, {token: path})
+        add_tokens(rendering.generator, {token: path})
         shutil.copyfile(path, folder / path.name)
         learned[task][label] = token
     return learned
@@ -179,46 +232,6 @@ def search_steps(params: Params) -> int:
     return min(noise.preview_steps, params.generator.steps)
 
 
-def trace(
-    params: Params,
-    root: Path,
-    groups: Groups,
-    *,
-    images: pd.DataFrame,
-    support: pd.DataFrame,
-    key_of: Callable[[Request], str],
-) -> pd.DataFrame:
-    """Trajectories of all tasks with the chosen level."""
-    backbone = load_backbone(Path(params.classifier.backbone), cache=features_file(root))
-    trajectories = trace_tasks(
-        groups,
-        support=support,
-        pool=load_examples(images, backbone=backbone),
-        ids=list(images["image_id"]),
-        key_of=key_of,
-        picture_of=partial(stored_image, store_folder(root)),
-        backbone=backbone,
-    )
-    return trajectories.assign(steps=search_steps(params))
-
-
-def exchange(
-    params: Params, root: Path, trajectories: pd.DataFrame, keys: Sequence[str], *, steps: int
-) -> pd.DataFrame:
-    """The trajectories with the chosen previews exchanged for the full images of `keys`."""
-    store = store_folder(root)
-    backbone = load_backbone(Path(params.classifier.backbone), cache=features_file(root))
-    distinct = sorted(set(keys))
-    z = embed([stored_image(store, key) for key in distinct], model=backbone)
-    of_key = dict(zip(distinct, z, strict=True))
-    return exchange_chosen(trajectories, keys, [of_key[key] for key in keys], steps=steps)
-
-
-def stored_image(store: Path, key: str) -> Image.Image:
-    """The image of a key that `ensure` has put into the store."""
-    return decode_png(store_path(store, key).read_bytes())
-
-
 def plan(
     params: Params,
     support: pd.DataFrame,
@@ -248,12 +261,7 @@ def plan(
 
 
 def render_with_cost(
-    requests: Sequence[Request],
-    *,
-    steps: int,
-    store: Path,
-    key_of: Callable[..., str],
-    draw: Callable[..., Iterator[tuple[Request, Image.Image]]],
+    requests: Sequence[Request], rendering: Rendering, *, steps: int
 ) -> dict[str, int | float]:
     """Render what the store lacks under a progress bar; counts of images, guided steps, seconds."""
     rendered: list[int] = []
@@ -261,19 +269,23 @@ def render_with_cost(
     def counted(missing: Sequence[Request]) -> Iterator[tuple[Request, Image.Image]]:
         guided = sum(denoising_steps(request.r, steps) for request in missing)
         tqdm.write(f"generate: {len(missing)} images to render in {guided:,} guided steps")
+        drawn = render(
+            missing,
+            rendering.generator,
+            sources=rendering.sources,
+            steps=steps,
+            guidance_scale=rendering.guidance_scale,
+            batch_size=rendering.batch_size,
+        )
         for request, image in tqdm(
-            draw(missing, steps=steps),
-            total=len(missing),
-            desc="generate",
-            unit="image",
-            dynamic_ncols=True,
+            drawn, total=len(missing), desc="generate", unit="image", dynamic_ncols=True
         ):
             rendered.append(denoising_steps(request.r, steps))
             yield request, image
 
     start = time.perf_counter()
-    keys = {request: key_of(request, steps=steps) for request in requests}
-    counts = ensure(requests, root=store, key_of=keys.__getitem__, render=counted)
+    keys = {request: rendering.key(request, steps) for request in requests}
+    counts = ensure(requests, root=rendering.store, key_of=keys.__getitem__, render=counted)
     needed = {keys[request]: denoising_steps(request.r, steps) for request in requests}
     return {
         **counts,

@@ -6,7 +6,7 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.svm import LinearSVC
 
-from genie.analysis import ADA, boundary, by_level, pairs, plane
+from genie.analysis import ADA, boundary, by_level, choices, pairs, plane
 from genie.classifiers import Examples, TrainingSettings
 
 SETTINGS = TrainingSettings(Path(), True, 1, 2, 1e-3, "cross-entropy", 0)
@@ -87,3 +87,13 @@ def test_pairs_are_spread_over_all_of_them():
     assert len({(p["source_label"].iloc[0], p["target_label"].iloc[0]) for p in found}) == 3
     assert len(pairs(trajectories(), 100)) == 6
     assert pairs(trajectories().iloc[:0], 3) == []
+
+
+def test_choices_count_what_was_chosen_and_what_was_unclear():
+    table = trajectories().assign(shift_ratio=[1.1] * 9 + [3.0] * 9)
+    found = choices(table).set_index("r")
+    assert list(found.index) == ["0.6", "all"]
+    assert found.loc["0.6", "images"] == 6
+    assert found.loc["all", "unclear"] == 0.5
+    assert found.loc["all", "shift_ratio"] == pytest.approx(2.05)
+    assert choices(table.assign(shift_ratio=np.nan)).empty
