@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ENV := DVC_NO_ANALYTICS=1 PATH="$(abspath $(BIN)):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test lint format zoo
+.PHONY: help repro test lint format zoo bench
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -33,6 +33,9 @@ zoo: $(VENV)/.pipeline ## retrain the embedded default models (about two hours o
 	@$(ENV) python -m zoo.fashion_mnist
 	@$(ENV) python -m zoo.train
 	@$(ENV) python -m zoo.evaluate
+
+bench: $(VENV)/.pipeline ## measure speed against the authors' loop and diffusers (minutes)
+	@$(ENV) python -m benchmarks.speed
 
 $(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)
