@@ -5,9 +5,7 @@ earlier one rendered. Any number of runs may share one root: a file is complete 
 """
 
 import contextlib
-import fcntl
 import os
-import shutil
 import struct
 import tempfile
 import zlib
@@ -21,7 +19,6 @@ from PIL import Image
 from genie.records import Request, encode_png
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_FICLONE = 0x40049409  # Linux ioctl: share the blocks of another file, copied on write
 _WRITERS = 4
 
 
@@ -54,20 +51,6 @@ def load(root: Path, key: str) -> bytes | None:
     except FileNotFoundError:
         return None
     return png if _is_whole(png) else None
-
-
-def link_or_copy(src: Path, dst: Path) -> None:
-    """Bring a stored image to `dst`, sharing disk blocks where the file system can (reflink).
-
-    Never a hard link: DVC makes what it tracks read-only, and an edit of the data set would
-    change the store behind its key.
-    """
-    dst.parent.mkdir(parents=True, exist_ok=True)
-    with src.open("rb") as source, dst.open("wb") as target:
-        try:
-            fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
-        except OSError:
-            shutil.copyfileobj(source, target)
 
 
 def ensure(

@@ -8,7 +8,7 @@ from PIL import Image
 
 from genie import store
 from genie.records import Request, encode_png
-from genie.store import ensure, link_or_copy, load, save, store_path
+from genie.store import ensure, load, save, store_path
 
 REQUEST = Request("a", "shirt", "coat", "a photo of a coat", "", 0.7, 0, 0)
 REQUESTS = [replace(REQUEST, replicate=i) for i in range(20)]
@@ -83,18 +83,6 @@ def test_full_disk_is_an_os_error_and_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path, "abcdef", b"png")
     assert list((tmp_path / "ab").iterdir()) == []
-
-
-def test_copy_is_independent_of_the_store(tmp_path):
-    path = save(tmp_path / "store", "abcdef", encode_png(image_of(REQUEST)))
-    copy = tmp_path / "data" / "coat" / "abcdef.png"
-    link_or_copy(path, copy)
-    assert copy.read_bytes() == path.read_bytes()
-    copy.write_bytes(b"changed")
-    copy.chmod(0o444)
-    assert load(tmp_path / "store", "abcdef") is not None
-    assert os.access(path, os.W_OK)
-    assert path.stat().st_mode & 0o200
 
 
 def test_only_what_is_missing_is_rendered(tmp_path):
