@@ -92,6 +92,19 @@ def choices(trajectories: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(CHOICE_COLUMNS)).round(6)
 
 
+def failures(members: pd.DataFrame, verdicts: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Up to `count` generated images that the oracle does not call by their label.
+
+    The members table's columns with the oracle's verdict and its probability, the surest verdicts
+    first, each image once.
+    """
+    judged = members.drop_duplicates("key").merge(
+        verdicts[["key", "verdict", "probability", "consistent"]], on="key"
+    )
+    wrong = judged[~judged["consistent"].astype(bool)]
+    return wrong.sort_values(["probability", "key"], ascending=[False, True]).head(count)
+
+
 def plane(vectors: np.ndarray) -> np.ndarray:
     """(n, d) embeddings on their first two principal components, (n, 2)."""
     centred = vectors - vectors.mean(0)
@@ -104,7 +117,11 @@ def pairs(trajectories: pd.DataFrame, count: int) -> Sequence[pd.DataFrame]:
     """The trajectories of `count` (source, target, replicate), spread evenly over all of them."""
     keys = ["task", "target_label", "source_id", "replicate"]
     edited = trajectories[trajectories["source_id"].notna()]
-    found = [rows.sort_values("level") for _, rows in edited.groupby(keys, sort=True)]
+    found = [
+        rows.sort_values("level")
+        for _, rows in edited.groupby(keys, sort=True)
+        if rows["chosen"].any()  # else it was rejected
+    ]
     if not found:
         return []
     chosen = np.unique(np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int))

@@ -1,7 +1,7 @@
 """From rendered images to an augmentation set: trajectories, the chosen level, files on disk."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -36,17 +36,20 @@ def trace(
 ) -> pd.DataFrame:
     """One row per level of a (source, target, replicate): its position and whether it is chosen.
 
-    `z_levels` (M, d), `z_source` (d,) or None without a source (position NaN), `z_target` (d,).
-    One level is chosen as it is; of several, the one after the largest shift (Algorithm 1).
-    Raises GenieError naming the pair where source and target embeddings coincide.
+    `z_levels` (M, d), `z_source` (d,) or None without a source, `z_target` (d,). One level is
+    chosen as it is; of several, the one after the largest shift (Algorithm 1). The position is NaN
+    where there is no axis: without a source, with one of the target's own class, or, at one level,
+    where the two embeddings coincide.
+    Raises GenieError naming the pair where levels compete and source and target coincide.
     """
     along = np.full(len(group), np.nan)
-    if z_source is not None:
+    if z_source is not None and group[0].source_label != group[0].target_label:
         try:
             along = positions(z_levels, z_source, z_target)
         except GenieError as error:
-            pair = f"{group[0].source_label} ({group[0].source_id}) → {group[0].target_label}"
-            raise GenieError(f"GeNIe-Ada cannot compare levels for {pair}: {error}") from None
+            if len(group) > 1:
+                pair = f"{group[0].source_label} ({group[0].source_id}) → {group[0].target_label}"
+                raise GenieError(f"GeNIe-Ada cannot compare levels for {pair}: {error}") from None
     chosen = largest_shift(along) if len(group) > 1 else 0
     table = pd.DataFrame([asdict(request) for request in group])
     return table.assign(
@@ -64,25 +67,32 @@ def requested(groups: Groups) -> list[Request]:
     return list(dict.fromkeys(r for task in groups.values() for group in task for r in group))
 
 
+@dataclass(frozen=True)
+class RealImages:
+    """The support images of all tasks, named by `ids`, with the backbone that embedded them."""
+
+    ids: list[str]
+    examples: Examples
+    backbone: ImageModel
+
+
 def trace_tasks(
     groups: Groups,
     *,
     support: pd.DataFrame,
-    pool: Examples,
-    ids: Sequence[str],
+    real: RealImages,
     key_of: Callable[[Request], str],
     picture_of: Callable[[str], Image.Image],
-    backbone: ImageModel,
 ) -> pd.DataFrame:
     """Trajectories of all tasks; Z_T is the mean embedding of the target's support images.
 
-    `pool` holds the support images named by `ids`, `support` the tasks' rows (task, image_id,
-    label). Each image is embedded once, however many tasks use it.
+    `support` holds the tasks' rows (task, image_id, label). Each image is embedded once, however
+    many tasks use it.
     """
     key = {request: key_of(request) for request in requested(groups)}
     keys = sorted(set(key.values()))
-    z = dict(zip(keys, embed([picture_of(k) for k in keys], model=backbone), strict=True))
-    z_real = dict(zip(ids, pool.embeddings, strict=True))
+    z = dict(zip(keys, embed([picture_of(k) for k in keys], model=real.backbone), strict=True))
+    z_real = dict(zip(real.ids, real.examples.embeddings, strict=True))
     tables = []
     for task, rows in support.groupby("task"):
         z_class = {
@@ -102,6 +112,15 @@ def trace_tasks(
         columns = dict.fromkeys([*TRAJECTORY_COLUMNS, *_REQUEST_COLUMNS])
         return pd.DataFrame(columns=list(columns)).astype({"chosen": bool, "r": float})
     return pd.concat(tables, ignore_index=True)
+
+
+def as_examples(
+    trajectories: pd.DataFrame, *, picture_of: Callable[[str], Image.Image]
+) -> Examples:
+    """The images of trajectory rows, labelled by their targets."""
+    images = [picture_of(key) for key in trajectories["key"]]
+    z = np.stack(list(trajectories["embedding"]))
+    return Examples(images, z, list(trajectories["target_label"]))
 
 
 def chosen_requests(trajectories: pd.DataFrame) -> list[Request]:
@@ -165,9 +184,12 @@ def contact_rows(
     rows = []
     for number, (target, own) in enumerate(first.groupby("target_label")):
         # another pair for each target, so that the sheet shows different sources
-        starts = own.index[own["level"] == 0]
+        top = own["level"].max()
+        starts = [s for s in own.index[own["level"] == 0] if own.loc[s : s + top, "chosen"].any()]
+        if not starts:  # all of them were rejected
+            continue
         start = starts[number % len(starts)]
-        pair = own.loc[start : start + own["level"].max()]
+        pair = own.loc[start : start + top]
         source = pair["source_id"].iloc[0]
         levels = zip(pair["r"], pair["position"], map(picture_of, pair["key"]), strict=True)
         rows.append(

@@ -56,13 +56,13 @@ def load_backbone(
     """
     check_folder(folder, parameter="classifier.backbone")
     model = AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    return _image_model(getattr(model, "vision_model", model), folder, device, cache)
+    return image_model(getattr(model, "vision_model", model), folder, device, cache)
 
 
 def load_untrained(folder: Path, *, device: str | None = None) -> ImageModel:
     """A network of the folder's architecture with fresh weights from torch's generator."""
     check_folder(folder, parameter="classifier.backbone")
-    return _image_model(
+    return image_model(
         AutoModel.from_config(AutoConfig.from_pretrained(folder)), folder, device, None
     )
 
@@ -75,7 +75,7 @@ def load_oracle(
     model = AutoModelForImageClassification.from_pretrained(
         folder, use_safetensors=True, local_files_only=True
     )
-    return _image_model(model, folder, device, cache)
+    return image_model(model, folder, device, cache)
 
 
 def check_folder(folder: Path, *, parameter: str) -> None:
@@ -108,7 +108,7 @@ def embed(images: Sequence[Image.Image], *, model: ImageModel) -> np.ndarray:
     def unit(batch: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.normalize(pooled(model.model(batch)), dim=1)
 
-    return _vectors(images, model, unit, kind="embedding")
+    return vectors(images, model, unit, kind="embedding")
 
 
 def classify(images: Sequence[Image.Image], *, model: ImageModel) -> np.ndarray:
@@ -117,11 +117,11 @@ def classify(images: Sequence[Image.Image], *, model: ImageModel) -> np.ndarray:
     def shares(batch: torch.Tensor) -> torch.Tensor:
         return model.model(batch).logits.float().softmax(1)
 
-    return _vectors(images, model, shares, kind="probabilities")
+    return vectors(images, model, shares, kind="probabilities")
 
 
 @torch.inference_mode()
-def _vectors(
+def vectors(
     images: Sequence[Image.Image],
     model: ImageModel,
     run: Callable[[torch.Tensor], torch.Tensor],
@@ -174,7 +174,7 @@ def _fingerprint(folder: Path) -> str:
     return total.hexdigest()
 
 
-def _image_model(
+def image_model(
     model: torch.nn.Module, folder: Path, device: str | None, cache: Path | None
 ) -> ImageModel:
     device = device or default_device()

@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from genie.backbones import ImageModel, load_backbone, load_untrained, pixels, pooled
+from genie.clip import embed_texts, load_clip, load_image_tower
 from genie.errors import GenieError
 from genie.transforms import weak
 
@@ -39,7 +40,8 @@ class Examples:
 class TrainingSettings:
     """What fine-tuning needs; the heads on frozen embeddings use only `seed`.
 
-    `loss` is a key of LOSSES.
+    `loss` is a key of LOSSES. With `prompt_of`, from class name to prompt, `backbone` is a CLIP
+    whose image tower is tuned under a head that starts from the prompts' embeddings.
     """
 
     backbone: Path
@@ -49,6 +51,7 @@ class TrainingSettings:
     learning_rate: float
     loss: str
     seed: int
+    prompt_of: Callable[[str], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def fit(head: str, examples: Examples, *, settings: TrainingSettings) -> Classif
     if len(classes) < 2:
         raise GenieError(f"a classifier needs at least two classes, got {list(classes)}")
     targets = np.array([classes.index(label) for label in examples.labels])
-    return Classifier(head, classes, HEADS[head](examples, targets, settings))
+    return Classifier(head, classes, HEADS[head](examples, targets, settings, classes))
 
 
 def predict_proba(
@@ -84,8 +87,10 @@ def out_of_fold(
 ) -> np.ndarray:
     """(n, c) probabilities of each example by a classifier that has not seen it.
 
-    Columns are the sorted class names. Each class is dealt to the folds in turn, so a class with
-    fewer images than folds is absent from some; a class absent from training gets 0.
+    Columns are the sorted class names. For "finetune" logistic regression on the frozen embeddings
+    stands in: five networks more per task would cost more than all other training. Each class is
+    dealt to the folds in turn, so a class with fewer images than folds is absent from some; a class
+    absent from training gets 0.
     """
     labels = np.array(examples.labels)
     classes = sorted(set(labels))
@@ -97,7 +102,7 @@ def out_of_fold(
         kept = take(examples, np.flatnonzero(fold != k).tolist())
         if len(set(kept.labels)) < 2:
             continue
-        model = fit(head, kept, settings=settings)
+        model = fit("logistic" if head == "finetune" else head, kept, settings=settings)
         columns = np.array([classes.index(c) for c in model.classes])
         rows = np.flatnonzero(fold == k)
         held_out = take(examples, rows.tolist())
@@ -158,7 +163,7 @@ def load(folder: Path) -> dict[int, Classifier]:
 
 
 def _fit_logistic(
-    examples: Examples, targets: np.ndarray, settings: TrainingSettings
+    examples: Examples, targets: np.ndarray, settings: TrainingSettings, classes: Sequence[str]
 ) -> dict[str, np.ndarray]:
     model = LogisticRegression(C=1.0, solver="lbfgs", max_iter=1000)
     model.fit(examples.embeddings, targets, sample_weight=_weights(examples))
@@ -166,7 +171,7 @@ def _fit_logistic(
 
 
 def _fit_svm(
-    examples: Examples, targets: np.ndarray, settings: TrainingSettings
+    examples: Examples, targets: np.ndarray, settings: TrainingSettings, classes: Sequence[str]
 ) -> dict[str, np.ndarray]:
     model = LinearSVC(C=1.0, random_state=settings.seed, max_iter=10_000)
     model.fit(examples.embeddings, targets, sample_weight=_weights(examples))
@@ -174,7 +179,7 @@ def _fit_svm(
 
 
 def _fit_prototype(
-    examples: Examples, targets: np.ndarray, settings: TrainingSettings
+    examples: Examples, targets: np.ndarray, settings: TrainingSettings, classes: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Nearest class mean by Euclidean distance: -|z - m|^2 / 2 = z.m - |m|^2 / 2 up to |z|^2."""
     weights = _weights(examples)
@@ -197,12 +202,17 @@ def _linear(weight: np.ndarray, bias: np.ndarray, *, two_sided: bool) -> dict[st
 
 
 def _fit_network(
-    examples: Examples, targets: np.ndarray, settings: TrainingSettings
+    examples: Examples, targets: np.ndarray, settings: TrainingSettings, classes: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Fine-tune the whole backbone with the chosen loss and weak augmentation (AdamW, cosine)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        model, network = _network(settings, classes=int(targets.max()) + 1)
+        model, network = _network(settings, classes=len(classes))
+        if settings.prompt_of is not None:
+            clip = load_clip(settings.backbone, parameter="classifier.backbone")
+            start = embed_texts([settings.prompt_of(name) for name in classes], clip)
+            network.head.weight.data.copy_(torch.from_numpy(start))
+            network.head.bias.data.zero_()
         data = pixels(examples.images, model=model)
         labels = torch.from_numpy(targets)
         weights = torch.from_numpy(_weights(examples)).float()
@@ -270,7 +280,10 @@ class _Network(torch.nn.Module):
 
 
 def _network(settings: TrainingSettings, *, classes: int) -> tuple[ImageModel, _Network]:
-    model = (load_backbone if settings.pretrained else load_untrained)(settings.backbone)
+    if settings.prompt_of is not None:
+        model = load_image_tower(settings.backbone, parameter="classifier.backbone")
+    else:
+        model = (load_backbone if settings.pretrained else load_untrained)(settings.backbone)
     probe = torch.zeros(1, 3, *model.size, device=model.device)
     with torch.inference_mode():
         width = pooled(model.model(probe)).shape[1]
@@ -296,7 +309,8 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(1, keepdims=True)
 
 
-HEADS: dict[str, Callable[[Examples, np.ndarray, TrainingSettings], dict[str, np.ndarray]]] = {
+Fit = Callable[[Examples, np.ndarray, TrainingSettings, Sequence[str]], dict[str, np.ndarray]]
+HEADS: dict[str, Fit] = {
     "logistic": _fit_logistic,
     "svm": _fit_svm,
     "prototype": _fit_prototype,

@@ -13,16 +13,19 @@ from genie.metrics import class_accuracies, group_accuracies, interval
 from genie.records import VERDICT_COLUMNS
 from genie.tasks import groups
 
-SCORE_COLUMNS = ("task", "model", "accuracy", "many", "medium", "few", "queries")
+SCORE_COLUMNS = ("task", "model", "accuracy", "boundary", "many", "medium", "few", "queries")
 CLASS_COLUMNS = ("label", "model", "accuracy", "tasks")
 
 _log = logging.getLogger(__name__)
 
 
-def score_table(predictions: pd.DataFrame, *, support: pd.DataFrame) -> pd.DataFrame:
+def score_table(
+    predictions: pd.DataFrame, *, support: pd.DataFrame, boundary: pd.DataFrame
+) -> pd.DataFrame:
     """Accuracy in [0, 1] per task and model, overall and by group of training counts.
 
-    `predictions` has columns task, model, label, predicted; `support` the tasks' support rows.
+    `predictions` has columns task, model, label, predicted; `support` the tasks' support rows;
+    `boundary` the accuracy between classes that are taken for one another (task, model, boundary).
     """
     rows = []
     for (task, model), own in predictions.groupby(["task", "model"]):
@@ -33,7 +36,8 @@ def score_table(predictions: pd.DataFrame, *, support: pd.DataFrame) -> pd.DataF
         rows.append(
             {"task": task, "model": model, "accuracy": accuracy, "queries": len(own), **group}
         )
-    return pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
+    table = pd.DataFrame(rows).merge(boundary, on=["task", "model"], how="left")
+    return table.loc[:, list(SCORE_COLUMNS)]
 
 
 def class_table(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -80,10 +84,12 @@ def summarise(
     Intervals are 95% t-intervals over tasks (null for one task); `gain` is paired by task.
     """
     wide = scores.pivot(index="task", columns="model", values="accuracy")
+    near = scores.pivot(index="task", columns="model", values="boundary").astype(float)
     summary: dict[str, Any] = {
         "baseline": interval(wide["baseline"]),
         "augmented": interval(wide["augmented"]),
         "gain": interval(wide["augmented"] - wide["baseline"]),
+        "gain_boundary": interval((near["augmented"] - near["baseline"]).dropna()),
         "images": int(members["file_name"].nunique()),
         "mean_r": _rounded(members["r"].astype(float).mean()),
         "label_consistency": _rounded(verdicts["consistent"].astype(float).mean()),

@@ -18,6 +18,7 @@ image. Departures from diffusers' defaults:
 """
 
 import hashlib
+import inspect
 import json
 import logging
 from collections import OrderedDict
@@ -159,6 +160,13 @@ def render(
     if size < 1:
         raise GenieError(f"batch_size must be at least 1, got {size}; leave it out for the default")
     _require_sources(requests, sources)
+    if any(q.negative_prompt for q in requests) and not _heeds_negative(generator, guidance_scale):
+        log.warning(
+            "negative prompts have no effect with %s at guidance_scale %g: it must exceed 1 and "
+            "the pipeline must take negative_prompt; leave them empty or choose another model",
+            generator.name,
+            guidance_scale,
+        )
     path = _FastPath if generator.fast else _PlainPath
     renderer = path(generator, sources, steps, guidance_scale)
     for group in _groups_of_equal_steps(requests, steps):
@@ -281,6 +289,11 @@ def _require_sources(requests: Sequence[Request], sources: Mapping[str, bytes]) 
                 f"every source image must be in the support set, {request.source_id} "
                 f"({request.source_label}) is not; run `dvc repro` from prepare"
             )
+
+
+def _heeds_negative(generator: Generator, guidance_scale: float) -> bool:
+    takes = "negative_prompt" in inspect.signature(generator.pipeline.__call__).parameters
+    return takes and guidance_scale > 1
 
 
 def _groups_of_equal_steps(requests: Sequence[Request], steps: int) -> Iterator[list[Request]]:
@@ -469,12 +482,13 @@ class _PlainPath:
         padded = [*batch, *[batch[-1]] * (size - len(batch))]
         options: dict[str, Any] = {
             "prompt": [q.prompt for q in padded],
-            "negative_prompt": [q.negative_prompt for q in padded],
             "num_inference_steps": self.steps,
             "guidance_scale": self.guidance_scale,
             "generator": [noise_generator(q) for q in padded],
         }
         pipeline = self.generator.pipeline
+        if _heeds_negative(self.generator, self.guidance_scale):
+            options["negative_prompt"] = [q.negative_prompt for q in padded]
         if batch[0].source_id is None:
             pipeline = AutoPipelineForText2Image.from_pipe(pipeline)
             pipeline.set_progress_bar_config(disable=True)

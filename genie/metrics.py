@@ -43,6 +43,29 @@ def group_accuracies(per_class: pd.Series, groups: pd.Series) -> dict[str, float
     return result
 
 
+def boundary_accuracy(
+    probabilities: np.ndarray,
+    labels: Sequence[str],
+    *,
+    classes: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+) -> float | None:
+    """Mean over pairs (a, b) of the accuracy on images of a and b, between a and b alone.
+
+    `probabilities` (n, c) with columns `classes`; `labels` (n,). Chance is about 0.5. None where
+    no pair has images.
+    """
+    column = {c: i for i, c in enumerate(classes)}
+    truth = np.asarray(labels)
+    scores = []
+    for a, b in pairs:
+        own = np.isin(truth, (a, b))
+        if own.any():
+            called_a = probabilities[own, column[a]] >= probabilities[own, column[b]]
+            scores.append(float((called_a == (truth[own] == a)).mean()))
+    return round(float(np.mean(scores)), 6) if scores else None
+
+
 def paired_p(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Two-sided p of the paired t-test over tasks; None for fewer than two tasks.
 

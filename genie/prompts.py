@@ -1,12 +1,24 @@
-"""Class name -> readable name -> prompt."""
+"""Class name -> readable name -> prompt and negative prompt."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from genie.errors import GenieError
-from genie.records import read_table
+from genie.records import CONTEXT_COLUMNS, read_table
 
 TEMPLATE = "a photo of a {class}"
+
+
+class Wording(NamedTuple):
+    """What the generator is told to draw, and what to keep away from."""
+
+    prompt: str
+    negative: str
+
+
+Contexts = Mapping[str, Sequence[Wording]]
+"""By class ("" for any other): templates with `{class}` and negative prompts that take turns."""
 
 
 def readable_name(class_name: str) -> str:
@@ -30,24 +42,53 @@ def read_names(path: Path) -> dict[str, str]:
     return names
 
 
-def prompt_in_turn(
+def read_contexts(path: Path) -> dict[str, list[Wording]]:
+    """Contextual prompts by class, from a CSV with the columns class, prompt and negative.
+
+    A row without a class serves every class that has no rows of its own. A prompt holds `{class}`.
+    GenieError for a missing file or column, or a prompt without `{class}`.
+    """
+    table = read_table(path, columns=CONTEXT_COLUMNS)
+    contexts: dict[str, list[Wording]] = {}
+    for row in table.itertuples(index=False):
+        _require_class(row.prompt, where=f"{path}: the prompt")
+        contexts.setdefault(row[0], []).append(Wording(row.prompt, row.negative))
+    return contexts
+
+
+def wording_in_turn(
     class_name: str,
     source_id: str | None,
     turn: int,
     *,
     templates: tuple[str, ...] = (TEMPLATE,),
     superclass: str | None = None,
+    negative: str = "",
     names: Mapping[str, str] | None = None,
     captions: Mapping[str, str] | None = None,
-) -> str:
-    """The prompt of a class's image number `turn`: the templates take turns.
+    contexts: Contexts | None = None,
+) -> Wording:
+    """Prompt and negative prompt of a class's image number `turn`: the templates take turns.
 
-    With `captions` (by source image) the caption is the prompt, as in Cap2Aug.
+    With `captions` (by source image) the caption is the prompt, as in Cap2Aug. With `contexts`
+    the class's rows take turns instead of the templates, as in DiffCoRe-Mix; `negative` is added
+    to their own. GenieError if neither the class nor "" has a context.
     """
     if captions is not None and source_id is not None:
-        return captions[source_id]
+        return Wording(captions[source_id], negative)
     name = (names or {}).get(class_name, class_name)
-    return prompt_for(name, template=templates[turn % len(templates)], superclass=superclass)
+    if contexts is None:
+        template = templates[turn % len(templates)]
+        return Wording(prompt_for(name, template=template, superclass=superclass), negative)
+    rows = contexts.get(class_name) or contexts.get("")
+    if not rows:
+        raise GenieError(
+            f"prompt.contexts must have a row for {class_name!r}, or one without a class for all; "
+            'add one, for example `,"a photo of a {class} outdoors",blurry`'
+        )
+    template, own = rows[turn % len(rows)]
+    away = ", ".join(text for text in (own, negative) if text)
+    return Wording(prompt_for(name, template=template, superclass=superclass), away)
 
 
 def prompt_for(class_name: str, *, template: str = TEMPLATE, superclass: str | None = None) -> str:
@@ -56,9 +97,11 @@ def prompt_for(class_name: str, *, template: str = TEMPLATE, superclass: str | N
     `{class}` is replaced literally, so a name may hold braces, quotes or umlauts. GenieError if
     the template has no `{class}`.
     """
-    if "{class}" not in template:
-        raise GenieError(
-            f"the prompt template must contain {{class}}, got {template!r}; use {TEMPLATE!r}"
-        )
+    _require_class(template, where="the prompt template")
     prompt = template.replace("{class}", readable_name(class_name))
     return f"{prompt}, a type of {readable_name(superclass)}" if superclass else prompt
+
+
+def _require_class(template: str, *, where: str) -> None:
+    if "{class}" not in template:
+        raise GenieError(f"{where} must contain {{class}}, got {template!r}; use {TEMPLATE!r}")

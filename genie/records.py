@@ -34,7 +34,9 @@ METADATA_COLUMNS = (
     "generator",
     "fingerprint",
 )
+MIXTURE_COLUMNS = ("task", "file_name", "label", "level", "share")
 CAPTION_COLUMNS = ("image_id", "label", "caption")
+CONTEXT_COLUMNS = ("class", "prompt", "negative")
 VERDICT_COLUMNS = ("key", "label", "verdict", "probability", "consistent")
 
 
@@ -107,7 +109,7 @@ def read_table(path: Path, *, columns: tuple[str, ...]) -> pd.DataFrame:
 _TEXT = {
     *("role", "image_id", "label", "target", "source", "predicted", "key", "file_name"),
     *("source_id", "source_label", "prompt", "negative_prompt", "verdict", "method"),
-    *("class", "name", "caption"),
+    *("class", "name", "caption", "negative", "image_id", "level"),
 }
 _NUM = ("r", "probability", "rank", "guidance_scale")
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -127,6 +128,49 @@ def ratio_figure(
         right.plot(ratios, np.median(curves, axis=0), "o-", color="black", label="median")
         right.legend(fontsize=7)
     right.set(xlabel="noise ratio r", ylabel="position d (0 source, 1 target)")
+    _save(figure, path)
+
+
+def failure_sheet(pairs: Sequence[tuple[str, Image.Image | None, Image.Image]], path: Path) -> None:
+    """Source above generated image, a column per (title, source, generated)."""
+    columns = max(1, len(pairs))
+    figure = Figure(figsize=(1.5 * columns, 3.4 if pairs else 1), dpi=110)
+    if not pairs:
+        figure.text(0.5, 0.5, "every image is called by its label", ha="center", va="center")
+    else:
+        grid = figure.subplots(2, columns, squeeze=False)
+        for (title, source, generated), above, below in zip(pairs, *grid, strict=True):
+            _picture(above, source, title)
+            _picture(below, generated, "")
+    _save(figure, path)
+
+
+def result_figure(results: pd.DataFrame, *, reference: str, path: Path) -> None:
+    """Gains over the baseline with 95% intervals, and label consistency, by setting and row.
+
+    `results` has columns setting, row, gain, gain_low, gain_high and label_consistency, all of
+    them shares of 1. The `reference` row is drawn in another colour.
+    """
+    settings = list(dict.fromkeys(results["setting"]))
+    rows = max(sum(results["setting"] == setting) for setting in settings)
+    figure = Figure(figsize=(3.4 * (len(settings) + 1), 0.27 * rows + 1.1), dpi=110)
+    panels = figure.subplots(1, len(settings) + 1, sharey=True, squeeze=False)[0]
+    for axis, setting in zip(panels, settings, strict=False):
+        own = results[results["setting"] == setting].iloc[::-1]
+        colours = ["tab:red" if row == reference else "tab:blue" for row in own["row"]]
+        gains = 100 * own[["gain_low", "gain", "gain_high"]].to_numpy(float)
+        axis.barh(own["row"], gains[:, 1], color=colours, alpha=0.7)
+        reach = np.nan_to_num(np.abs(gains[:, [0, 2]] - gains[:, [1]]).T)
+        axis.errorbar(gains[:, 1], own["row"], xerr=reach, fmt="none", ecolor="black", lw=0.8)
+        axis.axvline(0, color="black", lw=0.6)
+        axis.set_title(setting, fontsize=9)
+        axis.set_xlabel("gain over the baseline, points", fontsize=8)
+        axis.tick_params(labelsize=7)
+        consistent = 100 * own["label_consistency"].to_numpy(float)
+        panels[-1].plot(consistent, own["row"], "o", ms=4, label=setting)
+    panels[-1].set_xlabel("label consistency, %", fontsize=8)
+    panels[-1].tick_params(labelsize=7)
+    panels[-1].legend(fontsize=7)
     _save(figure, path)
 
 

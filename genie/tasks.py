@@ -96,6 +96,11 @@ def _check_pools(support: pd.DataFrame, query: pd.DataFrame) -> None:
         )
     if odd := sorted(set(support["label"]) ^ set(query["label"])):
         raise GenieError(f"class {odd[0]!r} must have both support and query images; add some")
+    if len(classes := sorted(set(support["label"]))) < 2:
+        raise GenieError(
+            f"there must be at least two classes to tell apart, got only {', '.join(classes)}; "
+            "add a folder per class"
+        )
 
 
 def _by_class(table: pd.DataFrame) -> Images:

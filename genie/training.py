@@ -1,15 +1,16 @@
 """From tables to the examples a classifier trains on, equally many for every method."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from genie.backbones import ImageModel, embed
-from genie.classifiers import Examples, take
+from genie.classifiers import Examples, join, take
 from genie.records import decode_png
 from genie.tasks import groups
-from genie.transforms import Fill
+from genie.transforms import Fill, Mix
 
 
 def load_examples(images: pd.DataFrame, *, backbone: ImageModel) -> Examples:
@@ -55,6 +56,27 @@ def copies(
     drawn = Examples(made.images, embed(made.images, model=backbone), [""] * len(made.images))
     chosen = take(drawn, list(made.rows))
     return Examples(chosen.images, chosen.embeddings, made.labels, np.array(made.weights))
+
+
+def mixed(
+    generated: Examples, real: Examples, mix: Mix, *, backbone: ImageModel, seed: int
+) -> tuple[Examples, pd.DataFrame]:
+    """Each generated image mixed with a real one of its class, taken in rotation; and its record.
+
+    A mixture counts for the generated image's label with the generated one's share and for the
+    real one's with the rest: two examples of one image, whose weights sum to one. The record has a
+    row per mixture: label, level (pixel or patch) and share.
+    """
+    own = {c: np.flatnonzero(np.array(real.labels) == c) for c in set(generated.labels)}
+    turn = pd.Series(list(generated.labels), dtype=str).groupby(list(generated.labels)).cumcount()
+    partners = [int(own[c][i % len(own[c])]) for c, i in zip(generated.labels, turn, strict=True)]
+    mixtures = mix(generated.images, [real.images[i] for i in partners], seed)
+    images = [m.image for m in mixtures]
+    share = np.array([m.share for m in mixtures])
+    once = Examples(images, embed(images, model=backbone), generated.labels, share)
+    rest = replace(once, labels=[real.labels[i] for i in partners], weights=1 - share)
+    record = {"label": generated.labels, "level": [m.level for m in mixtures], "share": share}
+    return join(once, rest), pd.DataFrame(record)
 
 
 def shortfall(wanted: Mapping[str, int], labels: Sequence[str]) -> dict[str, int]:

@@ -27,8 +27,22 @@ class Copies:
     weights: Sequence[float]
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """A generated image mixed with a real one: at which level, and the generated one's share."""
+
+    image: Image.Image
+    level: str  # pixel or patch
+    share: float
+
+
 Fill = Callable[[Sequence[Image.Image], Sequence[str], int], Copies]
 """From RGB images of one size, their labels and a seed: one copy of each image."""
+
+Mix = Callable[[Sequence[Image.Image], Sequence[Image.Image], int], Sequence[Mixture]]
+"""From generated images, as many real ones of the same size and a seed: a mixture of each two."""
+
+_GRID = 4  # patches per side
 
 
 def weak(batch: torch.Tensor, *, seed: int) -> torch.Tensor:
@@ -83,6 +97,37 @@ def mixup_copies(images: Sequence[Image.Image], labels: Sequence[str], seed: int
     """MixUp (Zhang et al. 2018) with Beta(1, 1): a blend with another image, labels alike."""
     mix = K.RandomMixUpV2(data_keys=["input", "class"])
     return _mixed(images, labels, lambda b, y: _seeded(mix, seed)(b, y))
+
+
+def pixel_and_patch_mix(
+    generated: Sequence[Image.Image], real: Sequence[Image.Image], seed: int
+) -> list[Mixture]:
+    """Mixtures in turn at pixel level and at patch level (DiffCoRe-Mix).
+
+    The generated image's share λ is drawn from Beta(1, 1). Pixel: λ g + (1 - λ) x. Patch: of a
+    4 x 4 grid round(16 λ) patches, 1 to 15, come from g, and the share is that of their area.
+    """
+    draw = np.random.default_rng(seed)
+    return [
+        (_patch_mixture if i % 2 else _pixel_mixture)(np.asarray(g), np.asarray(x), draw)
+        for i, (g, x) in enumerate(zip(generated, real, strict=True))
+    ]
+
+
+def _pixel_mixture(generated: np.ndarray, real: np.ndarray, draw: np.random.Generator) -> Mixture:
+    share = float(draw.beta(1, 1))
+    blend = share * generated.astype(float) + (1 - share) * real
+    return Mixture(Image.fromarray(blend.round().astype(np.uint8)), "pixel", share)
+
+
+def _patch_mixture(generated: np.ndarray, real: np.ndarray, draw: np.random.Generator) -> Mixture:
+    height, width = generated.shape[:2]
+    count = min(max(round(float(draw.beta(1, 1)) * _GRID**2), 1), _GRID**2 - 1)
+    taken = draw.permutation(_GRID**2) < count
+    rows, columns = np.arange(height) * _GRID // height, np.arange(width) * _GRID // width
+    mask = taken.reshape(_GRID, _GRID)[rows][:, columns]
+    image = Image.fromarray(np.where(mask[..., None], generated, real))
+    return Mixture(image, "patch", float(mask.mean()))
 
 
 def _own_share(mixed: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,7 +11,8 @@ A protocol is a folder with `protocol.yaml`:
     reference: GeNIe-Ada                # the row that all others are compared with
     paper: {logistic regression: {GeNIe-Ada: 0.5}}   # optional: published accuracies
 
-Out: `results.csv` (a row per setting and method), `tasks.csv` (accuracy per task), `results.md`.
+Out: `results.csv` (a row per setting and method), `tasks.csv` (accuracy per task), `results.md`
+and `results.png`.
 """
 
 import hashlib
@@ -32,6 +33,7 @@ from genie.errors import GenieError
 from genie.images import slug
 from genie.metrics import holm, interval, paired_p
 from genie.records import write_table
+from genie.report import result_figure
 from stages import (
     evaluate,
     generate,
@@ -44,14 +46,15 @@ from stages.params import read_yaml
 
 BASELINE = "Weak"
 GROUPS = ("many", "medium", "few")
-TASK_COLUMNS = ("setting", "row", "task", "accuracy", *GROUPS)
+SHARES = ("boundary", *GROUPS)
+TASK_COLUMNS = ("setting", "row", "task", "accuracy", *SHARES)
 RESULT_COLUMNS = (
     *("setting", "row", "accuracy", "low", "high", "gain", "gain_low", "gain_high"),
     *("to_reference", "to_reference_low", "to_reference_high", "p_holm", "n"),
-    *GROUPS,
-    *("label_consistency", "mean_r", "images", "guided_steps", "paper"),
+    *SHARES,
+    *("label_consistency", "mean_r", "images", "rejected", "guided_steps", "paper"),
 )
-UPSTREAM = ("seed", "data", "augment", "classifier")
+UPSTREAM = ("seed", "data", "augment", "prompt", "classifier")
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ def main(folder: Path, base: Path, overlay: Path | None, out: Path | None) -> No
     results = compare(protocol, tasks, facts)
     write_table(tasks, out / "tasks.csv", columns=TASK_COLUMNS)
     write_table(results, out / "results.csv", columns=RESULT_COLUMNS)
+    result_figure(results, reference=protocol.reference, path=out / "results.png")
     text = markdown(protocol, results)
     (out / "results.md").write_text(text, encoding="utf-8")
     click.echo(text)
@@ -145,14 +149,14 @@ def run_row(params: Mapping[str, Any], place: Path) -> tuple[pd.DataFrame, dict[
     kept = place / "rows" / f"{key}.json"
     if kept.is_file():
         found = json.loads(kept.read_text())
-        scores = pd.DataFrame(found["scores"]).astype(dict.fromkeys(GROUPS, float))
+        scores = pd.DataFrame(found["scores"]).astype(dict.fromkeys(SHARES, float))
         return scores, found["facts"]
     run_stages(params, place)
     scores = pd.read_csv(place / "metrics/tasks.csv")
     summary = json.loads((place / "metrics/evaluate.json").read_text())
     cost = json.loads((place / "metrics/cost.json").read_text())
     facts = {name: summary[name] for name in ("label_consistency", "mean_r", "images")}
-    facts["guided_steps"] = cost["guided_steps_needed"]
+    facts |= {"guided_steps": cost["guided_steps_needed"], "rejected": cost["rejected"]}
     kept.parent.mkdir(exist_ok=True)
     records = json.loads(scores.to_json(orient="records"))
     kept.write_text(json.dumps({"scores": records, "facts": facts}))
@@ -247,7 +251,7 @@ def compare(protocol: Protocol, tasks: pd.DataFrame, facts: pd.DataFrame) -> pd.
                     "to_reference_high": gap["high"],
                     "p_holm": _rounded(corrected.get(row)),
                     "n": accuracy["n"],
-                    **{g: _rounded(own[g].mean()) for g in GROUPS},
+                    **{g: _rounded(own[g].mean()) for g in SHARES},
                     "paper": protocol.paper.get(setting, {}).get(row),
                 }
             )
@@ -259,10 +263,10 @@ def markdown(protocol: Protocol, results: pd.DataFrame) -> str:
     """The table for people: percentages with their interval, our figure beside the paper's."""
     lines = [f"# {protocol.title}", ""]
     for setting, own in results.groupby("setting", sort=False):
-        shown = [g for g in GROUPS if own[g].notna().any()]
+        shown = [g for g in SHARES if own[g].notna().any()]
         published = bool(own["paper"].notna().any())
         head = ["method", "accuracy", *shown, "gain over weak", f"minus {protocol.reference}"]
-        head += ["label consistency", "mean r", "images", "guided steps"]
+        head += ["label consistency", "mean r", "images", "rejected", "guided steps"]
         head += ["paper"] * published
         lines += [f"## {setting} (n = {own['n'].iloc[0]} tasks)", ""]
         lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
@@ -281,6 +285,7 @@ def markdown(protocol: Protocol, results: pd.DataFrame) -> str:
                 _percent(row["label_consistency"]),
                 "" if _empty(row["mean_r"]) else f"{row['mean_r']:.2f}",
                 "" if _empty(row["images"]) else f"{row['images']:.0f}",
+                "" if _empty(row["rejected"]) else f"{row['rejected']:,.0f}",
                 "" if _empty(row["guided_steps"]) else f"{row['guided_steps']:,.0f}",
             ]
             cells += [_percent(row["paper"])] * published
@@ -289,7 +294,8 @@ def markdown(protocol: Protocol, results: pd.DataFrame) -> str:
     lines += [
         "Accuracy in percent, mean over tasks ± 95% interval (Student's t). Differences are paired "
         "by task. `Weak` is the baseline: support images and weak copies, as many samples as every "
-        "other row trains on.",
+        "other row trains on. `boundary`: accuracy between the classes that are most often taken "
+        "for one another on the support images, two at a time (chance is about 50).",
         "",
     ]
     return "\n".join(lines)

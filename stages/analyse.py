@@ -1,13 +1,15 @@
 """Show why it works: the decision boundary, the way of the embeddings, the chosen ratios.
 
-In: data/prepared/support/, tasks.csv, data/augmented/, the backbone. Out: plots/levels.csv,
-plots/choices.csv, plots/boundary.png, plots/trajectories.png, plots/ratios.png.
+In: data/prepared/support/, tasks.csv, data/augmented/, data/evaluation/verdicts.csv, the backbone.
+Out: plots/levels.csv, plots/choices.csv, plots/boundary.png, plots/trajectories.png,
+plots/ratios.png, plots/failures.png.
 """
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from genie.analysis import (
     ADA,
@@ -16,19 +18,35 @@ from genie.analysis import (
     boundary,
     by_level,
     choices,
+    failures,
     pairs,
     plane,
 )
 from genie.backbones import load_backbone
 from genie.classifiers import Examples
-from genie.records import TASK_COLUMNS, read_images, read_table, write_table
-from genie.report import TrajectoryPanel, boundary_figure, ratio_figure, trajectory_figure
+from genie.records import (
+    MEMBER_COLUMNS,
+    TASK_COLUMNS,
+    VERDICT_COLUMNS,
+    decode_png,
+    read_images,
+    read_table,
+    write_table,
+)
+from genie.report import (
+    TrajectoryPanel,
+    boundary_figure,
+    failure_sheet,
+    ratio_figure,
+    trajectory_figure,
+)
 from genie.training import load_examples, pick
 from stages.common import features_file, stage
 from stages.params import Params
 from stages.settings import training_settings
 
 PANELS = 6
+FAILURES = 10
 
 
 @stage
@@ -68,7 +86,25 @@ def main(params: Params, root: Path) -> str:
         np.stack(curves) if curves else np.zeros((0, len(ratios))),
         plots / "ratios.png",
     )
-    return f"analyse: {len(table)} images on {len(levels)} rows of plots/levels.csv, 3 figures"
+    failure_sheet(wrong_pairs(root, images), plots / "failures.png")
+    return f"analyse: {len(table)} images on {len(levels)} rows of plots/levels.csv, 4 figures"
+
+
+def wrong_pairs(
+    root: Path, images: pd.DataFrame
+) -> list[tuple[str, Image.Image | None, Image.Image]]:
+    """Title, source and generated image of some that the oracle does not call by their label."""
+    members = read_table(root / "data/augmented/members.csv", columns=MEMBER_COLUMNS)
+    verdicts = read_table(root / "data/evaluation/verdicts.csv", columns=VERDICT_COLUMNS)
+    png = dict(zip(images["image_id"], images["png"], strict=True))
+    return [
+        (
+            f"{row.source_label or 'noise'} → {row.label}\nr = {row.r:g}, called {row.verdict}",
+            decode_png(png[row.source_id]) if row.source_id in png else None,
+            decode_png((root / "data/augmented" / row.file_name).read_bytes()),
+        )
+        for row in failures(members, verdicts, FAILURES).itertuples()
+    ]
 
 
 def panel(

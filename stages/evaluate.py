@@ -1,6 +1,7 @@
 """Measure both classifiers on the query images, and the generated images by the oracle.
 
-In: models/baseline/, models/augmented/, data/prepared/, data/augmented/, backbone and oracle.
+In: models/baseline/, models/augmented/, data/prepared/, data/sources/confusion.csv,
+data/augmented/, backbone and oracle.
 Out: metrics/evaluate.json, metrics/tasks.csv, metrics/classes.csv, plots/confusion.csv,
 data/evaluation/verdicts.csv.
 """
@@ -14,6 +15,7 @@ import pandas as pd
 from genie.augmentation import read_set
 from genie.backbones import load_backbone, load_oracle
 from genie.classifiers import load, predict_proba
+from genie.confusion import boundary_pairs, confusion
 from genie.evaluation import (
     CLASS_COLUMNS,
     SCORE_COLUMNS,
@@ -22,7 +24,9 @@ from genie.evaluation import (
     summarise,
     verdicts,
 )
+from genie.metrics import boundary_accuracy
 from genie.records import (
+    CONFUSION_COLUMNS,
     MEMBER_COLUMNS,
     TASK_COLUMNS,
     VERDICT_COLUMNS,
@@ -46,14 +50,21 @@ def main(params: Params, root: Path) -> str:
     models = {name: load(root / "models" / name) for name in ("baseline", "augmented")}
     backbone = load_backbone(Path(params.classifier.backbone), cache=features_file(root))
     pool = load_examples(images, backbone=backbone)
-    predictions = []
+    confusions = read_table(root / "data/sources/confusion.csv", columns=CONFUSION_COLUMNS)
+    predictions, at_boundary = [], []
     for task, rows in bar(query.groupby("task"), total=query["task"].nunique(), label="evaluate"):
         examples = pick(pool, list(images["image_id"]), wanted=list(rows["image_id"]))
+        pairs = boundary_pairs(confusion(confusions[confusions["task"] == task]))
         for name, classifiers in models.items():
             model = classifiers[int(task)]
-            found = predict_proba(model, examples, settings=training_settings(params)).argmax(1)
-            known = {"task": task, "model": name, "label": examples.labels}
-            predictions.append(pd.DataFrame({**known, "predicted": np.array(model.classes)[found]}))
+            shares = predict_proba(model, examples, settings=training_settings(params))
+            named = {"task": task, "model": name}
+            called = np.array(model.classes)[shares.argmax(1)]
+            predictions.append(
+                pd.DataFrame({**named, "label": examples.labels, "predicted": called})
+            )
+            score = boundary_accuracy(shares, examples.labels, classes=model.classes, pairs=pairs)
+            at_boundary.append({**named, "boundary": score})
     table = pd.concat(predictions, ignore_index=True)
     judged = pd.DataFrame(columns=list(VERDICT_COLUMNS))
     if len(members):
@@ -64,7 +75,7 @@ def main(params: Params, root: Path) -> str:
             oracle=load_oracle(Path(params.oracle.model), cache=features_file(root)),
         )
     support = tasks[tasks["role"] == "support"]
-    scores = score_table(table, support=support)
+    scores = score_table(table, support=support, boundary=pd.DataFrame(at_boundary))
     summary = summarise(scores, members=members, verdicts=judged)
 
     write_table(judged, root / "data/evaluation/verdicts.csv", columns=VERDICT_COLUMNS)

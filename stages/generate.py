@@ -5,19 +5,20 @@ and the backbone. Out: data/augmented/, plots/contact_sheet.png, metrics/cost.js
 """
 
 import json
+import logging
 import shutil
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from PIL import Image
 from tqdm import tqdm
 
 from genie.augmentation import (
     Groups,
+    RealImages,
+    as_examples,
     called_target,
     chosen_requests,
     contact_rows,
@@ -28,46 +29,24 @@ from genie.augmentation import (
 )
 from genie.backbones import embed, load_backbone
 from genie.captions import read_captions, require_captions
-from genie.classifiers import load
+from genie.classifiers import Classifier, load
+from genie.clip import load_clip
 from genie.errors import GenieError
-from genie.generator import Generator, load_generator, render, request_key
+from genie.filters import ASK_CLIP, RULES, Judge, draw_until_kept
 from genie.inversion import InversionSettings, add_tokens, learn_token
-from genie.methods import METHODS
+from genie.methods import METHODS, Brief
 from genie.noise import denoising_steps, levels
-from genie.prompts import prompt_in_turn, read_names
-from genie.records import (
-    SOURCE_COLUMNS,
-    TASK_COLUMNS,
-    Request,
-    decode_png,
-    read_images,
-    read_table,
-)
+from genie.prompts import Contexts, read_contexts, read_names, wording_in_turn
+from genie.records import SOURCE_COLUMNS, TASK_COLUMNS, Request, read_images, read_table
 from genie.report import contact_sheet
-from genie.store import ensure, store_path
-from genie.training import load_examples
-from stages.common import features_file, stage, store_folder
+from genie.store import store_path
+from genie.training import load_examples, pick
+from stages.common import features_file, stage
 from stages.params import Params
-from stages.settings import images_per_class, training_settings
+from stages.rendering import Rendering, load_rendering, render_with_cost
+from stages.settings import images_per_class, prompt_of, training_settings
 
-
-@dataclass(frozen=True)
-class Rendering:
-    """What an image is rendered with, apart from the request and the number of steps."""
-
-    generator: Generator
-    guidance_scale: float
-    batch_size: int | None
-    sources: Mapping[str, bytes]
-    store: Path
-
-    def key(self, request: Request, steps: int) -> str:
-        """The request's key at this number of steps."""
-        return request_key(request, self.generator, steps=steps, guidance_scale=self.guidance_scale)
-
-    def picture(self, key: str) -> Image.Image:
-        """An image that is in the store."""
-        return decode_png(store_path(self.store, key).read_bytes())
+log = logging.getLogger(__name__)
 
 
 @stage
@@ -76,14 +55,30 @@ def main(params: Params, root: Path) -> str:
     images = read_images(root / "data/prepared/support")
     tasks = read_table(root / "data/prepared/tasks.csv", columns=TASK_COLUMNS)
     support = tasks[tasks["role"] == "support"]
+    baseline = load(root / "models/baseline")
     rendering = load_rendering(params, root, images)
     groups = plan_tasks(params, root, rendering, support)
-    trajectories, cost = search(params, root, groups, rendering, images=images, support=support)
+    backbone = load_backbone(Path(params.classifier.backbone), cache=features_file(root))
+    real = RealImages(list(images["image_id"]), load_examples(images, backbone=backbone), backbone)
+    judges = judges_of(params, root, support, real, baseline)
+    costs: list[dict[str, int | float]] = []
+
+    def trace(wanted: Groups) -> pd.DataFrame:
+        table, cost = search(params, wanted, rendering, real, support=support)
+        costs.append(cost)
+        return table
+
+    def kept(task: int, rows: pd.DataFrame) -> np.ndarray:
+        generated = as_examples(rows, picture_of=rendering.picture)
+        return RULES[rule_of(params)](generated, judges[task])
+
+    trajectories, rejected = draw_until_kept(
+        groups, trace=trace, kept=kept, attempts=params.filter.attempts
+    )
+    cost = {name: sum(part[name] for part in costs) for name in costs[0]}
+    cost |= {"rejected": rejected, "short": warn_of_shortfall(params, groups, trajectories)}
     trajectories = called_target(
-        trajectories,
-        load(root / "models/baseline"),
-        picture_of=rendering.picture,
-        settings=training_settings(params),
+        trajectories, baseline, picture_of=rendering.picture, settings=training_settings(params)
     )
     members = write_set(
         trajectories,
@@ -109,19 +104,6 @@ def main(params: Params, root: Path) -> str:
     )
 
 
-def load_rendering(params: Params, root: Path, images: pd.DataFrame) -> Rendering:
-    """The generator of the parameters with the support images as sources."""
-    generator = load_generator(Path(params.generator.model))
-    guidance = params.generator.guidance_scale
-    return Rendering(
-        generator,
-        guidance_scale=generator.guidance_scale if guidance is None else guidance,
-        batch_size=params.generator.batch_size,
-        sources=dict(zip(images["image_id"], images["png"], strict=True)),
-        store=store_folder(root),
-    )
-
-
 def plan_tasks(
     params: Params, root: Path, rendering: Rendering, support: pd.DataFrame
 ) -> dict[int, list[tuple[Request, ...]]]:
@@ -129,46 +111,85 @@ def plan_tasks(
     sources = read_table(root / "data/sources/sources.csv", columns=SOURCE_COLUMNS)
     names = names_by_task(params, root, rendering, support)
     captions = captions_of(params, sorted(support["image_id"].unique()))
+    contexts = (
+        read_contexts(Path(params.prompt.contexts)) if METHODS[params.method].contexts else None
+    )
     return {
-        t: plan(params, rows, sources[sources["task"] == t], names=names[t], captions=captions)
+        t: plan(
+            params,
+            rows,
+            sources[sources["task"] == t],
+            names=names[t],
+            captions=captions,
+            contexts=contexts,
+        )
         for t, rows in support.groupby("task")
     }
 
 
 def search(
     params: Params,
-    root: Path,
     groups: Groups,
     rendering: Rendering,
+    real: RealImages,
     *,
-    images: pd.DataFrame,
     support: pd.DataFrame,
 ) -> tuple[pd.DataFrame, dict[str, int | float]]:
-    """Trajectories of all tasks with the chosen level, and what rendering them cost.
+    """Trajectories of all groups with the chosen level, and what rendering them cost.
 
     With previews the levels are compared at few steps, and only the chosen ones are rendered in
     full.
     """
     steps, full = search_steps(params), params.generator.steps
     cost = render_with_cost(requested(groups), rendering, steps=steps)
-    backbone = load_backbone(Path(params.classifier.backbone), cache=features_file(root))
     trajectories = trace_tasks(
         groups,
         support=support,
-        pool=load_examples(images, backbone=backbone),
-        ids=list(images["image_id"]),
+        real=real,
         key_of=partial(rendering.key, steps=steps),
         picture_of=rendering.picture,
-        backbone=backbone,
     ).assign(steps=steps)
     if steps == full:
         return trajectories, cost
     final = chosen_requests(trajectories)
     more = render_with_cost(final, rendering, steps=full)
     keys = [rendering.key(request, full) for request in final]
-    z = embed([rendering.picture(key) for key in keys], model=backbone)
+    z = embed([rendering.picture(key) for key in keys], model=real.backbone)
     trajectories = exchange_chosen(trajectories, keys, list(z), steps=full)
     return trajectories, {name: cost[name] + more[name] for name in cost}
+
+
+def judges_of(
+    params: Params,
+    root: Path,
+    support: pd.DataFrame,
+    real: RealImages,
+    baseline: Mapping[int, Classifier],
+) -> dict[int, Judge]:
+    """What the filter may ask about each task; CLIP is loaded only for a rule that asks it."""
+    clip = None
+    if rule_of(params) in ASK_CLIP:
+        folder = Path(params.filter.clip)
+        clip = load_clip(folder, parameter="filter.clip", cache=features_file(root))
+    settings = training_settings(params)
+    prompt = prompt_of(params)
+    return {
+        int(task): Judge(
+            classifier=baseline[int(task)],
+            settings=settings,
+            support=pick(real.examples, real.ids, wanted=list(rows["image_id"])),
+            prompts={label: prompt(label) for label in sorted(rows["label"].unique())},
+            clip=clip,
+            least_text=params.filter.least_text,
+            least_image=params.filter.least_image,
+        )
+        for task, rows in support.groupby("task")
+    }
+
+
+def rule_of(params: Params) -> str:
+    """The filter's rule: the one asked for, else the method's own."""
+    return params.filter.rule or METHODS[params.method].rule
 
 
 def names_by_task(
@@ -239,60 +260,49 @@ def plan(
     *,
     names: Mapping[str, str],
     captions: Mapping[str, str] | None,
+    contexts: Contexts | None,
 ) -> list[tuple[Request, ...]]:
     """One task's requests, grouped by the image they compete to become."""
-    noise = params.noise
     return METHODS[params.method].plan(
-        support,
-        sources,
-        per_class=images_per_class(params, list(support["label"])),
-        levels=levels(noise.low, noise.high, noise.M) if noise.r == "ada" else (noise.r,),
-        prompt=partial(
-            prompt_in_turn,
-            templates=params.prompt.templates,
-            superclass=params.prompt.superclass,
-            names=names,
-            captions=captions,
-        ),
-        negative_prompt=params.prompt.negative,
-        seed=params.seed,
-        task=int(support["task"].iloc[0]),
+        Brief(
+            support=support,
+            sources=sources,
+            per_class=images_per_class(params, list(support["label"])),
+            levels=ratios_of(params),
+            wording=partial(
+                wording_in_turn,
+                templates=params.prompt.templates,
+                superclass=params.prompt.superclass,
+                negative=params.prompt.negative,
+                names=names,
+                captions=captions,
+                contexts=contexts,
+            ),
+            seed=params.seed,
+            task=int(support["task"].iloc[0]),
+        )
     )
 
 
-def render_with_cost(
-    requests: Sequence[Request], rendering: Rendering, *, steps: int
-) -> dict[str, int | float]:
-    """Render what the store lacks under a progress bar; counts of images, guided steps, seconds."""
-    rendered: list[int] = []
+def ratios_of(params: Params) -> tuple[float, ...]:
+    """The noise ratios that the method renders."""
+    noise, own = params.noise, METHODS[params.method].ratio
+    if noise.r != "ada":
+        return (noise.r,)
+    return levels(noise.low, noise.high, noise.M) if own is None else (own,)
 
-    def counted(missing: Sequence[Request]) -> Iterator[tuple[Request, Image.Image]]:
-        guided = sum(denoising_steps(request.r, steps) for request in missing)
-        tqdm.write(f"generate: {len(missing)} images to render in {guided:,} guided steps")
-        drawn = render(
-            missing,
-            rendering.generator,
-            sources=rendering.sources,
-            steps=steps,
-            guidance_scale=rendering.guidance_scale,
-            batch_size=rendering.batch_size,
-        )
-        for request, image in tqdm(
-            drawn, total=len(missing), desc="generate", unit="image", dynamic_ncols=True
-        ):
-            rendered.append(denoising_steps(request.r, steps))
-            yield request, image
 
-    start = time.perf_counter()
-    keys = {request: rendering.key(request, steps) for request in requests}
-    counts = ensure(requests, root=rendering.store, key_of=keys.__getitem__, render=counted)
-    needed = {keys[request]: denoising_steps(request.r, steps) for request in requests}
-    return {
-        **counts,
-        "guided_steps_needed": sum(needed.values()),
-        "guided_steps_rendered": sum(rendered),
-        "seconds": round(time.perf_counter() - start, 2),
-    }
+def warn_of_shortfall(params: Params, groups: Groups, trajectories: pd.DataFrame) -> int:
+    """How many wanted images no attempt gave; a warning says so and what to change."""
+    wanted = sum(map(len, groups.values()))
+    short = wanted - int(trajectories["chosen"].sum())
+    if short:
+        log.warning(
+            "%d of %d images were rejected in all %d attempts and are filled up by copies of real "
+            "images; raise filter.attempts, or loosen filter.rule (%s)",
+            short, wanted, params.filter.attempts, rule_of(params),
+        )  # fmt: skip
+    return short
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """params.yaml as typed values, checked as a whole before any work starts."""
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -11,6 +12,7 @@ from genie.errors import GenieError
 
 Count = Annotated[int, Field(ge=1)]
 Ratio = Annotated[float, Field(gt=0, le=1)]
+Cosine = Annotated[float, Field(ge=-1, le=1)]
 Path_ = Annotated[str, Field(min_length=1)]
 
 
@@ -51,12 +53,21 @@ class Noise(Section):
 
 
 class Augment(Section):
-    per_class: Annotated[int, Field(ge=1)]
+    per_class: Count
     classes: Literal["all", "few"]
+    real_passes: Count
+
+
+class Filter(Section):
+    rule: Literal["none", "classifier", "clip", "cosine"] | None
+    attempts: Count
+    least_text: Cosine
+    least_image: Cosine
+    clip: Path_
 
 
 class Sources(Section):
-    strategy: Literal["confusion", "random", "all"]
+    strategy: Literal["confusion", "random", "distant", "all"]
     top_k: Count
 
 
@@ -65,6 +76,7 @@ class Prompt(Section):
     superclass: str | None
     names: Path_
     captions: Path_
+    contexts: Path_
     negative: str
 
     @property
@@ -97,6 +109,7 @@ class Classifier(Section):
     backbone: Path_
     head: Literal["logistic", "svm", "prototype", "finetune"]
     pretrained: bool
+    initial: Literal["random", "prompts"]
     steps: Count
     batch_size: Annotated[int, Field(ge=2)]
     learning_rate: Annotated[float, Field(gt=0)]
@@ -122,25 +135,18 @@ class Params(Section):
         "txt2img",
         "da-fusion",
         "cap2aug",
+        "diffcore-mix",
         "genie",
     ]
     noise: Noise
     augment: Augment
+    filter: Filter
     sources: Sources
     prompt: Prompt
     generator: GeneratorParams
     inversion: Inversion
     classifier: Classifier
     oracle: Oracle
-
-    @model_validator(mode="after")
-    def _ada_needs_sources(self) -> Self:
-        if self.method in ("img2img", "da-fusion", "cap2aug") and self.noise.r == "ada":
-            raise ValueError(
-                f'noise.r must be a number with method "{self.method}" (its source has the '
-                'target\'s own class), got "ada"; the paper takes 0.3 and 0.7'
-            )
-        return self
 
 
 def read_params(path: Path) -> Params:
@@ -182,11 +188,22 @@ def _explain(error: Any) -> str:
     known = ".".join(where[:2])
     if error["type"] == "missing":
         return f"{known} is missing; the committed params.yaml shows each key with its meaning"
+    if error["type"] == "literal_error" and known not in _RULES:
+        return _unknown_choice(known, error)
     rule = _RULES.get(known, error["msg"][0].lower() + error["msg"][1:])
     return (
         f"{known}: {rule}, got {error['input']!r}"
         if known not in _RULES
         else (f"{known} {rule}, got {error['input']!r}")
+    )
+
+
+def _unknown_choice(key: str, error: Any) -> str:
+    choices = re.findall("'([^']+)'", error["ctx"]["expected"])
+    nearest = difflib.get_close_matches(str(error["input"]), choices, n=1, cutoff=0)
+    return (
+        f"{key} must be one of {', '.join(choices)}, got {error['input']!r}; "
+        f"did you mean {nearest[0]}?"
     )
 
 

@@ -1,16 +1,26 @@
 """Train a classifier per task on support and generated images.
 
-In: data/prepared/support/, tasks.csv, data/augmented/, the backbone. Out: models/augmented/.
+In: data/prepared/support/, tasks.csv, data/augmented/, the backbone. Out: models/augmented/, with
+mixtures.csv where the method mixes real and generated images.
 """
 
 from pathlib import Path
+
+import pandas as pd
 
 from genie.augmentation import read_set
 from genie.backbones import embed, load_backbone
 from genie.classifiers import Examples, fit, join, save
 from genie.methods import METHODS
-from genie.records import MEMBER_COLUMNS, TASK_COLUMNS, read_images, read_table
-from genie.training import copies, load_examples, pick, shortfall
+from genie.records import (
+    MEMBER_COLUMNS,
+    MIXTURE_COLUMNS,
+    TASK_COLUMNS,
+    read_images,
+    read_table,
+    write_table,
+)
+from genie.training import copies, load_examples, mixed, pick, shortfall
 from stages.common import bar, features_file, stage
 from stages.params import Params
 from stages.settings import images_per_class, training_settings
@@ -29,19 +39,27 @@ def main(params: Params, root: Path) -> str:
     label_of = dict(zip(members["file_name"], members["label"], strict=True))
     labels = [label_of[name] for name in files]
     generated = Examples(pictures, embed(pictures, model=backbone), labels)
-    models = {}
+    method = METHODS[params.method]
+    models, mixtures = {}, []
     for task, rows in bar(support.groupby("task"), total=support["task"].nunique(), label="train"):
         examples = pick(pool, list(images["image_id"]), wanted=list(rows["image_id"]))
         own = members.loc[members["task"] == task, "file_name"]
         augmented = pick(generated, files, wanted=list(own))
         missing = shortfall(images_per_class(params, examples.labels), augmented.labels)
-        fill = METHODS[params.method].fill
-        filled = copies(examples, missing, fill, backbone=backbone, seed=params.seed)
-        everything = join(examples, augmented, filled)
+        filled = copies(examples, missing, method.fill, backbone=backbone, seed=params.seed)
+        if method.mix is not None and augmented.labels:
+            augmented, record = mixed(
+                augmented, examples, method.mix, backbone=backbone, seed=params.seed
+            )
+            mixtures.append(record.assign(task=task, file_name=list(own)))
+        everything = join(*[examples] * params.augment.real_passes, augmented, filled)
         models[int(task)] = fit(
             params.classifier.head, everything, settings=training_settings(params)
         )
     save(models, root / "models/augmented")
+    if mixtures:
+        record = pd.concat(mixtures).round(6)
+        write_table(record, root / "models/augmented/mixtures.csv", columns=MIXTURE_COLUMNS)
     return f"retrain: {len(models)} classifiers in models/augmented"
 
 

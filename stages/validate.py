@@ -19,17 +19,22 @@ def main(params: Params, root: Path) -> str:
             f"{params.data.path}, not there; give an existing path or bring a data set with "
             f"`genie fetch ID {params.data.path}`"
         )
-    tables = {"prompt.names": params.prompt.names, "prompt.captions": params.prompt.captions}
+    tables = {
+        "prompt.names": params.prompt.names,
+        "prompt.captions": params.prompt.captions,
+        "prompt.contexts": params.prompt.contexts,
+    }
     for key, file in tables.items():
         if not Path(file).is_file():
             raise GenieError(
-                f"{key} must be a CSV file, got {file}, not there; prompts/ holds empty ones to "
+                f"{key} must be a CSV file, got {file}, not there; prompts/ holds ones to "
                 "start from"
             )
     models = {
         "generator.model": params.generator.model,
         "classifier.backbone": params.classifier.backbone,
         "oracle.model": params.oracle.model,
+        "filter.clip": params.filter.clip,
     }
     for key, folder in models.items():
         if not Path(folder).is_dir():

@@ -133,6 +133,8 @@ def test_protocol_runs_its_rows_through_the_same_stages(made):
         "rows": {
             "CutMix": {"method": "cutmix"},
             "Txt2Img": {"method": "txt2img"},
+            "DiffCoRe-Mix": {"method": "diffcore-mix", "filter.least_text": -1.0},
+            "Filtered": {"filter.rule": "classifier", "filter.attempts": 2},
             "Ada": {"noise.r": "ada"},
             "Ada, previews": {"noise.search": "preview"},
         },
@@ -142,9 +144,11 @@ def test_protocol_runs_its_rows_through_the_same_stages(made):
     folder.mkdir()
     (folder / "protocol.yaml").write_text(yaml.safe_dump(protocol, sort_keys=False))
     output = call(made, sys.executable, "-m", "protocols.run", "protocols/tiny")
-    assert "[4 of 4] logistic: Ada, previews" in output
+    assert "[6 of 6] logistic: Ada, previews" in output
     table = pd.read_csv(folder / "results.csv").set_index("row")
-    assert list(table.index) == ["Weak", "CutMix", "Txt2Img", "Ada", "Ada, previews"]
+    assert list(table.index) == ["Weak", *protocol["rows"]]
+    assert table.loc["Filtered", "rejected"] > 0
+    assert table.loc["Filtered", "images"] < table.loc["Ada", "images"]
     assert (table["n"] == 2).all()
     assert table.loc["CutMix", "images"] == 0
     # by the pipeline's own run of the same parameters

@@ -6,13 +6,14 @@ import click
 from diffusers import AutoencoderKL
 
 from genie.errors import GenieError
+from zoo.clip_part import save_clip, train_clip
 from zoo.fashion_mnist import Part, load_parts
 from zoo.feature_parts import save_features, train_backbone, train_oracle
 from zoo.generator_parts import save_generator, train_denoiser, train_vae
 from zoo.loop import STATE
 
 ZOO = Path("zoo")
-PARTS = ("vae", "unet", "oracle", "backbone")
+PARTS = ("vae", "unet", "oracle", "backbone", "clip")
 
 
 @click.command()
@@ -35,6 +36,8 @@ def main(parts: tuple[str, ...], data: Path | None, out: Path, state: Path) -> N
         save_features(train_oracle(part, state=state), out / "oracle")
     if "backbone" in wanted:
         save_features(train_backbone(part, state=state), out / "backbone")
+    if "clip" in wanted:
+        save_clip(train_clip(part, state=state), out / "clip")
 
 
 def train_generator(part: Part, *, out: Path, state: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.svm import LinearSVC
 
-from genie.analysis import ADA, boundary, by_level, choices, pairs, plane
+from genie.analysis import ADA, boundary, by_level, choices, failures, pairs, plane
 from genie.classifiers import Examples, TrainingSettings
 
 SETTINGS = TrainingSettings(Path(), True, 1, 2, 1e-3, "cross-entropy", 0)
@@ -97,3 +97,16 @@ def test_choices_count_what_was_chosen_and_what_was_unclear():
     assert found.loc["all", "unclear"] == 0.5
     assert found.loc["all", "shift_ratio"] == pytest.approx(2.05)
     assert choices(table.assign(shift_ratio=np.nan)).empty
+
+
+def test_failures_are_what_the_oracle_calls_otherwise_the_surest_first():
+    members = pd.DataFrame({"key": ["a", "b", "b", "c", "d"], "label": "coat"})
+    verdicts = pd.DataFrame(
+        {
+            "key": ["a", "b", "c", "d"],
+            "verdict": ["coat", "bag", "bag", "bag"],
+            "probability": [0.9, 0.6, 0.8, 0.5],
+            "consistent": [True, False, False, False],
+        }
+    )
+    assert list(failures(members, verdicts, 2)["key"]) == ["c", "b"]

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from PIL import Image
 
 from genie.augmentation import (
+    RealImages,
     chosen_requests,
     exchange_chosen,
     members,
@@ -70,6 +72,15 @@ def test_coinciding_source_and_target_name_the_pair():
         trace(group(), keys=["a", "b", "c"], z_levels=walk([0, 0, 0]), z_source=same, z_target=same)
 
 
+@pytest.mark.parametrize("label", ["coat", "bag"])
+def test_one_level_without_an_axis_goes_on_without_a_position(label):
+    one = [replace(q, source_label=label) for q in group((0.7,))]
+    same = np.array([1.0, 0.0])
+    table = trace(one, keys=["a"], z_levels=walk([0.4]), z_source=same, z_target=same)
+    assert list(table["chosen"]) == [True]
+    assert np.isnan(table["position"].iloc[0])
+
+
 def test_members_are_the_chosen_images_under_their_class_folder():
     table = pd.DataFrame(
         {"target_label": ["T-shirt/top"] * 2, "key": ["k1", "k2"], "chosen": [False, True]}
@@ -115,11 +126,13 @@ def test_nothing_rendered_is_an_empty_set(tmp_path):
     nothing = trace_tasks(
         {},
         support=support,
-        pool=Examples([], np.ones((1, 2)), ["coat"]),
-        ids=["i"],
+        real=RealImages(
+            ["i"],
+            Examples([], np.ones((1, 2)), ["coat"]),
+            load_backbone(Path("zoo/backbone")),
+        ),
         key_of=str,
         picture_of=Image.open,
-        backbone=load_backbone(Path("zoo/backbone")),
     )
     assert chosen_requests(nothing) == []
     names = ("method", "guidance_scale", "scheduler", "generator", "fingerprint")

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from genie.confusion import confusion, source_classes
+from genie.confusion import boundary_pairs, confusion, source_classes
 
 PREDICTIONS = pd.DataFrame(
     [
@@ -26,6 +26,17 @@ def ranked(strategy: str, *, top_k: int = 2, seed: int = 0) -> dict[str, list[st
 
 def test_sources_are_what_the_target_is_taken_for_with_ties_by_name():
     assert ranked("confusion") == {"a": ["c", "b"], "b": ["a", "c"], "c": ["b", "a"]}
+
+
+def test_distant_sources_are_the_least_confused():
+    assert ranked("distant", top_k=1) == {"a": ["b"], "b": ["a"], "c": ["a"]}
+
+
+def test_boundary_pairs_are_the_most_confused_each_once():
+    assert boundary_pairs(confusion(PREDICTIONS)) == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert boundary_pairs(confusion(PREDICTIONS) * 0) == []
+    mutual = confusion(PREDICTIONS[PREDICTIONS["label"] != "b"])
+    assert boundary_pairs(mutual) == [("a", "c"), ("b", "c")]
 
 
 def test_top_k_keeps_the_most_confused():

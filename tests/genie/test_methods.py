@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genie.errors import GenieError
-from genie.methods import METHODS
+from genie.methods import METHODS, Brief
 from genie.noise import noise_seed
+from genie.prompts import Wording
 
 LABELS = ("bag", "coat", "dress", "shirt")
 
@@ -30,16 +31,15 @@ def plan(method, support=SUPPORT, sources=SOURCES, **changes):
     options = {
         "per_class": {"coat": 4},
         "levels": (0.5, 0.7, 0.9),
-        "prompt": lambda name, source, turn: f"a photo of a {name}",
-        "negative_prompt": "blurry",
+        "wording": lambda name, source, turn: Wording(f"a photo of a {name}", "blurry"),
         "seed": 0,
         "task": 0,
     }
-    return METHODS[method].plan(support, sources, **(options | changes))
+    return METHODS[method].plan(Brief(support, sources, **(options | changes)))
 
 
 @given(
-    method=st.sampled_from(["genie", "img2img", "txt2img"]),
+    method=st.sampled_from(["genie", "img2img", "txt2img", "diffcore-mix"]),
     sizes=st.fixed_dictionaries({label: st.integers(1, 4) for label in LABELS}),
     wanted=st.dictionaries(st.sampled_from(LABELS), st.integers(0, 15)),
     levels=st.sampled_from([(0.7,), (0.5, 0.9), (0.5, 0.6, 0.7, 0.8, 0.9)]),
@@ -144,20 +144,20 @@ def test_target_without_source_class_is_an_error():
 
 
 def test_templates_take_turns_by_image_not_by_place():
-    def numbered(name: str, source: str | None, turn: int) -> str:
-        return f"{turn % 3} {name}"
+    def numbered(name: str, source: str | None, turn: int) -> Wording:
+        return Wording(f"{turn % 3} {name}", "")
 
-    wide = plan("genie", per_class={"coat": 6}, prompt=numbered)
+    wide = plan("genie", per_class={"coat": 6}, wording=numbered)
     assert {len({q.prompt for q in group}) for group in wide} == {1}
     assert len({group[0].prompt for group in wide}) > 1
     fewer = SUPPORT[SUPPORT["image_id"] != "shirt-0"]
     again = {
         g[0].source_id: g[0].prompt
-        for g in plan("genie", fewer, per_class={"coat": 4}, prompt=numbered)
+        for g in plan("genie", fewer, per_class={"coat": 4}, wording=numbered)
     }
     before = {g[0].source_id: g[0].prompt for g in wide if g[0].replicate == 0}
     shared = set(again) & set(before)
     assert shared
     assert all(again[i] == before[i] for i in shared)
-    text = plan("txt2img", per_class={"coat": 6}, prompt=numbered)
+    text = plan("txt2img", per_class={"coat": 6}, wording=numbered)
     assert [g[0].prompt[0] for g in text] == list("012012")

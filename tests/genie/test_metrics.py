@@ -4,6 +4,7 @@ import pytest
 from scipy import stats
 
 from genie.metrics import (
+    boundary_accuracy,
     class_accuracies,
     group_accuracies,
     holm,
@@ -66,3 +67,19 @@ def test_overlap_of_densities_in_a_plain_loop():
     assert overlap_coefficient(first, first) == pytest.approx(1)
     assert overlap_coefficient([0.1], [0.9]) == 0
     assert overlap_coefficient([], [0.9]) is None
+
+
+def test_boundary_accuracy_lets_only_the_two_classes_of_a_pair_compete():
+    probabilities = np.array(
+        [[0.3, 0.1, 0.6], [0.1, 0.3, 0.6], [0.5, 0.4, 0.1], [0.2, 0.7, 0.1], [0.1, 0.2, 0.7]]
+    )
+    labels = ["a", "a", "b", "b", "c"]
+    options = {"classes": ["a", "b", "c"]}
+    assert boundary_accuracy(probabilities, labels, pairs=[("a", "b")], **options) == 0.5
+    # a against c: 0.3 < 0.6 and 0.1 < 0.6 are wrong, c is right
+    assert boundary_accuracy(probabilities, labels, pairs=[("a", "c")], **options) == (
+        pytest.approx(1 / 3)
+    )
+    both = boundary_accuracy(probabilities, labels, pairs=[("a", "b"), ("a", "c")], **options)
+    assert both == pytest.approx((0.5 + 1 / 3) / 2)
+    assert boundary_accuracy(probabilities[:0], [], pairs=[("a", "b")], **options) is None

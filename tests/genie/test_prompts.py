@@ -1,7 +1,7 @@
 import pytest
 
 from genie.errors import GenieError
-from genie.prompts import prompt_for, prompt_in_turn, read_names
+from genie.prompts import Wording, prompt_for, read_contexts, read_names, wording_in_turn
 
 
 def test_prompt_of_the_paper():
@@ -37,17 +37,67 @@ def test_template_without_class_is_an_error():
 def test_templates_take_turns_and_names_are_readable():
     templates = ("a photo of a {class}", "{class}")
     found = [
-        prompt_in_turn("n02084071", None, k, templates=templates, names={"n02084071": "dog"})
+        wording_in_turn(
+            "n02084071", None, k, templates=templates, names={"n02084071": "dog"}
+        ).prompt
         for k in range(3)
     ]
     assert found == ["a photo of a dog", "dog", "a photo of a dog"]
-    assert prompt_in_turn("coat", "i", 5, templates=templates, names={}) == "coat"
+    assert wording_in_turn("coat", "i", 5, templates=templates, names={}).prompt == "coat"
 
 
 def test_caption_of_the_source_is_the_prompt_where_there_are_captions():
-    assert prompt_in_turn("coat", "i", 0, captions={"i": "a red coat on a chair"}) == (
-        "a red coat on a chair"
+    captions = {"i": "a red coat on a chair"}
+    assert wording_in_turn("coat", "i", 0, captions=captions, negative="blurry") == (
+        "a red coat on a chair",
+        "blurry",
     )
+
+
+CONTEXTS = (
+    "class,prompt,negative\n"
+    ',"a photo of a {class}, outdoors",\n'
+    "coat,a worn {class},a shirt\n"
+    "coat,a new {class},\n"
+)
+
+
+def test_contexts_of_the_class_take_turns_and_others_share_the_row_without_a_class(tmp_path):
+    path = tmp_path / "contexts.csv"
+    path.write_text(CONTEXTS)
+    contexts = read_contexts(path)
+    found = [
+        wording_in_turn("coat", None, k, contexts=contexts, names={"coat": "anorak"})
+        for k in range(3)
+    ]
+    assert found == [
+        ("a worn anorak", "a shirt"),
+        ("a new anorak", ""),
+        ("a worn anorak", "a shirt"),
+    ]
+    assert wording_in_turn("bag", None, 7, contexts=contexts, superclass="thing") == (
+        "a photo of a bag, outdoors, a type of thing",
+        "",
+    )
+
+
+def test_negative_prompt_of_the_parameters_is_added_to_the_context(tmp_path):
+    contexts = {"": [Wording("{class}", "a shirt")]}
+    assert wording_in_turn("bag", None, 0, contexts=contexts, negative="blurry").negative == (
+        "a shirt, blurry"
+    )
+
+
+def test_class_without_any_context_is_named():
+    with pytest.raises(GenieError, match="must have a row for 'bag'"):
+        wording_in_turn("bag", None, 0, contexts={"coat": [Wording("{class}", "")]})
+
+
+def test_context_without_the_class_is_an_error(tmp_path):
+    path = tmp_path / "contexts.csv"
+    path.write_text("class,prompt,negative\ncoat,a photo,\n")
+    with pytest.raises(GenieError, match=r"contexts.csv: the prompt must contain \{class\}"):
+        read_contexts(path)
 
 
 def test_names_are_read_as_text(tmp_path):

@@ -182,6 +182,12 @@ def test_impossible_draws_name_the_parameter(arguments, message):
         make_tasks(*pools(), **{"seed": 0, **arguments})
 
 
+def test_one_class_alone_is_refused():
+    support, query = (table[table["label"] == "class 0"] for table in pools())
+    with pytest.raises(GenieError, match="at least two classes to tell apart, got only class 0"):
+        make_tasks(support, query, regime="all", seed=0)
+
+
 def test_class_without_query_images_is_named():
     with pytest.raises(GenieError, match="'b' must have both"):
         make_tasks(pool_of("s", {"a": 3, "b": 3}), pool_of("q", {"a": 3}), regime="all", seed=0)

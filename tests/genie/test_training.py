@@ -7,7 +7,8 @@ from PIL import Image
 from genie.backbones import embed, load_backbone
 from genie.classifiers import Examples
 from genie.methods import METHODS
-from genie.training import copies, generated_per_class, shortfall
+from genie.training import copies, generated_per_class, mixed, shortfall
+from genie.transforms import pixel_and_patch_mix
 
 LABELS = ["a"] * 3 + ["b"] * 25
 
@@ -48,3 +49,24 @@ def test_copies_are_as_many_as_wanted_by_every_method(name):
 
 def test_generated_images_count_towards_what_is_wanted():
     assert shortfall({"a": 2}, ["a", "a", "a"]) == {}
+
+
+def test_mixtures_pair_each_generated_image_with_real_ones_of_its_class_in_turn():
+    backbone = load_backbone(Path("zoo/backbone"))
+
+    def examples(greys: list[int], labels: str) -> Examples:
+        pictures = [Image.new("RGB", (32, 32), (g,) * 3) for g in greys]
+        return Examples(pictures, embed(pictures, model=backbone), list(labels))
+
+    real = examples([0, 40, 80], "aab")
+    generated = examples([200, 220, 240, 255], "aaab")
+    made, record = mixed(generated, real, pixel_and_patch_mix, backbone=backbone, seed=0)
+    assert made.labels == [*"aaab", *"aaab"]
+    assert made.weights is not None
+    assert made.weights[:4] + made.weights[4:] == pytest.approx(np.ones(4))
+    assert list(record["level"]) == ["pixel", "patch", "pixel", "patch"]
+    assert list(record["share"]) == pytest.approx(made.weights[:4])
+    partners = [0, 40, 0, 80]
+    for i, (image, g) in enumerate(zip(made.images[:4], [200, 220, 240, 255], strict=True)):
+        blend = made.weights[i] * g + (1 - made.weights[i]) * partners[i]
+        assert np.asarray(image).mean() == pytest.approx(blend, abs=0.6)

@@ -7,6 +7,7 @@ from PIL import Image
 from genie.transforms import (
     cutmix_copies,
     mixup_copies,
+    pixel_and_patch_mix,
     strong_copies,
     unchanged_copies,
     weak_copies,
@@ -91,3 +92,32 @@ def test_weak_copies_keep_colours_and_strong_ones_do_not():
         assert len(np.unique(np.asarray(image)[8:24, 8:24].reshape(-1, 3), axis=0)) == 1
     strong = {tuple(np.asarray(i)[16, 16]) for i in strong_copies(red, ["a"] * 20, 0).images}
     assert len(strong) > 5
+
+
+def test_pixel_and_patch_mixtures_follow_their_formulas():
+    random = np.random.default_rng(0)
+    pairs = random.integers(0, 256, (2, 40, 32, 32, 3), np.uint8)
+    generated, real = ([Image.fromarray(a) for a in part] for part in pairs)
+    mixtures = pixel_and_patch_mix(generated, real, 3)
+    assert len({m.share for m in mixtures}) > 10
+    for i, m in enumerate(mixtures):
+        g, x, mixed = pairs[0, i].astype(float), pairs[1, i].astype(float), np.asarray(m.image)
+        if m.level == "pixel":
+            assert np.abs(mixed - (m.share * g + (1 - m.share) * x)).max() <= 0.5
+            continue
+        own = (mixed == g).all(2)
+        assert (own | (mixed == x).all(2)).all()
+        patches = own.reshape(4, 8, 4, 8).transpose(0, 2, 1, 3).reshape(16, 64)
+        assert set(patches.all(1) | ~patches.any(1)) == {True}
+        assert patches.all(1).mean() == m.share
+        assert 0 < m.share < 1
+
+
+def test_seed_decides_the_mixtures():
+    pictures = noisy(6)
+    first, again, other = (
+        [m.image.tobytes() for m in pixel_and_patch_mix(pictures, pictures[::-1], seed)]
+        for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert first != other

@@ -9,7 +9,7 @@ import yaml
 from genie.errors import GenieError
 from protocols.run import (
     BASELINE,
-    GROUPS,
+    SHARES,
     Protocol,
     compare,
     markdown,
@@ -34,7 +34,7 @@ def scores(accuracies: dict[str, list[float]]) -> pd.DataFrame:
         pd.DataFrame({"setting": "one", "row": row, "task": range(len(a)), "accuracy": a})
         for row, a in accuracies.items()
     ]
-    return pd.concat(tables).assign(**dict.fromkeys(GROUPS, np.nan))
+    return pd.concat(tables).assign(**dict.fromkeys(SHARES, np.nan))
 
 
 FACTS = pd.DataFrame(
@@ -44,6 +44,7 @@ FACTS = pd.DataFrame(
         "label_consistency": [0.5, 1.0],
         "mean_r": [0.5, 0.7],
         "images": [3, 3],
+        "rejected": [0, 1],
         "guided_steps": [75, 105],
     }
 )
@@ -66,7 +67,7 @@ def test_stage_names_what_the_protocol_reads_and_writes(folder):
     assert stage["cmd"] == f"python -m protocols.run {place}"
     assert {f"{place}/protocol.yaml", "protocols/run.py", "genie", "stages"} <= set(stage["deps"])
     assert [next(iter(out)) for out in stage["outs"]] == [
-        f"{place}/{name}" for name in ("tasks.csv", "results.csv", "results.md")
+        f"{place}/{name}" for name in ("tasks.csv", "results.csv", "results.md", "results.png")
     ]
 
 
@@ -150,10 +151,12 @@ def test_row_that_ran_before_is_read_and_not_run(tmp_path, monkeypatch):
         ran.append(params["noise"]["r"])
         (root / "metrics").mkdir(parents=True, exist_ok=True)
         scores = pd.DataFrame({"task": [0], "model": ["augmented"], "accuracy": [0.5]})
-        scores.assign(**dict.fromkeys(GROUPS)).to_csv(root / "metrics/tasks.csv", index=False)
+        scores.assign(**dict.fromkeys(SHARES)).to_csv(root / "metrics/tasks.csv", index=False)
         facts = {"label_consistency": None, "mean_r": 0.7, "images": 3}
         (root / "metrics/evaluate.json").write_text(json.dumps(facts))
-        (root / "metrics/cost.json").write_text(json.dumps({"guided_steps_needed": 9}))
+        (root / "metrics/cost.json").write_text(
+            json.dumps({"guided_steps_needed": 9, "rejected": 2})
+        )
 
     monkeypatch.setattr("protocols.run.run_stages", stages)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -161,7 +164,7 @@ def test_row_that_ran_before_is_read_and_not_run(tmp_path, monkeypatch):
     again = run_row(params, tmp_path)
     assert ran == ["ada"]
     assert again[1] == first[1] == {
-        "label_consistency": None, "mean_r": 0.7, "images": 3, "guided_steps": 9
+        "label_consistency": None, "mean_r": 0.7, "images": 3, "guided_steps": 9, "rejected": 2
     }  # fmt: skip
     assert again[0]["accuracy"].tolist() == [0.5]
     assert np.isnan(again[0]["many"].mean())

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from genie.errors import GenieError
-from stages.generate import search_steps
+from stages.generate import ratios_of, search_steps
 from stages.params import Params, read_yaml
 
 BASE = read_yaml(Path(__file__).parents[2] / "params.yaml")
@@ -33,3 +33,18 @@ def test_previews_that_cannot_tell_levels_apart_are_refused():
         GenieError, match=r"noise\.preview_steps must tell all levels apart, got 10"
     ):
         search_steps(params(search="preview", M=9))
+
+
+@pytest.mark.parametrize(
+    ("method", "noise", "ratios"),
+    [
+        ("genie", {}, (0.5, 0.6, 0.7, 0.8, 0.9)),
+        ("genie", {"r": 0.7}, (0.7,)),
+        ("img2img", {}, (0.7,)),
+        ("img2img", {"r": 0.3}, (0.3,)),
+        ("da-fusion", {}, (0.7,)),
+        ("cap2aug", {}, (0.7,)),
+    ],
+)
+def test_own_class_sources_take_one_ratio_where_ada_is_asked_for(method, noise, ratios):
+    assert ratios_of(params(method, **noise)) == pytest.approx(ratios)

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,9 @@ import yaml
 from click.testing import CliRunner
 
 from genie.errors import GenieError
-from stages.params import Params, read_params
+from genie.filters import RULES
+from genie.methods import METHODS
+from stages.params import Filter, Params, read_params
 from stages.validate import main as validate
 
 ROOT = Path(__file__).parent.parent.parent
@@ -37,7 +40,10 @@ def test_committed_parameters_are_valid():
         ("noise.M", 1, r"noise\.M must be an integer of at least 2, got 1"),
         ("noise.low", 0.95, r"noise\.low must be below noise\.high, got 0\.95 and 0\.9"),
         ("augment.per_clas", 3, r"augment\.per_clas is not a known key; did you mean .*per_class"),
-        ("method", "genei", r"method.*'genie'.*'genei'"),
+        ("method", "genei", r"method must be one of none, .*got 'genei'; did you mean genie\?"),
+        ("filter.rule", "clop", r"filter\.rule must be one of none, .*'clop'; did you mean clip\?"),
+        ("filter.attempts", 0, r"filter\.attempts.*got 0"),
+        ("filter.least_text", 2, r"filter\.least_text.*got 2"),
         ("prompt.template", "a photo", r'prompt\.template must contain "\{class\}"'),
         ("prompt.template", ["{class}", "a photo"], r'must contain "\{class\}", got "a photo"'),
         ("prompt.template", [], r"prompt\.template"),
@@ -50,9 +56,12 @@ def test_bad_value_is_named_with_its_rule(tmp_path, key, value, message):
         read_params(changed(tmp_path, key, value))
 
 
-def test_ada_without_a_foreign_source_is_refused(tmp_path):
-    with pytest.raises(GenieError, match=r"noise\.r must be a number with method"):
-        read_params(changed(tmp_path, "method", "img2img"))
+def test_every_method_and_rule_of_the_library_can_be_named():
+    def choices(section: type, key: str) -> set[str]:
+        return set(re.findall("'([^']+)'", str(section.model_fields[key].annotation)))
+
+    assert choices(Params, "method") == set(METHODS)
+    assert choices(Filter, "rule") == set(RULES)
 
 
 def test_missing_parameter_file_is_named(tmp_path):
@@ -70,7 +79,8 @@ def test_stage_ends_with_one_line_and_code_1(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "key", ["data.path", "generator.model", "classifier.backbone", "oracle.model"]
+    "key",
+    ["data.path", "generator.model", "classifier.backbone", "oracle.model", "filter.clip"],
 )
 def test_path_that_is_not_there_stops_before_any_work(tmp_path, key):
     path = changed(tmp_path, key, "models/nowhere")

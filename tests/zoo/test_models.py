@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline
@@ -14,11 +15,14 @@ from transformers import (
     CLIPTokenizer,
 )
 
+from genie.clip import load_clip, zero_shot
+from genie.prompts import prompt_for
+from genie.records import decode_png, read_images
 from zoo.fashion_mnist import CLASSES
 from zoo.generator_parts import SUPERCLASS
 
 ZOO = Path(__file__).parents[2] / "zoo"
-FOLDERS = ("generator", "oracle", "backbone")
+FOLDERS = ("generator", "oracle", "backbone", "clip")
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +88,11 @@ def test_weights_are_safetensors_only_and_under_40_megabytes() -> None:
     files = [path for name in FOLDERS for path in (ZOO / name).rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= {".json", ".safetensors", ".txt"}
     assert sum(path.stat().st_size for path in files) < 40e6
+
+
+def test_clip_tells_real_query_images_apart_by_their_prompts() -> None:
+    query = read_images(ZOO.parent / "data/bundled/test").groupby("label").head(20)
+    clip = load_clip(ZOO / "clip", parameter="filter.clip")
+    prompts = {name: prompt_for(name) for name in CLASSES}
+    called = zero_shot([decode_png(png) for png in query["png"]], prompts, clip)
+    assert np.mean(np.array(called) == query["label"].to_numpy()) > 0.7

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from zoo.clip_part import matching_loss
 from zoo.feature_parts import contrastive_loss, random_view
 from zoo.generator_parts import learn_merges, tiny_vae
 from zoo.loop import schedule, train
@@ -62,3 +63,17 @@ def test_views_stay_in_range_and_differ_with_the_draw() -> None:
 def test_autoencoder_makes_latents_of_a_quarter_of_the_side() -> None:
     latent = tiny_vae().encode(torch.zeros(2, 3, 32, 32)).latent_dist.mode()
     assert latent.shape == (2, 4, 8, 8)
+
+
+def test_matching_loss_is_clips_where_every_image_has_a_class_of_its_own() -> None:
+    similarity = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+    rows, columns = similarity.log_softmax(1).diagonal(), similarity.log_softmax(0).diagonal()
+    expected = -(rows.mean() + columns.mean()) / 2
+    assert torch.isclose(matching_loss(similarity, torch.arange(6)), expected)
+
+
+def test_matching_loss_shares_an_image_among_the_prompts_of_its_class() -> None:
+    labels = torch.tensor([0, 0, 1])
+    fitting = 50.0 * (labels[:, None] == labels[None])
+    expected = (2 * torch.log(torch.tensor(2.0)) + 0) / 3
+    assert torch.isclose(matching_loss(fitting, labels), expected)

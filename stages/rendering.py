@@ -1,0 +1,84 @@
+"""Rendering what a stage asks for: from the store where it is there, under a progress bar."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from genie.generator import Generator, load_generator, render, request_key
+from genie.noise import denoising_steps
+from genie.records import Request, decode_png
+from genie.store import ensure, store_path
+from stages.common import store_folder
+from stages.params import Params
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What an image is rendered with, apart from the request and the number of steps."""
+
+    generator: Generator
+    guidance_scale: float
+    batch_size: int | None
+    sources: Mapping[str, bytes]
+    store: Path
+
+    def key(self, request: Request, steps: int) -> str:
+        """The request's key at this number of steps."""
+        return request_key(request, self.generator, steps=steps, guidance_scale=self.guidance_scale)
+
+    def picture(self, key: str) -> Image.Image:
+        """An image that is in the store."""
+        return decode_png(store_path(self.store, key).read_bytes())
+
+
+def load_rendering(params: Params, root: Path, images: pd.DataFrame) -> Rendering:
+    """The generator of the parameters with the support images as sources."""
+    generator = load_generator(Path(params.generator.model))
+    guidance = params.generator.guidance_scale
+    return Rendering(
+        generator,
+        guidance_scale=generator.guidance_scale if guidance is None else guidance,
+        batch_size=params.generator.batch_size,
+        sources=dict(zip(images["image_id"], images["png"], strict=True)),
+        store=store_folder(root),
+    )
+
+
+def render_with_cost(
+    requests: Sequence[Request], rendering: Rendering, *, steps: int
+) -> dict[str, int | float]:
+    """Render what the store lacks under a progress bar; counts of images, guided steps, seconds."""
+    rendered: list[int] = []
+
+    def counted(missing: Sequence[Request]) -> Iterator[tuple[Request, Image.Image]]:
+        guided = sum(denoising_steps(request.r, steps) for request in missing)
+        tqdm.write(f"generate: {len(missing)} images to render in {guided:,} guided steps")
+        drawn = render(
+            missing,
+            rendering.generator,
+            sources=rendering.sources,
+            steps=steps,
+            guidance_scale=rendering.guidance_scale,
+            batch_size=rendering.batch_size,
+        )
+        for request, image in tqdm(
+            drawn, total=len(missing), desc="generate", unit="image", dynamic_ncols=True
+        ):
+            rendered.append(denoising_steps(request.r, steps))
+            yield request, image
+
+    start = time.perf_counter()
+    keys = {request: rendering.key(request, steps) for request in requests}
+    counts = ensure(requests, root=rendering.store, key_of=keys.__getitem__, render=counted)
+    needed = {keys[request]: denoising_steps(request.r, steps) for request in requests}
+    return {
+        **counts,
+        "guided_steps_needed": sum(needed.values()),
+        "guided_steps_rendered": sum(rendered),
+        "seconds": round(time.perf_counter() - start, 2),
+    }

@@ -1,0 +1,104 @@
+"""The dual encoder of images and prompts, a CLIP in small."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+from transformers import CLIPModel, ViTImageProcessor
+
+from zoo.fashion_mnist import Part
+from zoo.feature_parts import shift_and_flip
+from zoo.generator_parts import LENGTH, pixels, prompt_rows, prompts, word_tokenizer
+from zoo.loop import STATE, pick_device, train
+
+CLIP_STEPS, CLIP_BATCH, CLIP_RATE = 1_200, 128, 1e-3
+PROJECTION = 64
+
+
+def tiny_clip() -> CLIPModel:
+    """A vision transformer over 4x4 patches of 32x32 pixels beside two layers of text."""
+    tokenizer = word_tokenizer()
+    shared = {"intermediate_size": 256, "num_attention_heads": 4}
+    return CLIPModel._from_config(
+        CLIPModel.config_class(
+            projection_dim=PROJECTION,
+            vision_config={
+                **shared,
+                "hidden_size": 128,
+                "num_hidden_layers": 4,
+                "image_size": 32,
+                "patch_size": 4,
+                "projection_dim": PROJECTION,
+            },
+            text_config={
+                **shared,
+                "hidden_size": 128,
+                "num_hidden_layers": 2,
+                "vocab_size": len(tokenizer),
+                "max_position_embeddings": LENGTH,
+                "projection_dim": PROJECTION,
+                "bos_token_id": tokenizer.bos_token_id,
+                "eos_token_id": tokenizer.eos_token_id,
+                "pad_token_id": tokenizer.pad_token_id,
+            },
+        )
+    )
+
+
+class Pairs(nn.Module):
+    """The similarities of images and prompts, scaled: (n, 3, 32, 32) and (n, LENGTH) to (n, n)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clip = tiny_clip()
+
+    def forward(self, images: Tensor, tokens: Tensor) -> Tensor:
+        seen = self.clip.visual_projection(self.clip.vision_model(images).pooler_output)
+        read = self.clip.text_projection(self.clip.text_model(tokens).pooler_output)
+        return self.clip.logit_scale.exp() * normalize(seen, dim=1) @ normalize(read, dim=1).T
+
+
+def train_clip(part: Part, *, steps: int = CLIP_STEPS, state: Path = STATE) -> CLIPModel:
+    """Contrastive training on images and prompts of their classes (Radford et al. 2021)."""
+    torch.manual_seed(0)
+    device = pick_device()
+    model = Pairs().to(device)
+    tokens = word_tokenizer()(prompts(), padding="max_length", return_tensors="pt").input_ids
+    images, labels = torch.from_numpy(part.images), torch.from_numpy(part.labels)
+
+    def loss(draw: torch.Generator) -> Tensor:
+        index = torch.randint(len(images), (CLIP_BATCH,), generator=draw)
+        batch = shift_and_flip(pixels(images[index]), draw).to(device)
+        own = labels[index]
+        similarity = model(batch, tokens[prompt_rows(own, draw)].to(device))
+        return matching_loss(similarity.float(), own.to(device))
+
+    trained = train(
+        model, loss, name="clip", steps=steps, rate=CLIP_RATE, ema=0.995, half=True, state=state
+    )
+    assert isinstance(trained, Pairs)
+    return trained.clip
+
+
+def matching_loss(similarity: Tensor, labels: Tensor) -> Tensor:
+    """CLIP's symmetric cross-entropy where several prompts of a batch fit an image.
+
+    `similarity` (n, n) images by prompts, `labels` (n,): an image's mass is shared evenly by the
+    prompts of its class (UniCL, Yang et al. 2022), since a batch holds each class many times.
+    """
+    same = (labels[:, None] == labels[None]).float()
+    wanted = same / same.sum(1, keepdim=True)
+    return (cross_entropy(similarity, wanted) + cross_entropy(similarity.T, wanted)) / 2
+
+
+def save_clip(model: CLIPModel, folder: Path) -> None:
+    """Write a transformers folder in half precision, with tokenizer and preprocessing."""
+    model.half().save_pretrained(folder, safe_serialization=True)
+    word_tokenizer().save_pretrained(folder)
+    processor = ViTImageProcessor(
+        size={"height": 32, "width": 32},
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.5, 0.5, 0.5],
+    )
+    processor.save_pretrained(folder)
