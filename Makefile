@@ -32,6 +32,7 @@ format: $(VENV)/.dev ## format and mend what can be mended
 zoo: $(VENV)/.pipeline ## retrain the embedded default models (about two hours on two cores)
 	@$(ENV) python -m zoo.fashion_mnist
 	@$(ENV) python -m zoo.train
+	@$(ENV) python -m zoo.captions
 	@$(ENV) python -m zoo.evaluate
 
 bench: $(VENV)/.pipeline ## measure speed against the authors' loop and diffusers (minutes)

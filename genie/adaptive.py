@@ -57,6 +57,18 @@ def shift_ratio(positions: np.ndarray) -> float:
     return float(shifts[0] / shifts[1]) if shifts[1] > 0 else float("inf")
 
 
+def finalists(positions: np.ndarray) -> list[int]:
+    """Levels that decide between the two largest jumps: their ends and their starts, ascending."""
+    ends = np.argsort(-_shifts(positions), kind="stable")[:2] + 1
+    return sorted({int(m) for m in (*ends, *(ends - 1))})
+
+
+def settled(positions: np.ndarray) -> int:
+    """`largest_shift` where some levels have no position (NaN): only jumps between known ones."""
+    shifts = np.nan_to_num(np.abs(np.diff(positions)), nan=-1.0)
+    return int(np.flatnonzero(shifts >= shifts.max() - 1e-9)[0]) + 1
+
+
 def _shifts(positions: np.ndarray) -> np.ndarray:
     if len(positions) < 2:
         raise GenieError(f"noise.M must be at least 2 to compare levels, got {len(positions)}")

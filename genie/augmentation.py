@@ -8,12 +8,19 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from genie.adaptive import largest_shift, positions, shift_ratio
+from genie.adaptive import finalists, largest_shift, positions, settled, shift_ratio
 from genie.backbones import ImageModel, embed
 from genie.classifiers import Classifier, Examples, TrainingSettings, predict_proba
 from genie.errors import GenieError
 from genie.images import slug
-from genie.records import MEMBER_COLUMNS, METADATA_COLUMNS, Request, decode_png, write_table
+from genie.records import (
+    MEMBER_COLUMNS,
+    METADATA_COLUMNS,
+    Candidates,
+    Request,
+    decode_png,
+    write_table,
+)
 from genie.report import ContactRow
 
 TRAJECTORY_COLUMNS = (
@@ -22,7 +29,9 @@ TRAJECTORY_COLUMNS = (
 )
 _REQUEST_COLUMNS = tuple(field.name for field in fields(Request))
 
-Groups = Mapping[int, Sequence[tuple[Request, ...]]]
+_PAIR = ["task", "target_label", "source_id", "replicate"]
+
+Groups = Mapping[int, Sequence[Candidates]]
 """By task: the requests that compete to become one image, levels ascending."""
 
 
@@ -129,6 +138,49 @@ def chosen_requests(trajectories: pd.DataFrame) -> list[Request]:
     return [Request(**row) for row in chosen.to_dict("records")]  # type: ignore[misc]
 
 
+def unclear(groups: Groups, previews: pd.DataFrame, *, below: float) -> dict[int, list[Candidates]]:
+    """Of each unclear pair the requests at the levels that decide between its two largest jumps.
+
+    `previews` are the trajectories of `groups`. Unclear is a largest jump less than `below` times
+    the second largest.
+    """
+    found: dict[int, list[Candidates]] = {}
+    for task, own in groups.items():
+        rows = previews[previews["task"] == task]
+        starts = np.cumsum([0, *map(len, own)])
+        ratios, positions_ = rows["shift_ratio"].to_numpy(float), rows["position"].to_numpy(float)
+        found[task] = [
+            tuple(group[level] for level in finalists(positions_[start : start + len(group)]))
+            for group, start in zip(own, starts, strict=False)
+            if ratios[start] < below
+        ]
+    return {task: own for task, own in found.items() if own}
+
+
+def settle(previews: pd.DataFrame, finals: pd.DataFrame) -> pd.DataFrame:
+    """The previews' trajectories, with the choice of the unclear pairs made by full renderings.
+
+    `finals` are the trajectories of `unclear`'s requests. Their rows take the place of the
+    previews of the same levels.
+    """
+    if finals.empty:
+        return previews
+    table = previews.copy()
+    full = finals.set_index([*_PAIR, "r"])
+    rows = table.index[pd.MultiIndex.from_frame(table[[*_PAIR, "r"]]).isin(full.index)]
+    matching = full.loc[list(table.loc[rows, [*_PAIR, "r"]].itertuples(index=False, name=None))]
+    for column in ("key", "steps", "position"):
+        table.loc[rows, column] = matching[column].to_numpy()
+    table.loc[rows, "embedding"] = pd.Series(list(matching["embedding"]), index=rows, dtype=object)
+    known = table["position"].where(table.index.isin(rows))
+    for _, pair in table[table.set_index(_PAIR).index.isin(full.index.droplevel("r"))].groupby(
+        _PAIR, sort=False
+    ):
+        chosen = settled(known[pair.index].to_numpy(float))
+        table.loc[pair.index, "chosen"] = np.arange(len(pair)) == chosen
+    return table
+
+
 def exchange_chosen(
     trajectories: pd.DataFrame,
     keys: Sequence[str],
@@ -136,12 +188,12 @@ def exchange_chosen(
     *,
     steps: int,
 ) -> pd.DataFrame:
-    """The chosen rows, in table order, get another image: its key, steps and embedding.
+    """The chosen rows of other steps, in table order, get another image: key, steps, embedding.
 
     Their positions stay those of the images that the levels were compared by.
     """
     table = trajectories.copy()
-    rows = table.index[table["chosen"]]
+    rows = table.index[table["chosen"] & (table["steps"] != steps)]
     table.loc[rows, "key"] = list(keys)
     table.loc[rows, "steps"] = steps
     table.loc[rows, "embedding"] = pd.Series(list(embeddings), index=rows, dtype=object)

@@ -13,7 +13,7 @@ import pandas as pd
 from genie.augmentation import Groups
 from genie.classifiers import Classifier, Examples, TrainingSettings, predict_proba
 from genie.clip import Clip, embed_images, embed_texts, zero_shot
-from genie.records import Request
+from genie.records import Candidates
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def draw_until_kept(
     repeats = {task: _repeats(own) for task, own in groups.items()}
     for _ in range(attempts):
         table = trace(groups)
-        again: dict[int, list[tuple[Request, ...]]] = {}
+        again: dict[int, list[Candidates]] = {}
         for task, own in groups.items():
             rows = table[(table["task"] == task) & table["chosen"]]
             if not len(rows):
@@ -121,7 +121,7 @@ def draw_until_kept(
     return pd.concat(tables, ignore_index=True), rejected
 
 
-def _repeats(groups: Sequence[tuple[Request, ...]]) -> dict[tuple[str | None, str], int]:
+def _repeats(groups: Sequence[Candidates]) -> dict[tuple[str | None, str], int]:
     """How many images are wanted of each source and target."""
     repeats: dict[tuple[str | None, str], int] = {}
     for first, *_ in groups:
@@ -130,8 +130,6 @@ def _repeats(groups: Sequence[tuple[Request, ...]]) -> dict[tuple[str | None, st
     return repeats
 
 
-def _substitute(
-    group: tuple[Request, ...], repeats: Mapping[tuple[str | None, str], int]
-) -> tuple[Request, ...]:
+def _substitute(group: Candidates, repeats: Mapping[tuple[str | None, str], int]) -> Candidates:
     step = repeats[(group[0].source_id, group[0].target_label)]
     return tuple(replace(request, replicate=request.replicate + step) for request in group)

@@ -20,7 +20,7 @@ import pandas as pd
 
 from genie.errors import GenieError
 from genie.prompts import Wording
-from genie.records import Request
+from genie.records import Candidates, Request
 from genie.transforms import (
     Fill,
     Mix,
@@ -31,8 +31,6 @@ from genie.transforms import (
     unchanged_copies,
     weak_copies,
 )
-
-Candidates = tuple[Request, ...]
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,10 @@ class Request:
     seed: int
 
 
+Candidates = tuple[Request, ...]
+"""The requests that compete to become one image, levels ascending."""
+
+
 def image_id(image: Image.Image) -> str:
     """SHA-256 (hex) of the size and RGB bytes: the picture's identity, whatever file held it."""
     size = f"{image.width}x{image.height}".encode()

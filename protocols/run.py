@@ -6,6 +6,7 @@ A protocol is a folder with `protocol.yaml`:
     params: {data.tasks: 10}            # on top of params.yaml, in every row
     settings:                           # groups of rows, each with parameters of its own
       logistic regression: {}
+      from scratch: {classifier.pretrained: false, rows: [GeNIe-Ada]}   # only some of the rows
     rows:                               # methods to compare
       GeNIe-Ada: {noise.r: ada}
     reference: GeNIe-Ada                # the row that all others are compared with
@@ -19,7 +20,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,16 @@ UPSTREAM = ("seed", "data", "augment", "prompt", "classifier")
 
 @dataclass(frozen=True)
 class Protocol:
-    """What `protocol.yaml` says; parameters are keyed as on the command line ("noise.r")."""
+    """What `protocol.yaml` says; parameters are keyed as on the command line ("noise.r").
+
+    `chosen` names the rows of each setting, all of `rows` unless the setting says otherwise.
+    """
 
     title: str
     params: Mapping[str, object]
     settings: Mapping[str, Mapping[str, object]]
     rows: Mapping[str, Mapping[str, object]]
+    chosen: Mapping[str, Sequence[str]]
     reference: str
     paper: Mapping[str, Mapping[str, float]]
 
@@ -103,11 +108,27 @@ def read_protocol(path: Path, overlay: Path | None = None) -> Protocol:
         raise GenieError(f"{path}: {odd[0]} is not a known key; there are {', '.join(known)}")
     if missing := [key for key in known[:5] if key not in raw]:
         raise GenieError(f"{path}: {missing[0]} is missing")
-    if raw["reference"] not in raw["rows"]:
-        raise GenieError(f"{path}: reference must be one of the rows, got {raw['reference']!r}")
-    params = {**raw["params"], **(read_yaml(overlay) if overlay else {})}
-    paper = raw.get("paper", {})
-    return Protocol(raw["title"], params, raw["settings"], raw["rows"], raw["reference"], paper)
+    reference, rows = raw["reference"], raw["rows"]
+    chosen = {name: list(own.get("rows", rows)) for name, own in raw["settings"].items()}
+    for setting, names in chosen.items():
+        if unknown := [name for name in names if name not in rows]:
+            raise GenieError(f"{path}: settings.{setting}: {unknown[0]!r} is not one of the rows")
+        if reference not in names:
+            raise GenieError(
+                f"{path}: reference must be one of the rows of {setting}, got {reference!r}"
+            )
+    return Protocol(
+        title=raw["title"],
+        params={**raw["params"], **(read_yaml(overlay) if overlay else {})},
+        settings={
+            name: {key: value for key, value in own.items() if key != "rows"}
+            for name, own in raw["settings"].items()
+        },
+        rows=rows,
+        chosen=chosen,
+        reference=reference,
+        paper=raw.get("paper", {}),
+    )
 
 
 def override(params: Mapping[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:
@@ -130,7 +151,7 @@ def run_rows(
     """Accuracies by setting, row and task; and facts by setting and row. Work is under `root`."""
     tasks: list[pd.DataFrame] = []
     facts: list[dict[str, Any]] = []
-    total = len(protocol.settings) * len(protocol.rows)
+    total = sum(map(len, protocol.chosen.values()))
     for setting, row, params, place in _runs(protocol, base, root):
         click.echo(f"[{len(facts) + 1} of {total}] {setting}: {row}")
         scores, found = run_row(params, place)
@@ -167,8 +188,8 @@ def _runs(
     protocol: Protocol, base: Mapping[str, Any], root: Path
 ) -> Iterator[tuple[str, str, dict[str, Any], Path]]:
     for setting, own in protocol.settings.items():
-        for row, changes in protocol.rows.items():
-            params = override(base, {**protocol.params, **own, **changes})
+        for row in protocol.chosen[setting]:
+            params = override(base, {**protocol.params, **own, **protocol.rows[row]})
             yield setting, row, params, root / slug(setting)
 
 
@@ -225,7 +246,7 @@ def compare(protocol: Protocol, tasks: pd.DataFrame, facts: pd.DataFrame) -> pd.
         wide = tasks[tasks["setting"] == setting].pivot(
             index="task", columns="row", values="accuracy"
         )
-        names = [BASELINE, *(row for row in protocol.rows if row != BASELINE)]
+        names = [BASELINE, *(row for row in protocol.chosen[setting] if row != BASELINE)]
         reference = wide[protocol.reference]
         others = [row for row in names if row != protocol.reference]
         p_values = [paired_p(wide[row], reference) for row in others]

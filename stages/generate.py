@@ -24,7 +24,9 @@ from genie.augmentation import (
     contact_rows,
     exchange_chosen,
     requested,
+    settle,
     trace_tasks,
+    unclear,
     write_set,
 )
 from genie.backbones import embed, load_backbone
@@ -137,26 +139,33 @@ def search(
 ) -> tuple[pd.DataFrame, dict[str, int | float]]:
     """Trajectories of all groups with the chosen level, and what rendering them cost.
 
-    With previews the levels are compared at few steps, and only the chosen ones are rendered in
-    full.
+    With previews the levels are compared at few steps. Where the two largest jumps are too near
+    each other to tell, their levels are rendered in full; of the others only the chosen one is.
     """
     steps, full = search_steps(params), params.generator.steps
-    cost = render_with_cost(requested(groups), rendering, steps=steps)
-    trajectories = trace_tasks(
-        groups,
-        support=support,
-        real=real,
-        key_of=partial(rendering.key, steps=steps),
-        picture_of=rendering.picture,
-    ).assign(steps=steps)
-    if steps == full:
-        return trajectories, cost
-    final = chosen_requests(trajectories)
-    more = render_with_cost(final, rendering, steps=full)
-    keys = [rendering.key(request, full) for request in final]
-    z = embed([rendering.picture(key) for key in keys], model=real.backbone)
-    trajectories = exchange_chosen(trajectories, keys, list(z), steps=full)
-    return trajectories, {name: cost[name] + more[name] for name in cost}
+    costs: list[dict[str, int | float]] = []
+
+    def trace(wanted: Groups, at: int) -> pd.DataFrame:
+        costs.append(render_with_cost(requested(wanted), rendering, steps=at))
+        return trace_tasks(
+            wanted,
+            support=support,
+            real=real,
+            key_of=partial(rendering.key, steps=at),
+            picture_of=rendering.picture,
+        ).assign(steps=at)
+
+    trajectories = trace(groups, steps)
+    if steps < full:
+        finals = trace(unclear(groups, trajectories, below=params.noise.unclear), full)
+        trajectories = settle(trajectories, finals)
+        previewed = trajectories[trajectories["steps"] != full]
+        wanted = chosen_requests(previewed)
+        costs.append(render_with_cost(wanted, rendering, steps=full))
+        keys = [rendering.key(request, full) for request in wanted]
+        z = embed([rendering.picture(key) for key in keys], model=real.backbone)
+        trajectories = exchange_chosen(trajectories, keys, list(z), steps=full)
+    return trajectories, {name: sum(cost[name] for cost in costs) for name in costs[0]}
 
 
 def judges_of(

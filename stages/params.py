@@ -44,6 +44,7 @@ class Noise(Section):
     high: Ratio
     search: Literal["exact", "preview"]
     preview_steps: Annotated[int, Field(ge=2)]
+    unclear: Annotated[float, Field(ge=1)]
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -97,6 +98,7 @@ class GeneratorParams(Section):
     steps: Annotated[int, Field(ge=1, le=1000)]
     guidance_scale: Annotated[float, Field(ge=0)] | None
     batch_size: Count | None
+    compile: bool
 
 
 class Inversion(Section):

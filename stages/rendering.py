@@ -9,12 +9,22 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from genie.generator import Generator, load_generator, render, request_key
+from genie.generator import (
+    Generator,
+    default_batch_size,
+    load_generator,
+    measure_speed,
+    render,
+    request_key,
+)
 from genie.noise import denoising_steps
 from genie.records import Request, decode_png
 from genie.store import ensure, store_path
 from stages.common import store_folder
 from stages.params import Params
+
+_SHORT = 100  # steps per image of one batch
+_LONG_MINUTES = 30
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ class Rendering:
 
 def load_rendering(params: Params, root: Path, images: pd.DataFrame) -> Rendering:
     """The generator of the parameters with the support images as sources."""
-    generator = load_generator(Path(params.generator.model))
+    generator = load_generator(Path(params.generator.model), compile=params.generator.compile)
     guidance = params.generator.guidance_scale
     return Rendering(
         generator,
@@ -49,6 +59,35 @@ def load_rendering(params: Params, root: Path, images: pd.DataFrame) -> Renderin
     )
 
 
+def forecast(rendering: Rendering, *, needed: int, missing: int, guided: int) -> str:
+    """What the work ahead costs, and how to cut it where that is long.
+
+    Short work is not measured: its progress bar knows sooner.
+    """
+    line = (
+        f"generate: {needed} images needed, {needed - missing} in the store; {missing} to render "
+        f"in {guided:,} guided steps"
+    )
+    size = rendering.batch_size or default_batch_size(rendering.generator)
+    if guided < _SHORT * size:
+        return line
+    speed = measure_speed(
+        rendering.generator, guidance_scale=rendering.guidance_scale, batch_size=size
+    )
+    minutes = guided / speed.guided_steps / 60
+    line += (
+        f", about {minutes:.0f} min at {speed.guided_steps:.0f} steps per second and "
+        f"{missing * speed.image_bytes / 1e6:.0f} MB"
+    )
+    if minutes > _LONG_MINUTES:
+        line += (
+            "\nTo cut it: noise.search=preview (two fifths of the steps of an exact search), fewer "
+            "levels (noise.M), images (augment.per_class) or tasks, or a GPU. Stop it whenever you "
+            "like: finished images are kept."
+        )
+    return line
+
+
 def render_with_cost(
     requests: Sequence[Request], rendering: Rendering, *, steps: int
 ) -> dict[str, int | float]:
@@ -57,7 +96,7 @@ def render_with_cost(
 
     def counted(missing: Sequence[Request]) -> Iterator[tuple[Request, Image.Image]]:
         guided = sum(denoising_steps(request.r, steps) for request in missing)
-        tqdm.write(f"generate: {len(missing)} images to render in {guided:,} guided steps")
+        tqdm.write(forecast(rendering, needed=len(keys), missing=len(missing), guided=guided))
         drawn = render(
             missing,
             rendering.generator,

@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
 from genie.backbones import ImageModel, class_names, classify, embed, load_backbone, load_oracle
+from genie.clip import load_clip, zero_shot
 from genie.generator import Generator, load_generator, render
 from genie.prompts import prompt_for
 from genie.records import Request, decode_png, read_images
@@ -165,6 +166,15 @@ def measure(zoo: Path, data: Path, *, texts: int, edits: int) -> tuple[dict, dic
     return numbers, {"images": rows, "sources": origin, "captions": captions}
 
 
+def measure_clip(zoo: Path, data: Path) -> dict[str, float]:
+    """Share of real query images to which CLIP finds their own class's prompt nearest."""
+    query = read_images(data / "test")
+    clip = load_clip(zoo / "clip", parameter="zoo/clip")
+    prompts = {name: prompt_for(name) for name in CLASSES}
+    called = zero_shot([decode_png(png) for png in query.png], prompts, clip)
+    return {"clip_zero_shot_accuracy": float(np.mean(np.array(called) == query.label.to_numpy()))}
+
+
 def _pooling(oracle: ImageModel) -> ImageModel:
     """The oracle without its last layer, as an embedder."""
     return replace(oracle, model=oracle.model.base_model)
@@ -206,13 +216,18 @@ def draw_figure(numbers: dict, shown: dict, path: Path) -> None:
 @click.option("--data", type=click.Path(path_type=Path), default=BUNDLED, show_default=True)
 @click.option("--texts", default=500, show_default=True, help="Text-to-image samples.")
 @click.option("--edits", default=200, show_default=True, help="GeNIe samples per noise ratio.")
-def main(zoo: Path, data: Path, texts: int, edits: int) -> None:
+@click.option("--clip-only", is_flag=True, help="Measure CLIP and keep the other numbers.")
+def main(zoo: Path, data: Path, texts: int, edits: int, clip_only: bool) -> None:
     """Write quality.json, quality.csv and quality.png into --zoo."""
-    numbers, shown = measure(zoo, data, texts=texts, edits=edits)
+    if clip_only:
+        numbers = json.loads((zoo / "quality.json").read_text())
+    else:
+        numbers, shown = measure(zoo, data, texts=texts, edits=edits)
+        draw_figure(numbers, shown, zoo / "quality.png")
+    numbers |= measure_clip(zoo, data)
     (zoo / "quality.json").write_text(json.dumps(numbers, indent=2) + "\n")
     table = pd.DataFrame(numbers.items(), columns=["measure", "value"])
     table.to_csv(zoo / "quality.csv", index=False, lineterminator="\n")
-    draw_figure(numbers, shown, zoo / "quality.png")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genie.adaptive import largest_shift, positions, shift_ratio
+from genie.adaptive import finalists, largest_shift, positions, settled, shift_ratio
 from genie.errors import GenieError
 
 
@@ -82,3 +82,29 @@ def test_shift_ratio_compares_largest_and_second_largest_jump():
     assert shift_ratio(np.array([0.0, 0.0, 1.0])) == float("inf")
     assert np.isnan(shift_ratio(np.array([0.0, 1.0])))
     assert np.isnan(shift_ratio(np.array([0.5, 0.5, 0.5])))
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        ([0.0, 0.5, 0.6, 0.7, 1.0], [0, 1, 3, 4]),
+        ([0.0, 0.1, 0.5, 1.0, 1.0], [1, 2, 3]),
+        ([0.0, 0.5, 0.5, 1.0, 1.0], [0, 1, 2, 3]),
+        ([0.0, 1.0], [0, 1]),
+    ],
+)
+def test_finalists_are_the_ends_of_the_two_largest_jumps(places, expected):
+    assert finalists(np.array(places)) == expected
+
+
+@given(st.lists(st.floats(-2, 2), min_size=2, max_size=8))
+def test_the_finalists_of_the_full_positions_hold_its_choice(places):
+    full = np.array(places)
+    known = np.full(len(full), np.nan)
+    known[finalists(full)] = full[finalists(full)]
+    jumps = np.abs(np.diff(full))
+    assert jumps[settled(known) - 1] == pytest.approx(jumps.max(), abs=2e-9)
+
+
+def test_jumps_over_unknown_levels_do_not_count():
+    assert settled(np.array([0.0, 0.2, np.nan, 3.0, 3.1])) == 1

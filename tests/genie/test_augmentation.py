@@ -12,8 +12,10 @@ from genie.augmentation import (
     exchange_chosen,
     members,
     read_set,
+    settle,
     trace,
     trace_tasks,
+    unclear,
     write_set,
 )
 from genie.backbones import load_backbone
@@ -119,6 +121,45 @@ def test_chosen_previews_are_exchanged_and_the_rest_stays():
     assert [v.tolist() for v in after["embedding"][after["chosen"]]] == [[5.0, 5.0], [6.0, 6.0]]
     assert list(after["position"]) == list(before["position"])
     assert list(before["key"]) == ["a", "b", "c", "d", "e", "f"]
+
+
+def positioned(places, *, source, steps):
+    table = trace(
+        group(source=source),
+        keys=[f"{source}{steps}{i}" for i in range(len(places))],
+        z_levels=walk(places),
+        z_source=np.array([0.0, 0.0]),
+        z_target=np.array([1.0, 0.0]),
+    )
+    return table.assign(task=0, steps=steps)
+
+
+def test_pairs_that_previews_leave_unclear_are_settled_in_full():
+    # jumps 0.5 and 0.52 are too near each other, 0.1 and 0.8 are not
+    previews = pd.concat(
+        [positioned([0.0, 0.5, 1.02], source="s", steps=10),
+         positioned([0.0, 0.1, 0.9], source="q", steps=10)],
+        ignore_index=True,
+    )  # fmt: skip
+    groups = {0: [tuple(group(source="s")), tuple(group(source="q"))]}
+    wanted = unclear(groups, previews, below=1.1)
+    assert wanted == {0: [tuple(group(source="s"))]}
+    finals = positioned([0.1, 0.7, 1.0], source="s", steps=50)
+    after = settle(previews, finals)
+    assert list(after["chosen"]) == [False, True, False, False, False, True]
+    assert list(after["key"]) == ["s500", "s501", "s502", "q100", "q101", "q102"]
+    assert list(after["position"]) == pytest.approx([0.1, 0.7, 1.0, 0.0, 0.1, 0.9])
+    assert list(previews["chosen"]) == [False, False, True, False, False, True]
+    # what is left to render in full is the clear pair's choice
+    final = exchange_chosen(after, ["Q"], [np.array([7.0, 7.0])], steps=50)
+    assert list(final["key"]) == ["s500", "s501", "s502", "q100", "q101", "Q"]
+
+
+def test_clear_pairs_need_nothing_more():
+    previews = positioned([0.0, 0.1, 0.9], source="q", steps=10)
+    groups = {0: [tuple(group(source="q"))]}
+    assert unclear(groups, previews, below=1.1) == {}
+    assert settle(previews, previews.iloc[:0]).equals(previews)
 
 
 def test_nothing_rendered_is_an_empty_set(tmp_path):

@@ -1,6 +1,7 @@
 import os
 import random
 import shutil
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -341,3 +342,29 @@ def test_broken_settings_are_an_error(tiny_sd_folder, tmp_path):
     (copy / "genie.json").write_text("guidance: 3")
     with pytest.raises(GenieError, match=r"genie\.json must be JSON"):
         load_generator(copy, device="cpu")
+
+
+def can_compile() -> bool:
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    return shutil.which(os.environ.get("CXX", "g++")) is not None and header.is_file()
+
+
+@pytest.mark.skipif(not can_compile(), reason="needs a C++ compiler and Python's headers")
+def test_compiled_denoiser_gives_the_same_images_within_rounding(sd, tiny_sd_folder, source_images):
+    requests = [request_for(image, r=0.4) for image in list(source_images)[:3]]
+    compiled = load_generator(tiny_sd_folder, device="cpu", compile=True)
+    first, second = (rendered(requests, g, source_images, batch_size=2) for g in (sd, compiled))
+    assert max(np.abs(pixels(first[q]) - pixels(second[q])).max() for q in requests) <= 2
+
+
+def test_compiling_without_a_compiler_is_an_error(tiny_sd_folder, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(GenieError, match=r"generator\.compile needs a C\+\+ compiler"):
+        load_generator(tiny_sd_folder, device="cpu", compile=True)
+
+
+@pytest.mark.parametrize(("guidance", "warned"), [(1.0, True), (3.0, False)])
+def test_negative_prompt_without_guidance_is_warned_of(sd, source_images, caplog, guidance, warned):
+    wanted = request_for(next(iter(source_images)))
+    rendered([wanted], sd, source_images, guidance_scale=guidance)
+    assert ("negative prompts have no effect" in caplog.text) == warned

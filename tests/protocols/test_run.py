@@ -26,7 +26,7 @@ PROTOCOLS = sorted(path.parent for path in ROOT.glob("protocols/*/protocol.yaml"
 
 def two_rows() -> Protocol:
     rows = {"A": {"noise.r": 0.5}, "B": {"noise.r": 0.7}}
-    return Protocol("Title", {}, {"one": {}}, rows, "B", {"one": {"A": 0.25}})
+    return Protocol("Title", {}, {"one": {}}, rows, {"one": [*rows]}, "B", {"one": {"A": 0.25}})
 
 
 def scores(accuracies: dict[str, list[float]]) -> pd.DataFrame:
@@ -55,9 +55,10 @@ def test_every_row_of_every_protocol_is_a_valid_set_of_parameters(folder):
     base = yaml.safe_load((ROOT / "params.yaml").read_text())
     for overlay in [None, *folder.glob("paper.yaml")]:
         protocol = read_protocol(folder / "protocol.yaml", overlay)
-        for own in protocol.settings.values():
-            for changes in protocol.rows.values():
-                Params.model_validate(override(base, {**protocol.params, **own, **changes}))
+        for setting, own in protocol.settings.items():
+            for row in protocol.chosen[setting]:
+                changes = {**protocol.params, **own, **protocol.rows[row]}
+                Params.model_validate(override(base, changes))
 
 
 @pytest.mark.parametrize("folder", PROTOCOLS, ids=lambda p: p.name)
@@ -69,6 +70,24 @@ def test_stage_names_what_the_protocol_reads_and_writes(folder):
     assert [next(iter(out)) for out in stage["outs"]] == [
         f"{place}/{name}" for name in ("tasks.csv", "results.csv", "results.md", "results.png")
     ]
+
+
+def test_setting_may_name_some_of_the_rows(tmp_path):
+    path = tmp_path / "protocol.yaml"
+    raw = {
+        "title": "t",
+        "params": {},
+        "settings": {"one": {}, "two": {"seed": 1, "rows": ["B"]}},
+        "rows": {"A": {}, "B": {}},
+        "reference": "B",
+    }
+    path.write_text(yaml.safe_dump(raw))
+    protocol = read_protocol(path)
+    assert protocol.chosen == {"one": ["A", "B"], "two": ["B"]}
+    assert protocol.settings == {"one": {}, "two": {"seed": 1}}
+    path.write_text(yaml.safe_dump(raw | {"settings": {"two": {"rows": ["C"]}}}))
+    with pytest.raises(GenieError, match=r"settings\.two: 'C' is not one of the rows"):
+        read_protocol(path)
 
 
 def test_override_sets_dotted_keys_of_a_copy():
@@ -87,7 +106,7 @@ def test_unknown_section_is_named():
     ("change", "message"),
     [
         ({"titel": "x"}, "titel is not a known key"),
-        ({"reference": "C"}, "reference must be one of the rows, got 'C'"),
+        ({"reference": "C"}, "reference must be one of the rows of one, got 'C'"),
     ],
 )
 def test_mistake_in_a_protocol_is_named(tmp_path, change, message):

@@ -15,9 +15,11 @@ from transformers import (
     CLIPTokenizer,
 )
 
+from genie.captions import read_captions
 from genie.clip import load_clip, zero_shot
 from genie.prompts import prompt_for
 from genie.records import decode_png, read_images
+from zoo.captions import captioned
 from zoo.fashion_mnist import CLASSES
 from zoo.generator_parts import SUPERCLASS
 
@@ -96,3 +98,12 @@ def test_clip_tells_real_query_images_apart_by_their_prompts() -> None:
     prompts = {name: prompt_for(name) for name in CLASSES}
     called = zero_shot([decode_png(png) for png in query["png"]], prompts, clip)
     assert np.mean(np.array(called) == query["label"].to_numpy()) > 0.7
+
+
+def test_every_bundled_support_image_has_a_caption() -> None:
+    captions = read_captions(ZOO.parent / "prompts/captions.csv")
+    support = read_images(ZOO.parent / "data/bundled/train")
+    assert set(support["image_id"]) <= set(captions)
+    some = support.groupby("label").head(3)
+    made = captioned(some, clip_folder=ZOO / "clip")
+    assert list(made["caption"]) == [captions[i] for i in made["image_id"]]

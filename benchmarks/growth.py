@@ -1,0 +1,149 @@
+"""How time and memory grow: requests, entries of the store, files that DVC tracks.
+
+    python -m benchmarks.growth
+
+Out: benchmarks/growth-render.csv, growth-store.csv, growth-dvc.csv.
+"""
+
+import hashlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from genie.generator import load_generator, render
+from genie.records import Request, encode_png, read_images
+from genie.store import load, save
+
+REQUESTS = (100, 1_000, 10_000)
+ENTRIES = (1_000, 10_000, 100_000)
+FILES = (1_000, 10_000, 50_000)
+LINKS = ("copy", "hardlink", "symlink", "reflink,copy")
+STEPS = 10
+
+
+def render_many(count: int) -> dict[str, float]:
+    """Seconds and peak memory of `count` different requests of one step each, in this process."""
+    table = read_images(Path("data/bundled/train"))
+    sources = dict(zip(table["image_id"], table["png"], strict=True))
+    rows = [(str(r.image_id), str(r.label)) for r in table.itertuples()]
+    requests = [
+        Request(*rows[i % len(rows)], "bag", "a photo of a bag", "", 1 / STEPS, i // len(rows), 0)
+        for i in range(count)
+    ]
+    generator = load_generator(Path("zoo/generator"))
+    list(render(requests[:64], generator, sources=sources, steps=STEPS))
+    start = time.perf_counter()
+    drawn = sum(1 for _ in render(requests, generator, sources=sources, steps=STEPS))
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {
+        "requests": drawn,
+        "seconds": round(seconds, 2),
+        "images_per_second": round(drawn / seconds, 1),
+        "peak_mebibytes": round(peak),
+    }
+
+
+def fill_store(count: int, root: Path, *, start: int) -> None:
+    """Entries `start` to `count` of a store, all of one picture."""
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    png = encode_png(Image.fromarray(picture))
+    for i in range(start, count):
+        save(root, _key(i), png)
+
+
+def look_up(count: int, root: Path, *, tries: int = 2_000) -> dict[str, float]:
+    """Milliseconds to find and read an entry, and to miss one, of a store with `count` entries."""
+    chosen = np.random.default_rng(0).integers(0, count, tries)
+    start = time.perf_counter()
+    found = [load(root, _key(int(i))) for i in chosen]
+    hit = time.perf_counter() - start
+    assert all(png is not None for png in found)
+    start = time.perf_counter()
+    assert not any(load(root, _key(count + i)) for i in range(tries))
+    miss = time.perf_counter() - start
+    per = 1000 / tries
+    return {"entries": count, "hit_ms": round(hit * per, 4), "miss_ms": round(miss * per, 4)}
+
+
+def _key(i: int) -> str:
+    return hashlib.sha256(str(i).encode()).hexdigest()
+
+
+def track(count: int, link: str, place: Path) -> dict[str, object]:
+    """Seconds for DVC to add `count` images, to see that nothing changed, and to check them out."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+
+    def call(*command: str) -> float:
+        start = time.perf_counter()
+        subprocess.run(
+            command,
+            cwd=place,
+            check=True,
+            capture_output=True,
+            env=os.environ
+            | {
+                "DVC_NO_ANALYTICS": "1",
+                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            },
+        )
+        return round(time.perf_counter() - start, 2)
+
+    call("dvc", "init", "--no-scm", "--quiet")
+    call("dvc", "config", "cache.type", link)
+    images = place / "images"
+    draw = np.random.default_rng(0)
+    for i in range(count):
+        folder = images / str(i % 10)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{i}.png").write_bytes(draw.bytes(1_500))
+    seconds = {"add": call("dvc", "add", "--quiet", "images"), "status": call("dvc", "status")}
+    shutil.rmtree(images)
+    seconds["checkout"] = call("dvc", "checkout", "--quiet")
+    return {"files": count, "link": link, **seconds}
+
+
+@click.command(help=__doc__)
+@click.option("--only", type=click.Choice(["render", "store", "dvc"]), help="Default: all.")
+@click.option("--count", type=int, hidden=True, help="Render this many here and print the row.")
+def main(only: str | None, count: int | None) -> None:
+    if count is not None:
+        click.echo(json.dumps(render_many(count)))
+        return
+    tables: dict[str, list[dict]] = {}
+    if only in (None, "render"):
+        # a process each: memory that was freed still counts in the peak of one process
+        command = [sys.executable, "-m", "benchmarks.growth", "--count"]
+        tables["render"] = [
+            json.loads(subprocess.check_output([*command, str(n)], stderr=subprocess.DEVNULL))
+            for n in REQUESTS
+        ]
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        place = Path(folder).resolve()
+        if only in (None, "store"):
+            tables["store"] = []
+            for before, n in zip((0, *ENTRIES), ENTRIES, strict=False):
+                fill_store(n, place / "store", start=before)
+                tables["store"].append(look_up(n, place / "store"))
+        if only in (None, "dvc"):
+            tables["dvc"] = [track(n, link, place / "dvc") for n in FILES for link in LINKS]
+    for name, rows in tables.items():
+        table = pd.DataFrame(rows)
+        table.to_csv(f"benchmarks/growth-{name}.csv", index=False, lineterminator="\n")
+        click.echo(table.to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
