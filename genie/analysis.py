@@ -43,15 +43,18 @@ def boundary(
             )
         )
     if not tables:
-        return pd.DataFrame(columns=[*BOUNDARY_COLUMNS, "position", "called_target"])
+        empty = pd.DataFrame(columns=[*BOUNDARY_COLUMNS, "position", "called_target"])
+        return empty.astype({"chosen": bool, "r": float})
     return pd.concat(tables)
 
 
 def by_level(table: pd.DataFrame) -> pd.DataFrame:
     """A row per noise ratio and one for the chosen images, from the table of `boundary`.
 
-    Means of the two probabilities, the overlap coefficient of their densities in [0, 1], the mean
-    position on the axis, and the share that the baseline calls T.
+    With previews (column `steps` of the trajectories) a level's row mixes previews and full images;
+    the row of the chosen ones has full images alone. Means of the two probabilities, the overlap
+    coefficient of their densities in [0, 1], the mean position on the axis, and the share that the
+    baseline calls T.
     """
     groups = [(f"r = {r:g}", rows) for r, rows in table.groupby("r")]
     if len(groups) > 1:

@@ -91,15 +91,20 @@ def check_folder(folder: Path, *, parameter: str) -> None:
 
 def pixels(images: Sequence[Image.Image], *, model: ImageModel) -> torch.Tensor:
     """(n, 3, H, W) float32, resized and normalised as the model wants."""
-    width, height = model.size[1], model.size[0]
-    arrays = [
-        np.asarray(i.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
-        if i.size != (width, height)
-        else np.asarray(i.convert("RGB"))
-        for i in images
-    ]
+    arrays = [np.asarray(image) for image in resized(images, model=model)]
     batch = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
     return (batch - model.mean) / model.std
+
+
+def resized(images: Sequence[Image.Image], *, model: ImageModel) -> list[Image.Image]:
+    """RGB images of the size that the model takes; one of that size already stays as it is."""
+    height, width = model.size
+    return [
+        rgb
+        if rgb.size == (width, height)
+        else rgb.resize((width, height), Image.Resampling.BICUBIC)
+        for rgb in (image.convert("RGB") for image in images)
+    ]
 
 
 def embed(images: Sequence[Image.Image], *, model: ImageModel) -> np.ndarray:

@@ -106,7 +106,14 @@ def read_table(path: Path, *, columns: tuple[str, ...]) -> pd.DataFrame:
     """
     _require_file(path)
     text = {c: str for c in columns if c in _TEXT}
-    table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={c: [""] for c in _NUM})
+    empty = {c: [""] for c in _NUM}
+    try:
+        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)
+    except ValueError as error:  # pandas' own errors and wrong encodings
+        raise GenieError(
+            f"{path} must be a CSV file in UTF-8 with the columns {', '.join(columns)}, but: "
+            f"{' '.join(str(error).split())}; quote fields that hold commas"
+        ) from None
     return _require_columns(table, columns, path)
 
 

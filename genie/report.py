@@ -131,12 +131,15 @@ def ratio_figure(
     _save(figure, path)
 
 
-def failure_sheet(pairs: Sequence[tuple[str, Image.Image | None, Image.Image]], path: Path) -> None:
-    """Source above generated image, a column per (title, source, generated)."""
+def failure_sheet(
+    pairs: Sequence[tuple[str, Image.Image | None, Image.Image]], path: Path, *, judged: int
+) -> None:
+    """Source above generated image, a column per (title, source, generated), of `judged` images."""
     columns = max(1, len(pairs))
     figure = Figure(figsize=(1.5 * columns, 3.4 if pairs else 1), dpi=110)
     if not pairs:
-        figure.text(0.5, 0.5, "every image is called by its label", ha="center", va="center")
+        text = f"all {judged} images are called by their label" if judged else "no image was judged"
+        figure.text(0.5, 0.5, text, ha="center", va="center")
     else:
         grid = figure.subplots(2, columns, squeeze=False)
         for (title, source, generated), above, below in zip(pairs, *grid, strict=True):

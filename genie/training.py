@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from genie.backbones import ImageModel, embed
+from genie.backbones import ImageModel, embed, resized
 from genie.classifiers import Examples, join, take
 from genie.records import decode_png
 from genie.tasks import groups
@@ -50,7 +50,8 @@ def copies(
         for own in [np.flatnonzero(labels == label)]
         for i in range(count)
     ]
-    made = fill([examples.images[i] for i in rows], [examples.labels[i] for i in rows], seed)
+    originals = resized([examples.images[i] for i in rows], model=backbone)
+    made = fill(originals, [examples.labels[i] for i in rows], seed)
     if not rows:
         return take(examples, [])
     drawn = Examples(made.images, embed(made.images, model=backbone), [""] * len(made.images))
@@ -70,7 +71,8 @@ def mixed(
     own = {c: np.flatnonzero(np.array(real.labels) == c) for c in set(generated.labels)}
     turn = pd.Series(list(generated.labels), dtype=str).groupby(list(generated.labels)).cumcount()
     partners = [int(own[c][i % len(own[c])]) for c, i in zip(generated.labels, turn, strict=True)]
-    mixtures = mix(generated.images, [real.images[i] for i in partners], seed)
+    own_size = resized(generated.images, model=backbone)
+    mixtures = mix(own_size, resized([real.images[i] for i in partners], model=backbone), seed)
     images = [m.image for m in mixtures]
     share = np.array([m.share for m in mixtures])
     once = Examples(images, embed(images, model=backbone), generated.labels, share)

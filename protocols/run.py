@@ -43,7 +43,8 @@ from stages import (
     select_sources,
     train_baseline,
 )
-from stages.params import read_yaml
+from stages.params import Params, read_yaml
+from stages.validate import check_paths
 
 BASELINE = "Weak"
 GROUPS = ("many", "medium", "few")
@@ -63,6 +64,7 @@ class Protocol:
     """What `protocol.yaml` says; parameters are keyed as on the command line ("noise.r").
 
     `chosen` names the rows of each setting, all of `rows` unless the setting says otherwise.
+    `overlay` goes on top of the settings; a row's own parameters stay.
     """
 
     title: str
@@ -70,6 +72,7 @@ class Protocol:
     settings: Mapping[str, Mapping[str, object]]
     rows: Mapping[str, Mapping[str, object]]
     chosen: Mapping[str, Sequence[str]]
+    overlay: Mapping[str, object]
     reference: str
     paper: Mapping[str, Mapping[str, float]]
 
@@ -98,7 +101,7 @@ def main(folder: Path, base: Path, overlay: Path | None, out: Path | None) -> No
 
 
 def read_protocol(path: Path, overlay: Path | None = None) -> Protocol:
-    """The protocol of a YAML file, with the parameters of `overlay` on top of its own.
+    """The protocol of a YAML file, with the parameters of `overlay` on top of its settings.
 
     Raises GenieError for a missing or unknown key, or a reference that is no row.
     """
@@ -119,13 +122,14 @@ def read_protocol(path: Path, overlay: Path | None = None) -> Protocol:
             )
     return Protocol(
         title=raw["title"],
-        params={**raw["params"], **(read_yaml(overlay) if overlay else {})},
+        params=raw["params"],
         settings={
             name: {key: value for key, value in own.items() if key != "rows"}
             for name, own in raw["settings"].items()
         },
         rows=rows,
         chosen=chosen,
+        overlay=read_yaml(overlay) if overlay else {},
         reference=reference,
         paper=raw.get("paper", {}),
     )
@@ -152,6 +156,8 @@ def run_rows(
     tasks: list[pd.DataFrame] = []
     facts: list[dict[str, Any]] = []
     total = sum(map(len, protocol.chosen.values()))
+    for *_, params, _ in _runs(protocol, base, root):
+        check_paths(Params.model_validate(params))
     for setting, row, params, place in _runs(protocol, base, root):
         click.echo(f"[{len(facts) + 1} of {total}] {setting}: {row}")
         scores, found = run_row(params, place)
@@ -189,7 +195,8 @@ def _runs(
 ) -> Iterator[tuple[str, str, dict[str, Any], Path]]:
     for setting, own in protocol.settings.items():
         for row in protocol.chosen[setting]:
-            params = override(base, {**protocol.params, **own, **protocol.rows[row]})
+            changes = {**protocol.params, **own, **protocol.overlay, **protocol.rows[row]}
+            params = override(base, changes)
             yield setting, row, params, root / slug(setting)
 
 
@@ -214,7 +221,8 @@ def run_stages(params: Mapping[str, Any], root: Path) -> None:
 def upstream_of(params: Mapping[str, Any]) -> str:
     """All that `prepare` and `train_baseline` depend on, as text: parameters, files and code."""
     every_source = params["sources"]["strategy"] == "all"  # sets how many copies there are
-    files = [_files(Path(params["data"]["path"])), _files(Path(params["classifier"]["backbone"]))]
+    paths = (params["data"]["path"], params["classifier"]["backbone"], params["prompt"]["names"])
+    files = [_files(Path(path)) for path in paths]
     code = hashlib.sha256()
     for path in sorted(p for folder in ("genie", "stages") for p in Path(folder).glob("*.py")):
         code.update(path.read_bytes())
@@ -225,7 +233,8 @@ def upstream_of(params: Mapping[str, Any]) -> str:
 def row_inputs(params: Mapping[str, Any]) -> str:
     """All that a row depends on, as text."""
     models = [Path(params["generator"]["model"]), Path(params["oracle"]["model"])]
-    files = [_files(path) for path in (*models, Path(params["prompt"]["names"]))]
+    prompt = [Path(params["prompt"][name]) for name in ("captions", "contexts")]
+    files = [_files(path) for path in (*models, *prompt, Path(params["filter"]["clip"]))]
     return json.dumps([upstream_of(params), dict(params), files], sort_keys=True)
 
 

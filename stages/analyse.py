@@ -86,16 +86,17 @@ def main(params: Params, root: Path) -> str:
         np.stack(curves) if curves else np.zeros((0, len(ratios))),
         plots / "ratios.png",
     )
-    failure_sheet(wrong_pairs(root, images), plots / "failures.png")
+    verdicts = read_table(root / "data/evaluation/verdicts.csv", columns=VERDICT_COLUMNS)
+    wrong = wrong_pairs(root, images, verdicts)
+    failure_sheet(wrong, plots / "failures.png", judged=len(verdicts))
     return f"analyse: {len(table)} images on {len(levels)} rows of plots/levels.csv, 4 figures"
 
 
 def wrong_pairs(
-    root: Path, images: pd.DataFrame
+    root: Path, images: pd.DataFrame, verdicts: pd.DataFrame
 ) -> list[tuple[str, Image.Image | None, Image.Image]]:
     """Title, source and generated image of some that the oracle does not call by their label."""
     members = read_table(root / "data/augmented/members.csv", columns=MEMBER_COLUMNS)
-    verdicts = read_table(root / "data/evaluation/verdicts.csv", columns=VERDICT_COLUMNS)
     png = dict(zip(images["image_id"], images["png"], strict=True))
     return [
         (

@@ -33,7 +33,6 @@ from genie.backbones import embed, load_backbone
 from genie.captions import read_captions, require_captions
 from genie.classifiers import Classifier, load
 from genie.clip import load_clip
-from genie.errors import GenieError
 from genie.filters import ASK_CLIP, RULES, Judge, draw_until_kept
 from genie.inversion import InversionSettings, add_tokens, learn_token
 from genie.methods import METHODS, Brief
@@ -145,8 +144,8 @@ def search(
     steps, full = search_steps(params), params.generator.steps
     costs: list[dict[str, int | float]] = []
 
-    def trace(wanted: Groups, at: int) -> pd.DataFrame:
-        costs.append(render_with_cost(requested(wanted), rendering, steps=at))
+    def trace(wanted: Groups, at: int, *, later: int | None) -> pd.DataFrame:
+        costs.append(render_with_cost(requested(wanted), rendering, steps=at, later=later))
         return trace_tasks(
             wanted,
             support=support,
@@ -155,17 +154,25 @@ def search(
             picture_of=rendering.picture,
         ).assign(steps=at)
 
-    trajectories = trace(groups, steps)
+    later = full_steps_to_follow(groups, full) if steps < full else 0
+    trajectories = trace(groups, steps, later=later)
     if steps < full:
-        finals = trace(unclear(groups, trajectories, below=params.noise.unclear), full)
+        unsure = unclear(groups, trajectories, below=params.noise.unclear)
+        finals = trace(unsure, full, later=None)
         trajectories = settle(trajectories, finals)
         previewed = trajectories[trajectories["steps"] != full]
         wanted = chosen_requests(previewed)
-        costs.append(render_with_cost(wanted, rendering, steps=full))
+        costs.append(render_with_cost(wanted, rendering, steps=full, later=None))
         keys = [rendering.key(request, full) for request in wanted]
         z = embed([rendering.picture(key) for key in keys], model=real.backbone)
         trajectories = exchange_chosen(trajectories, keys, list(z), steps=full)
     return trajectories, {name: sum(cost[name] for cost in costs) for name in costs[0]}
+
+
+def full_steps_to_follow(groups: Groups, full: int) -> int:
+    """Guided steps of one level in full per distinct pair, the levels' mean."""
+    pairs = {group for own in groups.values() for group in own}
+    return sum(sum(denoising_steps(q.r, full) for q in group) // len(group) for group in pairs)
 
 
 def judges_of(
@@ -247,19 +254,16 @@ def captions_of(params: Params, images: Sequence[str]) -> dict[str, str] | None:
 def search_steps(params: Params) -> int:
     """Denoising steps of the images that levels are compared by; all of them unless previewed.
 
-    GenieError if the previews of two levels would be one and the same image.
+    As many as `noise.preview_steps`, or the next multiple that tells all levels apart.
     """
-    noise = params.noise
+    noise, full = params.noise, params.generator.steps
     if noise.r != "ada" or noise.search == "exact" or not METHODS[params.method].searches:
-        return params.generator.steps
+        return full
     ratios = levels(noise.low, noise.high, noise.M)
-    kept = [denoising_steps(r, noise.preview_steps) for r in ratios]
-    if len(set(kept)) < len(kept):
-        raise GenieError(
-            f"noise.preview_steps must tell all levels apart, got {noise.preview_steps}, which "
-            f"takes {kept} steps for r = {list(ratios)}; raise it or set noise.search to exact"
-        )
-    return min(noise.preview_steps, params.generator.steps)
+    for steps in range(noise.preview_steps, full, noise.preview_steps):
+        if len({denoising_steps(r, steps) for r in ratios}) == len(ratios):
+            return steps
+    return full
 
 
 def plan(
@@ -308,7 +312,8 @@ def warn_of_shortfall(params: Params, groups: Groups, trajectories: pd.DataFrame
     if short:
         log.warning(
             "%d of %d images were rejected in all %d attempts and are filled up by copies of real "
-            "images; raise filter.attempts, or loosen filter.rule (%s)",
+            "images; raise filter.attempts, or loosen filter.rule (%s; cosine has its bounds in "
+            "filter.least_text and filter.least_image)",
             short, wanted, params.filter.attempts, rule_of(params),
         )  # fmt: skip
     return short

@@ -117,6 +117,16 @@ class Classifier(Section):
     learning_rate: Annotated[float, Field(gt=0)]
     loss: Literal["cross-entropy", "logit-adjustment", "bal-bce"]
 
+    @model_validator(mode="after")
+    def _prompts_start_a_pretrained_network(self) -> Self:
+        if self.initial == "prompts" and (self.head != "finetune" or not self.pretrained):
+            raise ValueError(
+                'classifier.initial "prompts" starts the head of a pretrained CLIP: set '
+                f"classifier.head to finetune and classifier.pretrained to true, got {self.head} "
+                f"and {str(self.pretrained).lower()}"
+            )
+        return self
+
 
 class Oracle(Section):
     model: Path_

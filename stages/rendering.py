@@ -59,44 +59,52 @@ def load_rendering(params: Params, root: Path, images: pd.DataFrame) -> Renderin
     )
 
 
-def forecast(rendering: Rendering, *, needed: int, missing: int, guided: int) -> str:
+def forecast(rendering: Rendering, *, needed: int, missing: int, guided: int, later: int) -> str:
     """What the work ahead costs, and how to cut it where that is long.
 
-    Short work is not measured: its progress bar knows sooner.
+    `later` guided steps will follow these, for the levels that previews choose. Short work is not
+    measured: its progress bar knows sooner.
     """
     line = (
         f"generate: {needed} images needed, {needed - missing} in the store; {missing} to render "
         f"in {guided:,} guided steps"
     )
     size = rendering.batch_size or default_batch_size(rendering.generator)
-    if guided < _SHORT * size:
+    if later:
+        line += f", then about {later:,} for the chosen levels"
+    if guided + later < _SHORT * size:
         return line
     speed = measure_speed(
         rendering.generator, guidance_scale=rendering.guidance_scale, batch_size=size
     )
-    minutes = guided / speed.guided_steps / 60
+    minutes = (guided + later) / speed.guided_steps / 60
     line += (
-        f", about {minutes:.0f} min at {speed.guided_steps:.0f} steps per second and "
+        f"; about {minutes:.0f} min at {speed.guided_steps:.0f} steps per second and "
         f"{missing * speed.image_bytes / 1e6:.0f} MB"
     )
     if minutes > _LONG_MINUTES:
         line += (
-            "\nTo cut it: noise.search=preview (two fifths of the steps of an exact search), fewer "
-            "levels (noise.M), images (augment.per_class) or tasks, or a GPU. Stop it whenever you "
-            "like: finished images are kept."
+            "\nTo cut it: noise.search=preview in place of exact, fewer levels (noise.M), images "
+            "(augment.per_class) or tasks, or a GPU. Stop it whenever you like: finished images "
+            "are kept."
         )
     return line
 
 
 def render_with_cost(
-    requests: Sequence[Request], rendering: Rendering, *, steps: int
+    requests: Sequence[Request], rendering: Rendering, *, steps: int, later: int | None = 0
 ) -> dict[str, int | float]:
-    """Render what the store lacks under a progress bar; counts of images, guided steps, seconds."""
+    """Render what the store lacks under a progress bar; counts of images, guided steps, seconds.
+
+    `later` as in `forecast`; None where this work was forecast before.
+    """
     rendered: list[int] = []
 
     def counted(missing: Sequence[Request]) -> Iterator[tuple[Request, Image.Image]]:
         guided = sum(denoising_steps(request.r, steps) for request in missing)
-        tqdm.write(forecast(rendering, needed=len(keys), missing=len(missing), guided=guided))
+        if later is not None:
+            counts = {"needed": len(keys), "missing": len(missing), "guided": guided}
+            tqdm.write(forecast(rendering, **counts, later=later))
         drawn = render(
             missing,
             rendering.generator,

@@ -25,6 +25,7 @@ def training_settings(params: Params) -> TrainingSettings:
 
 def prompt_of(params: Params) -> Callable[[str], str]:
     """From class name to its first prompt."""
+    names = read_names(Path(params.prompt.names))
 
     def prompt(class_name: str) -> str:
         return wording_in_turn(
@@ -33,7 +34,7 @@ def prompt_of(params: Params) -> Callable[[str], str]:
             0,
             templates=params.prompt.templates,
             superclass=params.prompt.superclass,
-            names=read_names(Path(params.prompt.names)),
+            names=names,
         ).prompt
 
     return prompt

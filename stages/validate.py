@@ -13,6 +13,13 @@ from stages.params import Params
 @stage
 def main(params: Params, root: Path) -> str:
     """Check params.yaml as a whole, and that the paths in it are there."""
+    check_paths(params)
+    (root / ".params.ok").write_text("params.yaml is valid\n")
+    return "validate: every parameter is known and in range, every path is there"
+
+
+def check_paths(params: Params) -> None:
+    """GenieError for the first path of the parameters that is not there."""
     if not Path(params.data.path).exists():
         raise GenieError(
             f"data.path must be an image folder, a Parquet file or a saved data set, got "
@@ -42,8 +49,6 @@ def main(params: Params, root: Path) -> str:
                 f"{key} must be a model folder, got {folder}, not there; bring one with "
                 f"`genie fetch ID {folder}`"
             )
-    (root / ".params.ok").write_text("params.yaml is valid\n")
-    return "validate: every parameter is known and in range, every path is there"
 
 
 if __name__ == "__main__":

@@ -110,3 +110,10 @@ def test_failures_are_what_the_oracle_calls_otherwise_the_surest_first():
         }
     )
     assert list(failures(members, verdicts, 2)["key"]) == ["c", "b"]
+
+
+def test_without_foreign_sources_there_is_no_boundary_and_nothing_is_chosen():
+    own = pd.DataFrame({"source_label": ["a", None], "target_label": ["a", "b"], "task": 0})
+    table = boundary(own, {0: support()}, settings=SETTINGS)
+    assert list(table[table["chosen"]]["r"]) == []
+    assert by_level(table).empty

@@ -47,3 +47,11 @@ def test_wrong_column_is_named_with_its_file(tmp_path):
 def test_missing_table_says_how_to_make_it(tmp_path):
     with pytest.raises(GenieError, match=r"images\.parquet does not exist; run `dvc repro`"):
         read_images(tmp_path)
+
+
+@pytest.mark.parametrize("text", [b"", b"a,b\n1,2,3,4\n5,6,7,8,9,10\n", b"a,b\n\xff\xfe,1\n"])
+def test_malformed_csv_is_named(tmp_path, text):
+    path = tmp_path / "names.csv"
+    path.write_bytes(text)
+    with pytest.raises(GenieError, match=r"names\.csv must"):
+        read_table(path, columns=("a", "b"))

@@ -70,3 +70,17 @@ def test_mixtures_pair_each_generated_image_with_real_ones_of_its_class_in_turn(
     for i, (image, g) in enumerate(zip(made.images[:4], [200, 220, 240, 255], strict=True)):
         blend = made.weights[i] * g + (1 - made.weights[i]) * partners[i]
         assert np.asarray(image).mean() == pytest.approx(blend, abs=0.6)
+
+
+def test_pictures_of_different_sizes_are_copied_and_mixed_at_the_backbones_size():
+    backbone = load_backbone(Path("zoo/backbone"))
+    pictures = [Image.new("RGB", size, (90, 90, 90)) for size in ((40, 30), (20, 64), (32, 32))]
+    examples = Examples(pictures, embed(pictures, model=backbone), list("abb"))
+    wanted = {"a": 1, "b": 2}
+    for name in METHODS:
+        made = copies(examples, wanted, METHODS[name].fill, backbone=backbone, seed=0)
+        assert {image.size for image in made.images} == {(32, 32)}
+    large = [Image.new("RGB", (64, 64), (200, 200, 200))]
+    generated = Examples(large, embed(large, model=backbone), ["b"])
+    mixtures, _ = mixed(generated, examples, pixel_and_patch_mix, backbone=backbone, seed=0)
+    assert {image.size for image in mixtures.images} == {(32, 32)}

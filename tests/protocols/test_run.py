@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ from protocols.run import (
     BASELINE,
     SHARES,
     Protocol,
+    _runs,
     compare,
     markdown,
     override,
     read_protocol,
     run_row,
+    run_rows,
     run_stages,
 )
 from stages.params import Params
@@ -26,7 +29,7 @@ PROTOCOLS = sorted(path.parent for path in ROOT.glob("protocols/*/protocol.yaml"
 
 def two_rows() -> Protocol:
     rows = {"A": {"noise.r": 0.5}, "B": {"noise.r": 0.7}}
-    return Protocol("Title", {}, {"one": {}}, rows, {"one": [*rows]}, "B", {"one": {"A": 0.25}})
+    return Protocol("Title", {}, {"one": {}}, rows, {"one": [*rows]}, {}, "B", {"one": {"A": 0.25}})
 
 
 def scores(accuracies: dict[str, list[float]]) -> pd.DataFrame:
@@ -88,6 +91,32 @@ def test_setting_may_name_some_of_the_rows(tmp_path):
     path.write_text(yaml.safe_dump(raw | {"settings": {"two": {"rows": ["C"]}}}))
     with pytest.raises(GenieError, match=r"settings\.two: 'C' is not one of the rows"):
         read_protocol(path)
+
+
+def test_overlay_goes_over_settings_and_under_rows(tmp_path):
+    path, overlay = tmp_path / "protocol.yaml", tmp_path / "paper.yaml"
+    raw = {
+        "title": "t",
+        "params": {"seed": 1},
+        "settings": {"one": {"data.episodes": 5}},
+        "rows": {"B": {"noise.r": 0.7}},
+        "reference": "B",
+    }
+    path.write_text(yaml.safe_dump(raw))
+    overlay.write_text(yaml.safe_dump({"seed": 2, "data.episodes": 600, "noise.r": 0.9}))
+    base = yaml.safe_load((ROOT / "params.yaml").read_text())
+    ((_, _, params, _),) = _runs(read_protocol(path, overlay), base, tmp_path)
+    assert params["seed"] == 2
+    assert params["data"]["episodes"] == 600
+    assert params["noise"]["r"] == 0.7
+
+
+def test_row_with_a_missing_path_stops_before_any_row_runs(tmp_path):
+    protocol = replace(two_rows(), settings={"one": {"generator.model": "models/nowhere"}})
+    base = yaml.safe_load((ROOT / "params.yaml").read_text())
+    with pytest.raises(GenieError, match=r"generator\.model must be .*models/nowhere, not there"):
+        run_rows(protocol, base, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_override_sets_dotted_keys_of_a_copy():

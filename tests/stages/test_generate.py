@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 
-from genie.errors import GenieError
 from stages.generate import ratios_of, search_steps
 from stages.params import Params, read_yaml
 
@@ -28,11 +27,9 @@ def test_levels_are_compared_by_previews_only_where_there_is_a_choice(method, no
     assert search_steps(params(method, **noise)) == steps
 
 
-def test_previews_that_cannot_tell_levels_apart_are_refused():
-    with pytest.raises(
-        GenieError, match=r"noise\.preview_steps must tell all levels apart, got 10"
-    ):
-        search_steps(params(search="preview", M=9))
+@pytest.mark.parametrize(("count", "steps"), [(5, 10), (9, 20), (17, 40), (41, 50)])
+def test_previews_take_the_next_multiple_of_steps_that_tells_all_levels_apart(count, steps):
+    assert search_steps(params(search="preview", M=count)) == steps
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,11 @@ def test_committed_parameters_are_valid():
         ("augment.per_clas", 3, r"augment\.per_clas is not a known key; did you mean .*per_class"),
         ("method", "genei", r"method must be one of none, .*got 'genei'; did you mean genie\?"),
         ("filter.rule", "clop", r"filter\.rule must be one of none, .*'clop'; did you mean clip\?"),
+        (
+            "classifier.initial",
+            "prompts",
+            r'classifier\.initial "prompts" .* got logistic and true',
+        ),
         ("filter.attempts", 0, r"filter\.attempts.*got 0"),
         ("filter.least_text", 2, r"filter\.least_text.*got 2"),
         ("prompt.template", "a photo", r'prompt\.template must contain "\{class\}"'),

@@ -14,14 +14,16 @@ def small(tiny_sd_folder: Path, tmp_path: Path) -> Rendering:
 
 def test_short_work_is_not_measured(small, monkeypatch):
     monkeypatch.setattr(rendering, "measure_speed", None)
-    line = forecast(small, needed=5, missing=3, guided=90)
+    line = forecast(small, needed=5, missing=3, guided=90, later=0)
     assert line == "generate: 5 images needed, 2 in the store; 3 to render in 90 guided steps"
 
 
 @pytest.mark.parametrize(("minutes", "advice"), [(20, False), (45, True)])
 def test_long_work_says_how_long_how_large_and_how_to_cut_it(small, monkeypatch, minutes, advice):
     monkeypatch.setattr(rendering, "measure_speed", lambda *a, **k: Speed(100.0, 2000.0))
-    line = forecast(small, needed=9000, missing=4000, guided=100 * 60 * minutes)
+    guided = 100 * 60 * minutes
+    line = forecast(small, needed=9000, missing=4000, guided=guided - 600, later=600)
+    assert f"in {guided - 600:,} guided steps, then about 600 for the chosen levels" in line
     assert f"about {minutes} min at 100 steps per second and 8 MB" in line
     assert ("noise.search=preview" in line) == advice
 
