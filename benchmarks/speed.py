@@ -4,8 +4,10 @@
     python -m benchmarks.speed --architecture sd15          # Stable Diffusion 1.5's, random weights
 
 Contenders: the authors' loop (one image at a time, image and prompt encoded anew for each level),
-diffusers' pipeline with a level's images in one batch, ours exact, ours with previews. Each makes
-five levels for every pair, except that previews do so with few steps and render one level in full.
+diffusers' pipeline with a level's images in one batch, ours exact, the same with a compiled denoiser
+(compiling counted in its first repeat), ours with previews. Each makes five levels for every pair,
+except that previews do so with few steps, render one level in full, and for every tenth pair, as
+many as are unclear on the embedded default, three more.
 Out: a CSV and a JSON with machine and versions beside it.
 """
 
@@ -132,6 +134,7 @@ def ours(
     taken = sum(denoising_steps(q.r, steps) for q in every)
     if preview:
         final = [at(request, 0.7) for request in pairs]
+        final += [at(request, r) for request in pairs[::10] for r in (0.5, 0.6, 0.8)]
         list(render(final, generator, sources=sources, steps=STEPS))
         taken += sum(denoising_steps(q.r, STEPS) for q in final)
     return taken
@@ -210,6 +213,7 @@ def main(architecture: str, pairs: int, repeats: int, out: Path | None) -> None:
         found, sources = (
             bundled_pairs(pairs) if architecture == "zoo" else noise_pairs(pairs, generator.size)
         )
+        compiled = load_generator(folder, compile=True)
         stock = stock_pipeline(folder, generator)
     guidance = generator.guidance_scale
     batch = 32 if generator.size <= 64 else 8
@@ -219,6 +223,7 @@ def main(architecture: str, pairs: int, repeats: int, out: Path | None) -> None:
             found, sources, stock, guidance, batch
         ),
         "ours, exact": lambda: ours(found, sources, generator, preview=False),
+        "ours, exact, compiled": lambda: ours(found, sources, compiled, preview=False),
         "ours, previews": lambda: ours(found, sources, generator, preview=True),
     }
     rows = []
