@@ -4,10 +4,10 @@
     python -m benchmarks.speed --architecture sd15          # Stable Diffusion 1.5's, random weights
 
 Contenders: the authors' loop (one image at a time, image and prompt encoded anew for each level),
-diffusers' pipeline with a level's images in one batch, ours exact, the same with a compiled denoiser
-(compiling counted in its first repeat), ours with previews. Each makes five levels for every pair,
-except that previews do so with few steps, render one level in full, and for every tenth pair, as
-many as are unclear on the embedded default, three more.
+diffusers' pipeline with a level's images in one batch, ours exact, the same with a compiled
+denoiser (compiling counted in its first repeat), ours with previews. Each makes five levels for
+every pair, except that previews do so with few steps, render one level in full, and for every tenth
+pair, as many as are unclear on the embedded default, three more.
 Out: a CSV and a JSON with machine and versions beside it.
 """
 
