@@ -294,6 +294,8 @@ def markdown(protocol: Protocol, results: pd.DataFrame) -> str:
     lines = [f"# {protocol.title}", ""]
     for setting, own in results.groupby("setting", sort=False):
         shown = [g for g in SHARES if own[g].notna().any()]
+        if sum(g in shown for g in GROUPS) == 1:  # one group alone says the same as the accuracy
+            shown = [g for g in shown if g not in GROUPS]
         published = bool(own["paper"].notna().any())
         head = ["method", "accuracy", *shown, "gain over weak", f"minus {protocol.reference}"]
         head += ["label consistency", "mean r", "images", "rejected", "guided steps"]
