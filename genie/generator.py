@@ -21,9 +21,6 @@ import hashlib
 import inspect
 import json
 import logging
-import os
-import shutil
-import sysconfig
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,6 +37,7 @@ from diffusers import (
 )
 from PIL import Image, ImageOps
 
+from genie.denoiser import Denoiser, load_denoiser
 from genie.errors import GenieError
 from genie.noise import denoising_steps, initial_noise, noise_generator, noise_seed, strength
 from genie.records import Request, decode_png, encode_png
@@ -65,7 +63,12 @@ class Generator:
     size: int
     device: str
     dtype: torch.dtype
-    fast: bool
+    denoiser: Denoiser | None
+
+    @property
+    def fast(self) -> bool:
+        """Whether it takes the fast path: Stable Diffusion's family."""
+        return self.denoiser is not None
 
     @property
     def scheduler(self) -> str:
@@ -73,13 +76,14 @@ class Generator:
         return type(self.pipeline.scheduler).__name__
 
 
-def load_generator(folder: Path, *, device: str | None = None, compile: bool = False) -> Generator:
+def load_generator(
+    folder: Path, *, device: str | None = None, compile: bool | None = None
+) -> Generator:
     """Load any image-to-image pipeline from a local diffusers folder, safetensors only.
 
     `genie.json` beside `model_index.json` may give `guidance_scale` and `size`; otherwise 7.5 and
-    the pipeline's native size. `compile` has torch compile the denoiser of the fast path: half a
-    minute or more at the first batch, faster ones after it, images equal within rounding.
-    GenieError if the folder is not a diffusers model, or if there is nothing to compile with.
+    the pipeline's native size. `compile` as in `load_denoiser`; images are equal within rounding.
+    GenieError if the folder is not a diffusers model.
     """
     index = _read_index(folder)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -88,12 +92,11 @@ def load_generator(folder: Path, *, device: str | None = None, compile: bool = F
     pipeline = _load_pipeline(folder, index, dtype).to(device)
     pipeline.set_progress_bar_config(disable=True)
     fast = fast and pipeline.unet.config.in_channels == 4
+    denoiser = None
     if fast:
         pipeline.scheduler = _dpm_solver(pipeline.scheduler.config)
-        pipeline.unet.to(memory_format=torch.channels_last)
         pipeline.vae.to(memory_format=torch.channels_last)
-    if fast and compile:
-        _compile(pipeline.unet, device)
+        denoiser = load_denoiser(pipeline.unet, device=device, compile=compile)
     settings = _read_json(folder / _SETTINGS) if (folder / _SETTINGS).is_file() else {}
     return Generator(
         pipeline=pipeline,
@@ -103,7 +106,7 @@ def load_generator(folder: Path, *, device: str | None = None, compile: bool = F
         size=int(settings.get("size") or _native_size(pipeline)),
         device=device,
         dtype=dtype,
-        fast=fast,
+        denoiser=denoiser,
     )
 
 
@@ -299,19 +302,6 @@ def _default_dtype(device: str, fast: bool) -> torch.dtype:
     return torch.float16 if fast or not torch.cuda.is_bf16_supported() else torch.bfloat16
 
 
-def _compile(unet: torch.nn.Module, device: str) -> None:
-    """Compile the denoiser in place, at its first call; its weights become constants."""
-    compiler = os.environ.get("CXX", "g++")
-    header = Path(sysconfig.get_path("include")) / "Python.h"
-    if device == "cpu" and (shutil.which(compiler) is None or not header.is_file()):
-        missing = header if shutil.which(compiler) else compiler
-        raise GenieError(
-            f"generator.compile needs a C++ compiler (CXX names it) and Python's headers on a CPU, "
-            f"{missing} is not there; install it or set generator.compile to false"
-        )
-    unet.compile(dynamic=False, options={"freezing": True})
-
-
 def _dpm_solver(config: Mapping[str, Any]) -> Any:
     return DPMSolverMultistepScheduler.from_config(config, timestep_spacing="linspace")
 
@@ -461,15 +451,13 @@ class _FastPath:
         scheduler: Any,
         timesteps: torch.Tensor,
     ) -> torch.Tensor:
+        denoiser = self.generator.denoiser
+        assert denoiser is not None, "only the fast path comes here"
         guided = len(embeddings) == 2 * len(latents)
         for t in timesteps:
             model_input = torch.cat([latents, latents]) if guided else latents
             model_input = scheduler.scale_model_input(model_input, t).to(self.generator.dtype)
-            model_input = model_input.contiguous(memory_format=torch.channels_last)
-            (predicted,) = self.pipeline.unet(
-                model_input, t, encoder_hidden_states=embeddings, return_dict=False
-            )
-            predicted = predicted.float()
+            predicted = denoiser(model_input, t, embeddings).float()
             if guided:
                 negative, positive = predicted.chunk(2)
                 predicted = negative + self.guidance_scale * (positive - negative)

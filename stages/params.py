@@ -98,7 +98,7 @@ class GeneratorParams(Section):
     steps: Annotated[int, Field(ge=1, le=1000)]
     guidance_scale: Annotated[float, Field(ge=0)] | None
     batch_size: Count | None
-    compile: bool
+    compile: bool | None
 
 
 class Inversion(Section):

@@ -1,0 +1,58 @@
+"""The compiled denoiser against the plain one."""
+
+import numpy as np
+import pytest
+import torch
+
+from genie.denoiser import load_denoiser
+from genie.errors import GenieError
+from genie.generator import load_generator, render
+from genie.records import Request
+
+
+class Unconvertible(torch.nn.Module):
+    """Fails while it is traced."""
+
+    def forward(self, latents, timestep, embeddings, return_dict):
+        raise RuntimeError("no such operator")
+
+
+def requests(sources, ratios=(0.4, 0.8)):
+    return [
+        Request(image, "cat", "dog", "a photo of a dog", "", r, 0, 0)
+        for image in list(sources)[:3]
+        for r in ratios
+    ]
+
+
+def test_images_equal_those_of_pytorch_within_rounding(tiny_sd_folder, source_images):
+    images = []
+    for compile in (True, False):
+        generator = load_generator(tiny_sd_folder, device="cpu", compile=compile)
+        drawn = render(requests(source_images), generator, sources=source_images, steps=10)
+        images.append({q: np.asarray(image, dtype=int) for q, image in drawn})
+    compiled, plain = images
+    assert compiled.keys() == plain.keys()
+    assert max(np.abs(compiled[q] - plain[q]).max() for q in plain) <= 1
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 8, 8), (3, 4, 16, 8)])
+def test_every_shape_of_batch_is_converted(tiny_sd_folder, shape):
+    generator = load_generator(tiny_sd_folder, device="cpu")
+    unet = generator.pipeline.unet
+    latents = torch.randn(shape)
+    embeddings = torch.randn(shape[0], 5, unet.config.cross_attention_dim)
+    timestep = torch.tensor(321)
+    compiled = load_denoiser(unet, device="cpu", compile=True)
+    with torch.inference_mode():
+        first = compiled(latents, timestep, embeddings)
+        again = compiled(latents * 0, timestep, embeddings)
+        reference = unet(latents, timestep, encoder_hidden_states=embeddings).sample
+    assert not torch.equal(first, again)
+    torch.testing.assert_close(first, reference, rtol=1e-4, atol=1e-5)
+
+
+def test_denoiser_that_cannot_be_converted_is_an_error():
+    denoise = load_denoiser(Unconvertible(), device="cpu", compile=True)
+    with pytest.raises(GenieError, match=r"no such operator; set generator\.compile to false"):
+        denoise(torch.zeros(1, 4, 8, 8), torch.tensor(1), torch.zeros(1, 5, 8))
