@@ -1,8 +1,9 @@
 """From rendered images to an augmentation set: trajectories, the chosen level, files on disk."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,8 +43,8 @@ def trace(
     z_levels: np.ndarray,
     z_source: np.ndarray | None,
     z_target: np.ndarray,
-) -> pd.DataFrame:
-    """One row per level of a (source, target, replicate): its position and whether it is chosen.
+) -> list[dict[str, Any]]:
+    """A row per level of a (source, target, replicate): its position and whether it is chosen.
 
     `z_levels` (M, d), `z_source` (d,) or None without a source, `z_target` (d,). One level is
     chosen as it is; of several, the one after the largest shift (Algorithm 1). The position is NaN
@@ -60,15 +61,19 @@ def trace(
                 pair = f"{group[0].source_label} ({group[0].source_id}) → {group[0].target_label}"
                 raise GenieError(f"GeNIe-Ada cannot compare levels for {pair}: {error}") from None
     chosen = largest_shift(along) if len(group) > 1 else 0
-    table = pd.DataFrame([asdict(request) for request in group])
-    return table.assign(
-        level=range(len(group)),
-        key=list(keys),
-        position=along,
-        shift_ratio=shift_ratio(along) if len(group) > 1 else np.nan,
-        chosen=np.arange(len(group)) == chosen,
-        embedding=list(z_levels),
-    )
+    clear = shift_ratio(along) if len(group) > 1 else np.nan
+    return [
+        {
+            **vars(request),
+            "level": level,
+            "key": keys[level],
+            "position": along[level],
+            "shift_ratio": clear,
+            "chosen": level == chosen,
+            "embedding": z_levels[level],
+        }
+        for level, request in enumerate(group)
+    ]
 
 
 def requested(groups: Groups) -> list[Request]:
@@ -102,25 +107,24 @@ def trace_tasks(
     keys = sorted(set(key.values()))
     z = dict(zip(keys, embed([picture_of(k) for k in keys], model=real.backbone), strict=True))
     z_real = dict(zip(real.ids, real.examples.embeddings, strict=True))
-    tables = []
+    found: list[dict[str, Any]] = []
     for task, rows in support.groupby("task"):
         z_class = {
             c: np.mean([z_real[i] for i in own], 0) for c, own in rows.groupby("label")["image_id"]
         }
-        tables += [
-            trace(
+        for group in groups.get(task, []):
+            levels = trace(
                 group,
                 keys=[key[r] for r in group],
                 z_levels=np.stack([z[key[r]] for r in group]),
                 z_source=None if group[0].source_id is None else z_real[group[0].source_id],
                 z_target=z_class[group[0].target_label],
-            ).assign(task=task)
-            for group in groups.get(task, [])
-        ]
-    if not tables:
+            )
+            found += [{**level, "task": task} for level in levels]
+    if not found:
         columns = dict.fromkeys([*TRAJECTORY_COLUMNS, *_REQUEST_COLUMNS])
         return pd.DataFrame(columns=list(columns)).astype({"chosen": bool, "r": float})
-    return pd.concat(tables, ignore_index=True)
+    return pd.DataFrame(found)
 
 
 def as_examples(

@@ -12,9 +12,8 @@ def confusion(predictions: pd.DataFrame) -> pd.DataFrame:
     `predictions` has columns label, predicted, probability: one task's predictions table. Hard
     counts would be too few at five shots.
     """
-    return predictions.pivot_table(
-        index="label", columns="predicted", values="probability", aggfunc="mean"
-    ).sort_index()
+    pairs = predictions.groupby(["label", "predicted"])["probability"]
+    return pairs.mean().unstack()
 
 
 def source_classes(matrix: pd.DataFrame, *, strategy: str, top_k: int, seed: int) -> pd.DataFrame:

@@ -28,11 +28,13 @@ def score_table(
     `boundary` the accuracy between classes that are taken for one another (task, model, boundary).
     """
     rows = []
+    group_of = {
+        task: groups(labels.value_counts()) for task, labels in support.groupby("task")["label"]
+    }
     for (task, model), own in predictions.groupby(["task", "model"]):
-        counts = support.loc[support["task"] == task, "label"].value_counts()
         per_class = class_accuracies(own["label"].to_numpy(), own["predicted"].to_numpy())
         accuracy = round(float((own["label"] == own["predicted"]).mean()), 6)
-        group = group_accuracies(per_class, groups(counts))
+        group = group_accuracies(per_class, group_of[task])
         rows.append(
             {"task": task, "model": model, "accuracy": accuracy, "queries": len(own), **group}
         )

@@ -102,13 +102,11 @@ def draw_until_kept(
     for _ in range(attempts):
         table = trace(groups)
         again: dict[int, list[Candidates]] = {}
-        for task, own in groups.items():
-            rows = table[(table["task"] == task) & table["chosen"]]
-            if not len(rows):
-                continue
-            stays = kept(task, rows)
+        for task, rows in table[table["chosen"]].groupby("task"):
+            own = groups[int(task)]
+            stays = kept(int(task), rows)
             table.loc[rows.index[~stays], "chosen"] = False
-            again[task] = [
+            again[int(task)] = [
                 _substitute(group, repeats[task])
                 for group, stay in zip(own, stays, strict=True)
                 if not stay

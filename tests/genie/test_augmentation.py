@@ -24,6 +24,10 @@ from genie.errors import GenieError
 from genie.records import MEMBER_COLUMNS, Request, read_table
 
 
+def traced_levels(*arguments, **named):
+    return pd.DataFrame(trace(*arguments, **named))
+
+
 def group(levels=(0.5, 0.7, 0.9), *, source="s"):
     return [Request(source, "bag", "coat", "a photo of a coat", "", r, 0, 0) for r in levels]
 
@@ -34,7 +38,7 @@ def walk(places):
 
 
 def test_level_after_the_largest_jump_is_chosen():
-    table = trace(
+    table = traced_levels(
         group(),
         keys=["a", "b", "c"],
         z_levels=walk([0.1, 0.2, 0.8]),
@@ -47,7 +51,7 @@ def test_level_after_the_largest_jump_is_chosen():
 
 
 def test_a_single_level_is_taken_as_it_is():
-    table = trace(
+    table = traced_levels(
         group((0.7,)),
         keys=["a"],
         z_levels=walk([0.4]),
@@ -58,7 +62,7 @@ def test_a_single_level_is_taken_as_it_is():
 
 
 def test_without_a_source_there_is_no_position():
-    table = trace(
+    table = traced_levels(
         group((1.0,), source=None),
         keys=["a"],
         z_levels=walk([0.4]),
@@ -78,7 +82,7 @@ def test_coinciding_source_and_target_name_the_pair():
 def test_one_level_without_an_axis_goes_on_without_a_position(label):
     one = [replace(q, source_label=label) for q in group((0.7,))]
     same = np.array([1.0, 0.0])
-    table = trace(one, keys=["a"], z_levels=walk([0.4]), z_source=same, z_target=same)
+    table = traced_levels(one, keys=["a"], z_levels=walk([0.4]), z_source=same, z_target=same)
     assert list(table["chosen"]) == [True]
     assert np.isnan(table["position"].iloc[0])
 
@@ -91,14 +95,14 @@ def test_members_are_the_chosen_images_under_their_class_folder():
 
 
 def traced():
-    first = trace(
+    first = traced_levels(
         group(),
         keys=["a", "b", "c"],
         z_levels=walk([0.1, 0.7, 0.8]),
         z_source=np.array([0.0, 0.0]),
         z_target=np.array([1.0, 0.0]),
     )
-    second = trace(
+    second = traced_levels(
         group(source="q"),
         keys=["d", "e", "f"],
         z_levels=walk([0.1, 0.2, 0.8]),
@@ -124,7 +128,7 @@ def test_chosen_previews_are_exchanged_and_the_rest_stays():
 
 
 def positioned(places, *, source, steps):
-    table = trace(
+    table = traced_levels(
         group(source=source),
         keys=[f"{source}{steps}{i}" for i in range(len(places))],
         z_levels=walk(places),
