@@ -1,6 +1,6 @@
 """From tables to the examples a classifier trains on, equally many for every method."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,10 +19,10 @@ def load_examples(images: pd.DataFrame, *, backbone: ImageModel) -> Examples:
     return Examples(pictures, embed(pictures, model=backbone), list(images["label"]))
 
 
-def pick(examples: Examples, ids: list[str], *, wanted: list[str]) -> Examples:
-    """The wanted examples in the order wanted; `ids` names all examples in theirs."""
+def picker(examples: Examples, ids: Iterable[str]) -> Callable[[Iterable[str]], Examples]:
+    """From wanted ids to their examples, in the order wanted; `ids` names all examples in theirs."""
     position = {image_id: i for i, image_id in enumerate(ids)}
-    return take(examples, [position[image_id] for image_id in wanted])
+    return lambda wanted: take(examples, [position[image_id] for image_id in wanted])
 
 
 def generated_per_class(

@@ -40,7 +40,7 @@ from genie.report import (
     ratio_figure,
     trajectory_figure,
 )
-from genie.training import load_examples, pick
+from genie.training import load_examples, picker
 from stages.common import features_file, stage
 from stages.params import Params
 from stages.settings import training_settings
@@ -58,9 +58,9 @@ def main(params: Params, root: Path) -> str:
     pool = load_examples(
         images, backbone=load_backbone(Path(params.classifier.backbone), cache=features_file(root))
     )
-    ids = list(images["image_id"])
+    support_of = picker(pool, images["image_id"])
     support = {
-        int(task): pick(pool, ids, wanted=list(rows["image_id"]))
+        int(task): support_of(rows["image_id"])
         for task, rows in tasks[tasks["role"] == "support"].groupby("task")
     }
     table = boundary(trajectories, support, settings=training_settings(params))
@@ -75,7 +75,7 @@ def main(params: Params, root: Path) -> str:
         [(name, own["p_source"].to_numpy(), own["p_target"].to_numpy()) for name, own in shown],
         plots / "boundary.png",
     )
-    z_real = dict(zip(ids, pool.embeddings, strict=True))
+    z_real = dict(zip(images["image_id"], pool.embeddings, strict=True))
     panels = [panel(pair, z_real, support) for pair in pairs(trajectories, PANELS)]
     trajectory_figure(panels, plots / "trajectories.png")
     curves = [p["position"].to_numpy(float) for p in pairs(trajectories, len(trajectories))]

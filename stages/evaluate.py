@@ -34,7 +34,7 @@ from genie.records import (
     read_table,
     write_table,
 )
-from genie.training import load_examples, pick
+from genie.training import load_examples, picker
 from stages.common import bar, features_file, stage
 from stages.params import Params
 from stages.settings import training_settings
@@ -49,11 +49,11 @@ def main(params: Params, root: Path) -> str:
     members = read_table(root / "data/augmented/members.csv", columns=MEMBER_COLUMNS)
     models = {name: load(root / "models" / name) for name in ("baseline", "augmented")}
     backbone = load_backbone(Path(params.classifier.backbone), cache=features_file(root))
-    pool = load_examples(images, backbone=backbone)
+    query_of = picker(load_examples(images, backbone=backbone), images["image_id"])
     confusions = read_table(root / "data/sources/confusion.csv", columns=CONFUSION_COLUMNS)
     predictions, at_boundary = [], []
     for task, rows in bar(query.groupby("task"), total=query["task"].nunique(), label="evaluate"):
-        examples = pick(pool, list(images["image_id"]), wanted=list(rows["image_id"]))
+        examples = query_of(rows["image_id"])
         pairs = boundary_pairs(confusion(confusions[confusions["task"] == task]))
         for name, classifiers in models.items():
             model = classifiers[int(task)]

@@ -41,7 +41,7 @@ from genie.prompts import Contexts, read_contexts, read_names, wording_in_turn
 from genie.records import SOURCE_COLUMNS, TASK_COLUMNS, Request, read_images, read_table
 from genie.report import contact_sheet
 from genie.store import store_path
-from genie.training import load_examples, pick
+from genie.training import load_examples, picker
 from stages.common import features_file, stage
 from stages.params import Params
 from stages.rendering import Rendering, load_rendering, render_with_cost
@@ -189,11 +189,12 @@ def judges_of(
         clip = load_clip(folder, parameter="filter.clip", cache=features_file(root))
     settings = training_settings(params)
     prompt = prompt_of(params)
+    support_of = picker(real.examples, real.ids)
     return {
         int(task): Judge(
             classifier=baseline[int(task)],
             settings=settings,
-            support=pick(real.examples, real.ids, wanted=list(rows["image_id"])),
+            support=support_of(rows["image_id"]),
             prompts={label: prompt(label) for label in sorted(rows["label"].unique())},
             clip=clip,
             least_text=params.filter.least_text,

@@ -20,7 +20,7 @@ from genie.records import (
     read_table,
     write_table,
 )
-from genie.training import copies, load_examples, mixed, pick, shortfall
+from genie.training import copies, load_examples, mixed, picker, shortfall
 from stages.common import bar, features_file, stage
 from stages.params import Params
 from stages.settings import images_per_class, training_settings
@@ -39,12 +39,13 @@ def main(params: Params, root: Path) -> str:
     label_of = dict(zip(members["file_name"], members["label"], strict=True))
     labels = [label_of[name] for name in files]
     generated = Examples(pictures, embed(pictures, model=backbone), labels)
+    support_of, generated_of = picker(pool, images["image_id"]), picker(generated, files)
     method = METHODS[params.method]
     models, mixtures = {}, []
     for task, rows in bar(support.groupby("task"), total=support["task"].nunique(), label="train"):
-        examples = pick(pool, list(images["image_id"]), wanted=list(rows["image_id"]))
+        examples = support_of(rows["image_id"])
         own = members.loc[members["task"] == task, "file_name"]
-        augmented = pick(generated, files, wanted=list(own))
+        augmented = generated_of(own)
         missing = shortfall(images_per_class(params, examples.labels), augmented.labels)
         filled = copies(examples, missing, method.fill, backbone=backbone, seed=params.seed)
         if method.mix is not None and augmented.labels:

@@ -11,7 +11,7 @@ import pandas as pd
 from genie.backbones import load_backbone
 from genie.classifiers import fit, join, out_of_fold, save
 from genie.records import PREDICTION_COLUMNS, TASK_COLUMNS, read_images, read_table, write_table
-from genie.training import copies, load_examples, pick
+from genie.training import copies, load_examples, picker
 from genie.transforms import weak_copies
 from stages.common import bar, features_file, stage
 from stages.params import Params
@@ -26,10 +26,11 @@ def main(params: Params, root: Path) -> str:
     support = tasks[tasks["role"] == "support"]
     backbone = load_backbone(Path(params.classifier.backbone), cache=features_file(root))
     pool = load_examples(images, backbone=backbone)
+    support_of = picker(pool, images["image_id"])
     settings = training_settings(params)
     models, predictions = {}, []
     for task, rows in bar(support.groupby("task"), total=support["task"].nunique(), label="train"):
-        examples = pick(pool, list(images["image_id"]), wanted=list(rows["image_id"]))
+        examples = support_of(rows["image_id"])
         extra = images_per_class(params, examples.labels)
         weak = copies(examples, extra, weak_copies, backbone=backbone, seed=params.seed)
         head = params.classifier.head
