@@ -20,7 +20,7 @@ def load_examples(images: pd.DataFrame, *, backbone: ImageModel) -> Examples:
 
 
 def picker(examples: Examples, ids: Iterable[str]) -> Callable[[Iterable[str]], Examples]:
-    """From wanted ids to their examples, in the order wanted; `ids` names all examples in theirs."""
+    """From wanted ids to examples, in the order wanted; `ids` names all examples in theirs."""
     position = {image_id: i for i, image_id in enumerate(ids)}
     return lambda wanted: take(examples, [position[image_id] for image_id in wanted])
 
