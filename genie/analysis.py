@@ -13,8 +13,10 @@ from genie.metrics import overlap_coefficient
 
 ADA = "GeNIe-Ada"
 BOUNDARY_COLUMNS = ("task", "source_label", "target_label", "r", "chosen", "p_source", "p_target")
-CHOICE_COLUMNS = ("r", "images", "shift_ratio", "unclear", "called_target")
-UNCLEAR = 1.2  # a largest shift less than this much above the second largest
+CHOICE_COLUMNS = (
+    *("r", "images", "shift_ratio", "unclear", "called_target"),
+    "label_consistency",
+)
 LEVEL_COLUMNS = (
     *("level", "images", "p_source", "p_target", "overlap", "position"),
     "called_target",
@@ -74,21 +76,26 @@ def by_level(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(LEVEL_COLUMNS)).round(6)
 
 
-def choices(trajectories: pd.DataFrame) -> pd.DataFrame:
+def choices(
+    trajectories: pd.DataFrame, verdicts: pd.DataFrame, *, unclear_below: float
+) -> pd.DataFrame:
     """A row per chosen noise ratio, where levels competed, and one for all of them ("all").
 
     Images, median of the largest shift over the second largest, the share whose choice was unclear
-    (a ratio below 1.2), and the share that the baseline calls T.
+    (a ratio below `unclear_below`), the share that the baseline calls T, and the share that the
+    oracle calls T (NaN without verdicts).
     """
     chosen = trajectories[trajectories["chosen"] & trajectories["shift_ratio"].notna()]
     groups = [(f"{r:g}", own) for r, own in chosen.groupby("r")]
+    consistent = verdicts.set_index("key")["consistent"].astype(float)
     rows = [
         {
             "r": name,
             "images": len(own),
             "shift_ratio": own["shift_ratio"].astype(float).median(),
-            "unclear": (own["shift_ratio"].astype(float) < UNCLEAR).mean(),
+            "unclear": (own["shift_ratio"].astype(float) < unclear_below).mean(),
             "called_target": own["called_target"].astype(float).mean(),
+            "label_consistency": own["key"].map(consistent).mean(),
         }
         for name, own in ([*groups, ("all", chosen)] if len(chosen) else [])
     ]

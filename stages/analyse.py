@@ -67,7 +67,9 @@ def main(params: Params, root: Path) -> str:
     levels = by_level(table)
     plots = root / "plots"
     write_table(levels, plots / "levels.csv", columns=LEVEL_COLUMNS)
-    write_table(choices(trajectories), plots / "choices.csv", columns=CHOICE_COLUMNS)
+    verdicts = read_table(root / "data/evaluation/verdicts.csv", columns=VERDICT_COLUMNS)
+    chosen_ratios = choices(trajectories, verdicts, unclear_below=params.noise.unclear)
+    write_table(chosen_ratios, plots / "choices.csv", columns=CHOICE_COLUMNS)
     chosen = table[table["chosen"]]
     shown = [(f"r = {r:g}", own) for r, own in table.groupby("r")]
     shown += [(ADA, chosen)] if len(shown) > 1 else []
@@ -86,7 +88,6 @@ def main(params: Params, root: Path) -> str:
         np.stack(curves) if curves else np.zeros((0, len(ratios))),
         plots / "ratios.png",
     )
-    verdicts = read_table(root / "data/evaluation/verdicts.csv", columns=VERDICT_COLUMNS)
     wrong = wrong_pairs(root, images, verdicts)
     failure_sheet(wrong, plots / "failures.png", judged=len(verdicts))
     return f"analyse: {len(table)} images on {len(levels)} rows of plots/levels.csv, 4 figures"

@@ -30,6 +30,7 @@ def trajectories(levels: int = 3) -> pd.DataFrame:
                 "source_id": f"image of {s}",
                 "replicate": 0,
                 "level": m,
+                "key": f"{s} to {t} at {m}",
                 "r": 0.5 + 0.1 * m,
                 "position": 0.3 * m,
                 "chosen": m == 1,
@@ -91,12 +92,18 @@ def test_pairs_are_spread_over_all_of_them():
 
 def test_choices_count_what_was_chosen_and_what_was_unclear():
     table = trajectories().assign(shift_ratio=[1.1] * 9 + [3.0] * 9)
-    found = choices(table).set_index("r")
+    kept = table.loc[table["chosen"], "key"].drop_duplicates()
+    verdicts = pd.DataFrame({"key": kept, "consistent": [i % 2 == 0 for i in range(len(kept))]})
+    found = choices(table, verdicts, unclear_below=1.2).set_index("r")
     assert list(found.index) == ["0.6", "all"]
     assert found.loc["0.6", "images"] == 6
     assert found.loc["all", "unclear"] == 0.5
     assert found.loc["all", "shift_ratio"] == pytest.approx(2.05)
-    assert choices(table.assign(shift_ratio=np.nan)).empty
+    assert found.loc["all", "label_consistency"] == 0.5
+    assert choices(table, verdicts, unclear_below=3.1).set_index("r").loc["all", "unclear"] == 1
+    unjudged = choices(table, verdicts.iloc[:0], unclear_below=1.2)
+    assert unjudged["label_consistency"].isna().all()
+    assert choices(table.assign(shift_ratio=np.nan), verdicts, unclear_below=1.2).empty
 
 
 def test_failures_are_what_the_oracle_calls_otherwise_the_surest_first():
