@@ -54,12 +54,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Generator:
-    """A loaded model. `size` is the side of its square images, in pixels."""
+    """A loaded model, with the guidance and the number of steps that suit it.
+
+    `size` is the side of its square images, in pixels.
+    """
 
     pipeline: Any
     name: str
     fingerprint: str
     guidance_scale: float
+    steps: int
     size: int
     device: str
     dtype: torch.dtype
@@ -81,8 +85,8 @@ def load_generator(
 ) -> Generator:
     """Load any image-to-image pipeline from a local diffusers folder, safetensors only.
 
-    `genie.json` beside `model_index.json` may give `guidance_scale` and `size`; otherwise 7.5 and
-    the pipeline's native size. `compile` as in `load_denoiser`; images are equal within rounding.
+    `genie.json` beside `model_index.json` may give `guidance_scale`, `steps` and `size`; otherwise
+    7.5, 50 and the pipeline's native size. `compile` as in `load_denoiser`.
     GenieError if the folder is not a diffusers model.
     """
     index = _read_index(folder)
@@ -103,6 +107,7 @@ def load_generator(
         name=folder.name,
         fingerprint=_fingerprint(folder, index),
         guidance_scale=float(settings.get("guidance_scale") or 7.5),
+        steps=int(settings.get("steps") or 50),
         size=int(settings.get("size") or _native_size(pipeline)),
         device=device,
         dtype=dtype,

@@ -141,7 +141,8 @@ def search(
     With previews the levels are compared at few steps. Where the two largest jumps are too near
     each other to tell, their levels are rendered in full; of the others only the chosen one is.
     """
-    steps, full = search_steps(params), params.generator.steps
+    full = rendering.steps
+    steps = search_steps(params, full)
     costs: list[dict[str, int | float]] = []
 
     def trace(wanted: Groups, at: int, *, later: int | None) -> pd.DataFrame:
@@ -252,12 +253,12 @@ def captions_of(params: Params, images: Sequence[str]) -> dict[str, str] | None:
     return captions
 
 
-def search_steps(params: Params) -> int:
-    """Denoising steps of the images that levels are compared by; all of them unless previewed.
+def search_steps(params: Params, full: int) -> int:
+    """Denoising steps of the images that levels are compared by; all `full` unless previewed.
 
     As many as `noise.preview_steps`, or the next multiple that tells all levels apart.
     """
-    noise, full = params.noise, params.generator.steps
+    noise = params.noise
     if noise.r != "ada" or noise.search == "exact" or not METHODS[params.method].searches:
         return full
     ratios = levels(noise.low, noise.high, noise.M)

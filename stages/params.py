@@ -95,7 +95,7 @@ class Prompt(Section):
 
 class GeneratorParams(Section):
     model: Path_
-    steps: Annotated[int, Field(ge=1, le=1000)]
+    steps: Annotated[int, Field(ge=1, le=1000)] | None
     guidance_scale: Annotated[float, Field(ge=0)] | None
     batch_size: Count | None
     compile: bool | None

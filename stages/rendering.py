@@ -29,9 +29,13 @@ _LONG_MINUTES = 30
 
 @dataclass(frozen=True)
 class Rendering:
-    """What an image is rendered with, apart from the request and the number of steps."""
+    """What an image is rendered with, apart from the request.
+
+    `steps` are those of a full rendering; previews take fewer.
+    """
 
     generator: Generator
+    steps: int
     guidance_scale: float
     batch_size: int | None
     sources: Mapping[str, bytes]
@@ -52,6 +56,7 @@ def load_rendering(params: Params, root: Path, images: pd.DataFrame) -> Renderin
     guidance = params.generator.guidance_scale
     return Rendering(
         generator,
+        steps=params.generator.steps or generator.steps,
         guidance_scale=generator.guidance_scale if guidance is None else guidance,
         batch_size=params.generator.batch_size,
         sources=dict(zip(images["image_id"], images["png"], strict=True)),

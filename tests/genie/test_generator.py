@@ -288,11 +288,12 @@ def test_key_is_of_what_decides_the_pixels(sd):
 
 def test_fingerprint_is_of_content_not_of_path_or_settings(sd, tiny_sd_folder, tmp_path):
     copy = shutil.copytree(tiny_sd_folder, tmp_path / "elsewhere")
-    (copy / "genie.json").write_text('{"guidance_scale": 3, "size": 64}')
+    (copy / "genie.json").write_text('{"guidance_scale": 3, "steps": 8, "size": 64}')
     generator = load_generator(copy, device="cpu")
     assert generator.fingerprint == sd.fingerprint
-    assert (generator.name, generator.guidance_scale, generator.size) == ("elsewhere", 3.0, 64)
-    assert (sd.guidance_scale, sd.size) == (7.5, 32)
+    found = (generator.name, generator.guidance_scale, generator.steps, generator.size)
+    assert found == ("elsewhere", 3.0, 8, 64)
+    assert (sd.guidance_scale, sd.steps, sd.size) == (7.5, 50, 32)
     weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
     changed = bytearray(weights.read_bytes())
     changed[-1] ^= 1

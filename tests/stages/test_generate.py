@@ -24,12 +24,12 @@ def params(method: str = "genie", **noise) -> Params:
     ],
 )
 def test_levels_are_compared_by_previews_only_where_there_is_a_choice(method, noise, steps):
-    assert search_steps(params(method, **noise)) == steps
+    assert search_steps(params(method, **noise), full=50) == steps
 
 
 @pytest.mark.parametrize(("count", "steps"), [(5, 10), (9, 20), (17, 40), (41, 50)])
 def test_previews_take_the_next_multiple_of_steps_that_tells_all_levels_apart(count, steps):
-    assert search_steps(params(search="preview", M=count)) == steps
+    assert search_steps(params(search="preview", M=count), full=50) == steps
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from stages.rendering import Rendering, forecast
 
 @pytest.fixture
 def small(tiny_sd_folder: Path, tmp_path: Path) -> Rendering:
-    return Rendering(load_generator(tiny_sd_folder), 3.0, 2, {}, tmp_path)
+    return Rendering(load_generator(tiny_sd_folder), 50, 3.0, 2, {}, tmp_path)
 
 
 def test_short_work_is_not_measured(small, monkeypatch):

@@ -21,7 +21,7 @@ from genie.prompts import prompt_for
 from genie.records import decode_png, read_images
 from zoo.captions import captioned
 from zoo.fashion_mnist import CLASSES
-from zoo.generator_parts import SUPERCLASS
+from zoo.generator_parts import STEPS, SUPERCLASS
 
 ZOO = Path(__file__).parents[2] / "zoo"
 FOLDERS = ("generator", "oracle", "backbone", "clip")
@@ -43,9 +43,9 @@ def test_generator_edits_an_image_through_the_stock_pipeline() -> None:
     assert edited.size == (32, 32)
 
 
-def test_generator_says_its_guidance_and_size() -> None:
+def test_generator_says_its_guidance_steps_and_size() -> None:
     settings = json.loads((ZOO / "generator" / "genie.json").read_text())
-    assert settings["size"] == 32
+    assert (settings["size"], settings["steps"]) == (32, STEPS)
     assert settings["guidance_scale"] > 1
 
 
