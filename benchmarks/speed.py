@@ -1,13 +1,14 @@
-"""GeNIe-Ada for some pairs by four renderers, in one run on one machine.
+"""GeNIe-Ada for some pairs by five renderers, in one run on one machine.
 
     python -m benchmarks.speed                              # the embedded generator, 32 pairs
     python -m benchmarks.speed --architecture sd15          # Stable Diffusion 1.5's, random weights
 
 Contenders: the authors' loop (one image at a time, image and prompt encoded anew for each level),
-diffusers' pipeline with a level's images in one batch, ours exact, the same with a compiled
-denoiser (compiling counted in its first repeat), ours with previews. Each makes five levels for
-every pair, except that previews do so with few steps, render one level in full, and for every tenth
-pair, as many as are unclear on the embedded default, three more.
+diffusers' pipeline with a level's images in one batch, ours exact (on a CPU by OpenVINO, whose
+preparation counts in the first repeat), ours exact the other way (on a CPU by PyTorch, on a GPU
+compiled), ours with previews. Each makes five levels for every pair, except that previews do so
+with few steps, render one level in full, and for every tenth pair, as many as are unclear on the
+embedded default, three more.
 Out: a CSV and a JSON with machine and versions beside it.
 """
 
@@ -40,7 +41,7 @@ from genie.records import Request, decode_png, encode_png, image_id, read_images
 
 STEPS, PREVIEW_STEPS = 50, 10
 RATIOS = levels(0.5, 0.9, 5)
-PACKAGES = ("torch", "diffusers", "transformers")
+PACKAGES = ("torch", "diffusers", "transformers", "openvino")
 COLUMNS = ("contender", "repeat", "seconds", "images_per_second", "guided_steps", "times_authors")
 
 
@@ -213,7 +214,8 @@ def main(architecture: str, pairs: int, repeats: int, out: Path | None) -> None:
         found, sources = (
             bundled_pairs(pairs) if architecture == "zoo" else noise_pairs(pairs, generator.size)
         )
-        compiled = load_generator(folder, compile=True)
+        on_gpu = generator.device == "cuda"
+        otherwise = load_generator(folder, compile=on_gpu)
         stock = stock_pipeline(folder, generator)
     guidance = generator.guidance_scale
     batch = 32 if generator.size <= 64 else 8
@@ -223,11 +225,13 @@ def main(architecture: str, pairs: int, repeats: int, out: Path | None) -> None:
             found, sources, stock, guidance, batch
         ),
         "ours, exact": lambda: ours(found, sources, generator, preview=False),
-        "ours, exact, compiled": lambda: ours(found, sources, compiled, preview=False),
+        f"ours, exact, {'compiled' if on_gpu else 'by PyTorch'}": lambda: ours(
+            found, sources, otherwise, preview=False
+        ),
         "ours, previews": lambda: ours(found, sources, generator, preview=True),
     }
     rows = []
-    list(render(found[:2], generator, sources=sources, steps=4))  # warm up
+    list(render(found[:2], otherwise, sources=sources, steps=4))  # warm up PyTorch
     for repeat, (name, work) in product(range(repeats), contenders.items()):
         taken: list[int] = []
         seconds = timed(lambda work=work, taken=taken: taken.append(work()), generator.device)
