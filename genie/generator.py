@@ -4,8 +4,8 @@ The only module that imports diffusers. `render` takes requests in any number an
 (request, image) in the order that is fastest.
 
 The Stable Diffusion family takes the fast path, which follows `StableDiffusionImg2ImgPipeline`
-step by step and differs in three things only: requests of equal step count are batched across
-sources and targets, every source and prompt is encoded once, and every image has its own noise.
+step by step and differs in three things only: requests are batched across sources, targets and
+noise ratios, every source and prompt is encoded once, and every image has its own noise.
 Any other image-to-image pipeline is called as it is, in batches with one random generator per
 image. Departures from diffusers' defaults:
 
@@ -166,9 +166,11 @@ def render(
     """Yield every request with its RGB image of `generator.size`, in the order that is fastest.
 
     `sources` maps image_id to PNG bytes. Requests are grouped by step count in batches of one
-    constant shape, the last one padded, so an image is bitwise the same whatever its neighbours;
-    another batch size gives the same image within rounding. Memory does not grow with the number
-    of requests. Out of GPU memory, the batch size is halved for the rest of the call.
+    constant shape; what is left over of each step count shares batches, whose images join in as
+    their first step comes, and the last batch is padded. So an image is bitwise the same whatever
+    its neighbours; another batch size gives the same image within rounding. Memory does not grow
+    with the number of requests. Out of GPU memory, the batch size is halved for the rest of the
+    call.
     GenieError if a request's source is not in `sources`.
     """
     guidance_scale = generator.guidance_scale if guidance_scale is None else guidance_scale
@@ -185,17 +187,17 @@ def render(
         )
     path = _FastPath if generator.fast else _PlainPath
     renderer = path(generator, sources, steps, guidance_scale)
-    for group in _groups_of_equal_steps(requests, steps):
+    for batch in _batches(requests, steps, size, mixed=generator.fast):
         start = 0
-        while start < len(group):
-            batch = group[start : start + size]
+        while start < len(batch):
+            part = batch[start : start + size]
             try:
-                images = renderer(batch, denoising_steps(batch[0].r, steps), size)
+                images = renderer(part, size)
             except torch.cuda.OutOfMemoryError:
                 size = _halved(size)
                 continue
-            yield from zip(batch, images, strict=True)
-            start += len(batch)
+            yield from zip(part, images, strict=True)
+            start += len(part)
 
 
 @dataclass(frozen=True)
@@ -343,10 +345,13 @@ def _heeds_negative(generator: Generator, guidance_scale: float) -> bool:
     return takes and guidance_scale > 1
 
 
-def _groups_of_equal_steps(requests: Sequence[Request], steps: int) -> Iterator[list[Request]]:
-    """Requests of one step count, most steps first, at most `_WINDOW` sources at a time.
+def _batches(
+    requests: Sequence[Request], steps: int, size: int, *, mixed: bool
+) -> Iterator[list[Request]]:
+    """At most `size` requests at a time, most steps first, from `_WINDOW` sources at a time.
 
-    Sorted by source, so each source falls into one window and is encoded once.
+    Of one step count, but for what is left over of each: that shares batches if `mixed`. Sorted by
+    source, so each source falls into one window and is encoded once.
     """
     window = 0
     seen: set[str | None] = set()
@@ -357,8 +362,14 @@ def _groups_of_equal_steps(requests: Sequence[Request], steps: int) -> Iterator[
         seen.add(request.source_id)
         order.append((window, -denoising_steps(request.r, steps), request))
     order.sort(key=lambda item: item[:2])
-    for _, group in groupby(order, key=lambda item: item[:2]):
-        yield [request for *_, request in group]
+    for _, whole in groupby(order, key=lambda item: item[0]):
+        left: list[Request] = []
+        for _, level in groupby(whole, key=lambda item: item[1]):
+            group = [request for *_, request in level]
+            full = len(group) - len(group) % size if mixed else len(group)
+            yield from (group[i : i + size] for i in range(0, full, size))
+            left += group[full:]
+        yield from (left[i : i + size] for i in range(0, len(left), size))
 
 
 def _halved(size: int) -> int:
@@ -396,7 +407,7 @@ class _Cache:
 
 
 class _FastPath:
-    """Renders one batch of equal step count with a Stable Diffusion model."""
+    """Renders one batch with a Stable Diffusion model, most steps first."""
 
     def __init__(
         self,
@@ -416,16 +427,20 @@ class _FastPath:
         self.latents = _Cache(lambda name: self._encode_sources([name])[0], _WINDOW)
 
     @torch.inference_mode()
-    def __call__(self, batch: Sequence[Request], k: int, size: int) -> list[Image.Image]:
-        """The images of `batch`, denoised for `k` steps in a batch padded to `size`."""
+    def __call__(self, batch: Sequence[Request], size: int) -> list[Image.Image]:
+        """The images of `batch`, denoised in a batch padded to `size`."""
         padded = [*batch, *[batch[-1]] * (size - len(batch))]
-        scheduler = _dpm_solver(self.pipeline.scheduler.config)
-        scheduler.set_timesteps(self.steps, device=self.generator.device)
-        scheduler.set_begin_index(self.steps - k)
-        timesteps = scheduler.timesteps[self.steps - k :]
-        latents = self._noisy_latents(padded, scheduler, timesteps[:1])
-        latents = self._denoise(latents, self._embeddings(padded), scheduler, timesteps)
-        return self._decode(latents)[: len(batch)]
+        levels, latents = [], []
+        for k, own in groupby(padded, key=lambda q: denoising_steps(q.r, self.steps)):
+            group = list(own)
+            scheduler = _dpm_solver(self.pipeline.scheduler.config)
+            scheduler.set_timesteps(self.steps, device=self.generator.device)
+            scheduler.set_begin_index(self.steps - k)
+            first = scheduler.timesteps[self.steps - k].reshape(1)
+            latents.append(self._noisy_latents(group, scheduler, first))
+            levels.append((k, len(group), scheduler))
+        denoised = self._denoise(torch.cat(latents), self._embeddings(padded), levels)
+        return self._decode(denoised)[: len(batch)]
 
     def _noisy_latents(
         self, batch: Sequence[Request], scheduler: Any, first: torch.Tensor
@@ -453,21 +468,31 @@ class _FastPath:
         self,
         latents: torch.Tensor,
         embeddings: torch.Tensor,
-        scheduler: Any,
-        timesteps: torch.Tensor,
+        levels: Sequence[tuple[int, int, Any]],
     ) -> torch.Tensor:
+        """Denoised latents (B, 4, h, w) of `levels`: (steps, images, scheduler), most steps first.
+
+        All take the same timesteps, so a level joins in where its first one comes. Each has a
+        scheduler of its own, which starts at first order there.
+        """
         denoiser = self.generator.denoiser
         assert denoiser is not None, "only the fast path comes here"
         guided = len(embeddings) == 2 * len(latents)
-        for t in timesteps:
+        parts = list(latents.split([count for _, count, _ in levels]))
+        most, _, scheduler = levels[0]
+        for left, t in zip(range(most, 0, -1), scheduler.timesteps[-most:], strict=True):
+            latents = torch.cat(parts)
             model_input = torch.cat([latents, latents]) if guided else latents
             model_input = scheduler.scale_model_input(model_input, t).to(self.generator.dtype)
             predicted = denoiser(model_input, t, embeddings).float()
             if guided:
                 negative, positive = predicted.chunk(2)
                 predicted = negative + self.guidance_scale * (positive - negative)
-            (latents,) = scheduler.step(predicted, t, latents, return_dict=False)
-        return latents
+            own = predicted.split([count for _, count, _ in levels])
+            for i, (k, _, level) in enumerate(levels):
+                if left <= k:
+                    (parts[i],) = level.step(own[i], t, parts[i], return_dict=False)
+        return torch.cat(parts)
 
     def _encode_prompt(self, text: str) -> torch.Tensor:
         """(tokens, d), as the pipeline encodes it."""
@@ -513,8 +538,9 @@ class _PlainPath:
         self.steps = steps
         self.guidance_scale = guidance_scale
 
-    def __call__(self, batch: Sequence[Request], k: int, size: int) -> list[Image.Image]:
-        """The images of `batch`, denoised for `k` steps in batches padded to `size`."""
+    def __call__(self, batch: Sequence[Request], size: int) -> list[Image.Image]:
+        """The images of `batch`, all of one step count, in batches padded to `size`."""
+        k = denoising_steps(batch[0].r, self.steps)
         rendered: dict[int, Image.Image] = {}
         for drawn in (False, True):
             places = [i for i, q in enumerate(batch) if (q.source_id is None) == drawn]

@@ -176,6 +176,20 @@ def test_denoiser_runs_k_times_and_twice_as_wide_only_under_guidance(
     assert widths == [4 * (1 if guidance_scale == 1 else 2)] * 3
 
 
+def test_levels_with_less_than_a_batch_share_the_steps_of_the_highest(sd, source_images):
+    taken = []
+    counted = replace(sd, denoiser=lambda x, *a: taken.append(len(x)) or sd.denoiser(x, *a))
+    names = list(source_images)
+    requests = [request_for(n, r=r) for r in (0.3, 0.5, 0.7) for n in names[:5]]
+    requests.append(request_for(None, r=1.0))
+    shared = rendered(requests, counted, source_images, batch_size=4)
+    # 4 images at r = 0.7, 0.5 and 0.3 each, then the remaining ones with the one from pure noise
+    assert taken == [2 * 4] * (7 + 5 + 3 + 10)  # twice as wide under guidance
+    for request in requests:
+        alone = rendered([request], sd, source_images, batch_size=4)
+        assert alone[request].tobytes() == shared[request].tobytes()
+
+
 @pytest.mark.parametrize("steps", [10, 20, 25, 50, 100])
 def test_start_timestep_is_within_one_of_the_authors(sd, steps):
     scheduler = module._dpm_solver(sd.pipeline.scheduler.config)
@@ -208,10 +222,10 @@ def test_unknown_source_is_an_error(sd):
 def test_out_of_memory_halves_the_batch(sd, source_images, monkeypatch, caplog):
     call = module._FastPath.__call__
 
-    def tight(self, batch, k, size):
+    def tight(self, batch, size):
         if size > 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return call(self, batch, k, size)
+        return call(self, batch, size)
 
     requests = [request_for(source) for source in source_images]
     expected = rendered(requests, sd, source_images, batch_size=2)
@@ -223,7 +237,7 @@ def test_out_of_memory_halves_the_batch(sd, source_images, monkeypatch, caplog):
 
 
 def test_out_of_memory_with_one_image_is_an_error(sd, source_images, monkeypatch):
-    def full(self, batch, k, size):
+    def full(self, batch, size):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(module._FastPath, "__call__", full)
