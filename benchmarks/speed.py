@@ -9,14 +9,17 @@ preparation counts in the first repeat), ours exact the other way (on a CPU by P
 compiled), ours with previews. Each makes five levels for every pair, except that previews do so
 with few steps, render one level in full, and for every tenth pair, as many as are unclear on the
 embedded default, three more.
-Out: a CSV and a JSON with machine and versions beside it.
+Out: a CSV, and beside it a JSON with the machine, versions, and for our exact renderer the share of
+time outside the denoiser and the share of the machine's matrix-product peak inside it.
 """
 
 import json
 import platform
+import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import islice, product
 from pathlib import Path
@@ -33,6 +36,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from genie.generator import Generator, load_generator, render
@@ -42,7 +46,10 @@ from genie.records import Request, decode_png, encode_png, image_id, read_images
 STEPS, PREVIEW_STEPS = 50, 10
 RATIOS = levels(0.5, 0.9, 5)
 PACKAGES = ("torch", "diffusers", "transformers", "openvino")
-COLUMNS = ("contender", "repeat", "seconds", "images_per_second", "guided_steps", "times_authors")
+COLUMNS = (
+    *("contender", "repeat", "seconds", "images_per_second", "guided_steps"),
+    *("guided_steps_per_second", "peak_mebibytes", "times_authors"),
+)
 
 
 def bundled_pairs(count: int) -> tuple[list[Request], dict[str, bytes]]:
@@ -135,7 +142,7 @@ def ours(
     taken = sum(denoising_steps(q.r, steps) for q in every)
     if preview:
         final = [at(request, 0.7) for request in pairs]
-        final += [at(request, r) for request in pairs[::10] for r in (0.5, 0.6, 0.8)]
+        final += [at(request, r) for request in pairs[5::10] for r in (0.5, 0.6, 0.8)]
         list(render(final, generator, sources=sources, steps=STEPS))
         taken += sum(denoising_steps(q.r, STEPS) for q in final)
     return taken
@@ -201,6 +208,65 @@ def timed(work: Callable[[], object], device: str) -> float:
     return time.perf_counter() - start
 
 
+def sample_tflop(generator: Generator) -> float:
+    """TFLOP of one sample's pass through the denoiser; a guided step takes two."""
+    side = generator.size // generator.pipeline.vae_scale_factor
+    prompt, _ = generator.pipeline.encode_prompt(
+        "", generator.device, 1, do_classifier_free_guidance=False
+    )
+    latents = torch.zeros(1, 4, side, side, device=generator.device, dtype=generator.dtype)
+    step = torch.zeros(1, dtype=torch.int64, device=generator.device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        generator.pipeline.unet(latents, step, encoder_hidden_states=prompt)
+    return counter.get_total_flops() / 1e12
+
+
+def shares(
+    pairs: Sequence[Request], sources: dict[str, bytes], generator: Generator
+) -> dict[str, float]:
+    """Where our exact renderer's time goes, from a run with a clock around the denoiser."""
+    inside: list[float] = []
+    plain = generator.denoiser
+    assert plain is not None
+
+    def clocked(*inputs: torch.Tensor) -> torch.Tensor:
+        predicted: list[torch.Tensor] = []
+        if generator.device == "cuda":
+            torch.cuda.synchronize()  # what was queued before is not the denoiser's
+        inside.append(timed(lambda: predicted.append(plain(*inputs)), generator.device))
+        samples.append(len(inputs[0]))
+        return predicted[0]
+
+    samples: list[int] = []
+    watched = replace(generator, denoiser=clocked)
+    seconds = timed(lambda: ours(pairs, sources, watched, preview=False), generator.device)
+    peak = matrix_peak(generator.device, generator.dtype)
+    reached = sum(samples) * sample_tflop(generator) / sum(inside)
+    return {
+        "matrix_product_tflops": round(peak, 3),
+        "denoiser_tflops": round(reached, 3),
+        "share_of_peak": round(reached / peak, 3),
+        "share_outside_denoiser": round(1 - sum(inside) / seconds, 3),
+    }
+
+
+def start_peak(device: str) -> None:
+    """Forget the most memory that was used until now."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    elif Path("/proc/self/clear_refs").is_file():
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_mebibytes(device: str) -> float:
+    """The most memory used since: of the GPU, or on Linux of the process; else NaN."""
+    if device == "cuda":
+        return round(torch.cuda.max_memory_allocated() / 2**20)
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
+    return round(int(found[1]) / 1024) if found else float("nan")
+
+
 @click.command(help=__doc__)
 @click.option("--architecture", type=click.Choice(["zoo", "sd15"]), default="zoo")
 @click.option("--pairs", default=32, show_default=True)
@@ -234,21 +300,19 @@ def main(architecture: str, pairs: int, repeats: int, out: Path | None) -> None:
     list(render(found[:2], otherwise, sources=sources, steps=4))  # warm up PyTorch
     for repeat, (name, work) in product(range(repeats), contenders.items()):
         taken: list[int] = []
+        start_peak(generator.device)
         seconds = timed(lambda work=work, taken=taken: taken.append(work()), generator.device)
         rows.append({"contender": name, "repeat": repeat, "seconds": round(seconds, 3),
                      "images_per_second": round(len(found) / seconds, 4),
-                     "guided_steps": taken[0]})  # fmt: skip
+                     "guided_steps": taken[0],
+                     "guided_steps_per_second": round(taken[0] / seconds, 1),
+                     "peak_mebibytes": peak_mebibytes(generator.device)})  # fmt: skip
         click.echo(f"{name}: {seconds:.1f} s for {len(found)} kept images")
     table = pd.DataFrame(rows)
     reference = table[table["contender"] == "authors' loop"]["seconds"].mean()
     table["times_authors"] = (reference / table["seconds"]).round(3)
     table.to_csv(out, index=False, columns=list(COLUMNS), lineterminator="\n")
-    facts = machine(generator.device) | {
-        "pairs": len(found),
-        "matrix_product_tflops": round(matrix_peak(generator.device, generator.dtype), 3),
-    }
-    if generator.device == "cuda":
-        facts["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    facts = machine(generator.device) | {"pairs": len(found)} | shares(found, sources, generator)
     out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
     click.echo(table.groupby("contender")[["images_per_second", "times_authors"]].mean())
 

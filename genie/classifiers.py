@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import LogisticRegression
@@ -204,7 +205,16 @@ def _linear(weight: np.ndarray, bias: np.ndarray, *, two_sided: bool) -> dict[st
 def _fit_network(
     examples: Examples, targets: np.ndarray, settings: TrainingSettings, classes: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Fine-tune the whole backbone with the chosen loss and weak augmentation (AdamW, cosine)."""
+    """Fine-tune the whole backbone with the chosen loss and weak augmentation (AdamW, cosine).
+
+    Of several processes, as a launcher of PyTorch or accelerate starts them, each takes its share
+    of every batch; all end with the same weights.
+    """
+    accelerator = Accelerator(  # before the model is loaded: it chooses this process's GPU
+        cpu=not torch.cuda.is_available(),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    own = slice(accelerator.process_index, None, accelerator.num_processes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model, network = _network(settings, classes=len(classes))
@@ -221,18 +231,23 @@ def _fit_network(
             network.parameters(), lr=settings.learning_rate, weight_decay=0.05
         )
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
+        network, optimiser = accelerator.prepare(network, optimiser)
         network.train()
         order = torch.Generator().manual_seed(settings.seed)
         for step in range(settings.steps):
             rows = torch.randint(len(data), (settings.batch_size,), generator=order)
-            batch = weak(data[rows], seed=settings.seed * 1_000_003 + step).to(model.device)
+            # the whole batch is augmented, so that its pictures do not depend on the shares
+            batch = weak(data[rows], seed=settings.seed * 1_000_003 + step)[own].to(model.device)
+            rows = rows[own]
             each = LOSSES[settings.loss](network(batch), labels[rows].to(model.device), prior)
-            loss = (each * weights[rows].to(model.device)).mean()
+            total = (each * weights[rows].to(model.device)).sum()
             optimiser.zero_grad()
-            loss.backward()
+            # gradients are averaged over the processes, the loss is a mean over the whole batch
+            accelerator.backward(total * accelerator.num_processes / settings.batch_size)
             optimiser.step()
             schedule.step()
-    return {k: v.detach().cpu().numpy() for k, v in network.state_dict().items()}
+    trained = accelerator.unwrap_model(network).state_dict()
+    return {k: v.detach().cpu().numpy() for k, v in trained.items()}
 
 
 def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:

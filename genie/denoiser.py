@@ -18,7 +18,7 @@ Denoiser = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def load_denoiser(unet: Any, *, device: str, compile: bool | None) -> Denoiser:
-    """(latents (B, 4, h, w), timestep (), embeddings (B, tokens, d)) -> predicted (B, 4, h, w).
+    """(latents (B, 4, h, w), timesteps (B,), embeddings (B, tokens, d)) -> predicted (B, 4, h, w).
 
     `compile` as None means: on an x86 CPU. On a GPU the first batch waits a minute for it.
     """
@@ -32,10 +32,10 @@ def load_denoiser(unet: Any, *, device: str, compile: bool | None) -> Denoiser:
         unet.compile(dynamic=False, options={"freezing": True})
 
     def denoise(
-        latents: torch.Tensor, timestep: torch.Tensor, embeddings: torch.Tensor
+        latents: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor
     ) -> torch.Tensor:
         latents = latents.contiguous(memory_format=torch.channels_last)
-        (predicted,) = unet(latents, timestep, encoder_hidden_states=embeddings, return_dict=False)
+        (predicted,) = unet(latents, timesteps, encoder_hidden_states=embeddings, return_dict=False)
         return predicted
 
     return denoise
@@ -46,14 +46,18 @@ def _by_openvino(unet: Any) -> Denoiser:
 
     @lru_cache(maxsize=2)
     def compiled(latents: tuple[int, ...], embeddings: tuple[int, ...]) -> Any:
-        inputs = (torch.zeros(latents), torch.zeros((), dtype=torch.int64), torch.zeros(embeddings))
+        inputs = (
+            torch.zeros(latents),
+            torch.zeros(latents[0], dtype=torch.int64),
+            torch.zeros(embeddings),
+        )
         return _openvino_request(unet, inputs)
 
     def denoise(
-        latents: torch.Tensor, timestep: torch.Tensor, embeddings: torch.Tensor
+        latents: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor
     ) -> torch.Tensor:
         request = compiled(tuple(latents.shape), tuple(embeddings.shape))
-        inputs = [x.contiguous().numpy() for x in (latents, timestep, embeddings)]
+        inputs = [x.contiguous().numpy() for x in (latents, timesteps, embeddings)]
         return torch.from_numpy(request.infer(inputs, share_inputs=True)[0])
 
     return denoise
@@ -74,8 +78,8 @@ def _openvino_request(unet: Any, inputs: tuple[torch.Tensor, ...]) -> Any:
             super().__init__()
             self.unet = unet
 
-        def forward(self, latents: Any, timestep: Any, embeddings: Any) -> Any:
-            return self.unet(latents, timestep, embeddings, return_dict=False)[0]
+        def forward(self, latents: Any, timesteps: Any, embeddings: Any) -> Any:
+            return self.unet(latents, timesteps, embeddings, return_dict=False)[0]
 
     frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
     try:

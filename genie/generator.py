@@ -7,11 +7,14 @@ The Stable Diffusion family takes the fast path, which follows `StableDiffusionI
 step by step and differs in three things only: requests are batched across sources, targets and
 noise ratios, every source and prompt is encoded once, and every image has its own noise.
 Any other image-to-image pipeline is called as it is, in batches with one random generator per
-image. Departures from diffusers' defaults:
+image; so are models distilled to few steps (LCM, Turbo and their like), whose own scheduler is part
+of what they learned. Departures from diffusers' defaults:
 
 - The scheduler of the fast path is DPM-Solver++ multistep, as in the authors' code, with
   `timestep_spacing="linspace"`: then k of N steps start within one of timestep 1000 k / N, where
   Stable Diffusion's own "leading" starts r = 0.9 near 856.
+- Where r N is not whole, the fast path still starts at r and spreads its k steps evenly; diffusers
+  starts at k / N. So few steps tell levels apart that would coincide.
 - The fast path takes the mode of the VAE's posterior, as the authors do, not a sample. (Other
   pipelines sample it, from the request's own random generator.)
 - No safety checker is loaded: it would return black squares as training images.
@@ -29,6 +32,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import (
     AutoPipelineForImage2Image,
@@ -39,7 +43,14 @@ from PIL import Image, ImageOps
 
 from genie.denoiser import Denoiser, load_denoiser
 from genie.errors import GenieError
-from genie.noise import denoising_steps, initial_noise, noise_generator, noise_seed, strength
+from genie.noise import (
+    coincides,
+    denoising_steps,
+    initial_noise,
+    noise_generator,
+    noise_seed,
+    strength,
+)
 from genie.records import Request, decode_png, encode_png
 
 RENDER_VERSION = 1  # raise it whenever a change here changes pixels
@@ -86,7 +97,8 @@ def load_generator(
     """Load any image-to-image pipeline from a local diffusers folder, safetensors only.
 
     `genie.json` beside `model_index.json` may give `guidance_scale`, `steps` and `size`; otherwise
-    7.5, 50 and the pipeline's native size. `compile` as in `load_denoiser`.
+    7.5 and 50, or what suits a model distilled to few steps, and the pipeline's native size.
+    `compile` as in `load_denoiser`.
     GenieError if the folder is not a diffusers model.
     """
     index = _read_index(folder)
@@ -95,7 +107,9 @@ def load_generator(
     dtype = _default_dtype(device, fast)
     pipeline = _load_pipeline(folder, index, dtype).to(device)
     pipeline.set_progress_bar_config(disable=True)
-    fast = fast and pipeline.unet.config.in_channels == 4
+    distilled = _distilled(pipeline)
+    fast = fast and pipeline.unet.config.in_channels == 4 and distilled is None
+    steps, guidance_scale = distilled or (50, 7.5)
     denoiser = None
     if fast:
         pipeline.scheduler = _dpm_solver(pipeline.scheduler.config)
@@ -106,8 +120,8 @@ def load_generator(
         pipeline=pipeline,
         name=folder.name,
         fingerprint=_fingerprint(folder, index),
-        guidance_scale=float(settings.get("guidance_scale") or 7.5),
-        steps=int(settings.get("steps") or 50),
+        guidance_scale=float(settings.get("guidance_scale", guidance_scale)),
+        steps=int(settings.get("steps", steps)),
         size=int(settings.get("size") or _native_size(pipeline)),
         device=device,
         dtype=dtype,
@@ -120,8 +134,8 @@ def request_key(
 ) -> str:
     """SHA-256 (hex) over all that decides a request's pixels, and nothing else.
 
-    The source counts by content, r by the steps it means (0.7 and 0.7000000000000001 are one),
-    the target's label through prompt and noise.
+    The source counts by content, r by the steps it means (0.7 and 0.7000000000000001 are one) and
+    by itself where it lies between two steps, the target's label through prompt and noise.
     """
     parts = {
         "source": request.source_id,
@@ -139,6 +153,8 @@ def request_key(
         "dtype": str(generator.dtype),
         "version": RENDER_VERSION,
     }
+    if generator.fast and not coincides(request.r, steps):
+        parts["r"] = round(request.r, 12)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -309,6 +325,26 @@ def _default_dtype(device: str, fast: bool) -> torch.dtype:
     return torch.float16 if fast or not torch.cuda.is_bf16_supported() else torch.bfloat16
 
 
+def _distilled(pipeline: Any) -> tuple[int, float] | None:
+    """Steps and guidance scale of a model distilled to few steps, told by its scheduler.
+
+    LCM and TCD: 8 steps; guided where the denoiser takes the scale as an input, else not, since it
+    was distilled from guided predictions. Turbo, Lightning and their like come with an Euler
+    scheduler whose timesteps trail: 4 steps, never guided. (Models of zero terminal SNR have
+    trailing timesteps too, but take many steps.)
+    """
+    scheduler = pipeline.scheduler
+    name, config = type(scheduler).__name__, scheduler.config
+    if name in ("LCMScheduler", "TCDScheduler"):
+        denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+        guided = denoiser is not None and denoiser.config.get("time_cond_proj_dim") is not None
+        return 8, 8.0 if guided else 1.0
+    trailing = config.get("timestep_spacing") == "trailing"
+    if name.startswith("Euler") and trailing and not config.get("rescale_betas_zero_snr"):
+        return 4, 0.0
+    return None
+
+
 def _dpm_solver(config: Mapping[str, Any]) -> Any:
     return DPMSolverMultistepScheduler.from_config(config, timestep_spacing="linspace")
 
@@ -361,7 +397,7 @@ def _batches(
             window, seen = window + 1, set()
         seen.add(request.source_id)
         order.append((window, -denoising_steps(request.r, steps), request))
-    order.sort(key=lambda item: item[:2])
+    order.sort(key=lambda item: (*item[:2], item[2].r))
     for _, whole in groupby(order, key=lambda item: item[0]):
         left: list[Request] = []
         for _, level in groupby(whole, key=lambda item: item[1]):
@@ -431,28 +467,38 @@ class _FastPath:
         """The images of `batch`, denoised in a batch padded to `size`."""
         padded = [*batch, *[batch[-1]] * (size - len(batch))]
         levels, latents = [], []
-        for k, own in groupby(padded, key=lambda q: denoising_steps(q.r, self.steps)):
+        for r, own in groupby(padded, key=lambda q: round(q.r, 12)):
             group = list(own)
-            scheduler = _dpm_solver(self.pipeline.scheduler.config)
-            scheduler.set_timesteps(self.steps, device=self.generator.device)
-            scheduler.set_begin_index(self.steps - k)
-            first = scheduler.timesteps[self.steps - k].reshape(1)
-            latents.append(self._noisy_latents(group, scheduler, first))
-            levels.append((k, len(group), scheduler))
+            scheduler = self._scheduler(r)
+            latents.append(self._noisy_latents(group, scheduler))
+            levels.append((len(group), scheduler))
         denoised = self._denoise(torch.cat(latents), self._embeddings(padded), levels)
         return self._decode(denoised)[: len(batch)]
 
-    def _noisy_latents(
-        self, batch: Sequence[Request], scheduler: Any, first: torch.Tensor
-    ) -> torch.Tensor:
-        """Float32 latents (B, 4, h, w): sources noised to timestep `first`, or pure noise."""
+    def _scheduler(self, r: float) -> Any:
+        """A solver whose timesteps are those that r needs, k of them."""
+        scheduler = _dpm_solver(self.pipeline.scheduler.config)
+        k = denoising_steps(r, self.steps)
+        if coincides(r, self.steps):
+            scheduler.set_timesteps(self.steps)
+            timesteps = scheduler.timesteps[-k:].tolist()
+        else:
+            last = scheduler.config.num_train_timesteps - 1
+            timesteps = np.linspace(0, r * last, k + 1).round()[:0:-1].astype(int).tolist()
+        scheduler.set_timesteps(timesteps=timesteps, device=self.generator.device)
+        scheduler.set_begin_index(0)
+        return scheduler
+
+    def _noisy_latents(self, batch: Sequence[Request], scheduler: Any) -> torch.Tensor:
+        """Float32 latents (B, 4, h, w): sources noised to the first timestep, or pure noise."""
         noise = torch.stack([initial_noise(q, self.shape) for q in batch])
         self._encode_missing([q.source_id for q in batch if q.source_id is not None])
         clean = [
             torch.zeros(self.shape) if q.source_id is None else self.latents[q.source_id]
             for q in batch
         ]
-        noised = scheduler.add_noise(torch.stack(clean), noise, first.cpu().repeat(len(batch)))
+        first = scheduler.timesteps[:1].cpu().repeat(len(batch))
+        noised = scheduler.add_noise(torch.stack(clean), noise, first)
         drawn = torch.tensor([q.source_id is None for q in batch]).view(-1, 1, 1, 1)
         latents = torch.where(drawn, noise * scheduler.init_noise_sigma, noised)
         return latents.to(self.generator.device)
@@ -468,30 +514,35 @@ class _FastPath:
         self,
         latents: torch.Tensor,
         embeddings: torch.Tensor,
-        levels: Sequence[tuple[int, int, Any]],
+        levels: Sequence[tuple[int, Any]],
     ) -> torch.Tensor:
-        """Denoised latents (B, 4, h, w) of `levels`: (steps, images, scheduler), most steps first.
+        """Denoised latents (B, 4, h, w) of `levels`: (images, scheduler), most steps first.
 
-        All take the same timesteps, so a level joins in where its first one comes. Each has a
-        scheduler of its own, which starts at first order there.
+        All end together: a level with fewer steps joins in later. Each has a scheduler of its own,
+        which starts at first order there.
         """
         denoiser = self.generator.denoiser
         assert denoiser is not None, "only the fast path comes here"
         guided = len(embeddings) == 2 * len(latents)
-        parts = list(latents.split([count for _, count, _ in levels]))
-        most, _, scheduler = levels[0]
-        for left, t in zip(range(most, 0, -1), scheduler.timesteps[-most:], strict=True):
+        counts = [count for count, _ in levels]
+        parts = list(latents.split(counts))
+        for left in range(len(levels[0][1].timesteps), 0, -1):
             latents = torch.cat(parts)
-            model_input = torch.cat([latents, latents]) if guided else latents
-            model_input = scheduler.scale_model_input(model_input, t).to(self.generator.dtype)
-            predicted = denoiser(model_input, t, embeddings).float()
+            at = [
+                scheduler.timesteps[max(-left, -len(scheduler.timesteps))]
+                for _, scheduler in levels
+            ]
+            timesteps = torch.cat([t.expand(count) for t, count in zip(at, counts, strict=True)])
+            if guided:
+                latents, timesteps = latents.repeat(2, 1, 1, 1), timesteps.repeat(2)
+            predicted = denoiser(latents.to(self.generator.dtype), timesteps, embeddings).float()
             if guided:
                 negative, positive = predicted.chunk(2)
                 predicted = negative + self.guidance_scale * (positive - negative)
-            own = predicted.split([count for _, count, _ in levels])
-            for i, (k, _, level) in enumerate(levels):
-                if left <= k:
-                    (parts[i],) = level.step(own[i], t, parts[i], return_dict=False)
+            for i, own in enumerate(predicted.split(counts)):
+                scheduler = levels[i][1]
+                if left <= len(scheduler.timesteps):
+                    (parts[i],) = scheduler.step(own, at[i], parts[i], return_dict=False)
         return torch.cat(parts)
 
     def _encode_prompt(self, text: str) -> torch.Tensor:
@@ -567,8 +618,19 @@ class _PlainPath:
         else:
             pngs = [self.sources[q.source_id] for q in padded if q.source_id is not None]
             options["image"] = [_fit(decode_png(png), self.generator.size) for png in pngs]
-            options["strength"] = _strength_for(pipeline, k, self.steps)
+            if _spreads_steps(pipeline):
+                options |= {"num_inference_steps": k, "strength": k / self.steps}
+            else:
+                options["strength"] = _strength_for(pipeline, k, self.steps)
         return list(pipeline(**options).images[: len(batch)])
+
+
+def _spreads_steps(pipeline: Any) -> bool:
+    """Whether it takes all its steps between the strength and the end, as LCM's pipeline does.
+
+    Others take the last of them. So this one is asked for k steps from k / N on.
+    """
+    return "original_inference_steps" in inspect.signature(pipeline.__call__).parameters
 
 
 def _strength_for(pipeline: Any, k: int, steps: int) -> float:

@@ -32,6 +32,11 @@ def denoising_steps(r: float, steps: int) -> int:
     return max(1, math.floor(exact + Fraction(1, 2)))
 
 
+def coincides(r: float, steps: int) -> bool:
+    """Whether r * steps is whole: a step of the full run is at r, as for 0.7 of 10 but not of 4."""
+    return (Fraction(f"{r:.12f}") * steps).denominator == 1
+
+
 def strength(r: float, steps: int) -> float:
     """The diffusers `strength` in (0, 1] that denoises exactly `denoising_steps(r, steps)` steps.
 

@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -19,14 +20,16 @@ from stages.params import Params, read_params
 Item = TypeVar("Item")
 
 
-def stage(run: Callable[[Params, Path], str]) -> click.Command:
+def stage(run: Callable[[Params, Path], str], *, trains: bool = False) -> click.Command:
     """A click command from `run(params, root)`, which returns the line that closes the stage.
 
-    A GenieError, a full device or a file that cannot be read or written ends it with one line on
+    One that `trains` runs once on each GPU where there are several and a network is fine-tuned. A
+    GenieError, a full device or a file that cannot be read or written ends it with one line on
     stderr and exit code 1.
     """
     name = run.__module__.rpartition(".")[2]
-    if name == "__main__":
+    started_alone = name == "__main__"
+    if started_alone:
         name = Path(sys.argv[0]).stem
 
     @click.command(help=run.__doc__)
@@ -36,7 +39,12 @@ def stage(run: Callable[[Params, Path], str]) -> click.Command:
         logging.basicConfig(level=logging.WARNING, format="Warning: %(message)s")
         start = time.perf_counter()
         try:
-            line = run(read_params(params_file), root)
+            params = read_params(params_file)
+            if trains and started_alone and params.classifier.head == "finetune":
+                _start_on_each_gpu(f"stages.{name}")
+            line = run(params, root)
+            if not is_first_process():
+                return
             _note_time(root, name, time.perf_counter() - start)
         except GenieError as error:
             _stop(str(error))
@@ -57,7 +65,27 @@ def stage(run: Callable[[Params, Path], str]) -> click.Command:
 
 def bar(items: Iterable[Item], *, total: int, label: str) -> Iterable[Item]:
     """The items, with a progress bar and the time left on stderr."""
-    return tqdm(items, total=total, desc=label, unit="", dynamic_ncols=True, mininterval=1)
+    return tqdm(
+        items, total=total, desc=label, unit="", dynamic_ncols=True, mininterval=1,
+        disable=not is_first_process(),
+    )  # fmt: skip
+
+
+def is_first_process() -> bool:
+    """Whether to write and report: of several processes, one per GPU, only the first does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _start_on_each_gpu(module: str) -> None:
+    """Where there are several GPUs, run this command on each and end as they do."""
+    import torch  # takes seconds, which the other stages can do without
+
+    count = torch.cuda.device_count()
+    if count < 2 or "RANK" in os.environ:
+        return
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*launcher, f"--nproc-per-node={count}", "--module", module, *sys.argv[1:]]
+    raise SystemExit(subprocess.run(command).returncode)
 
 
 def store_folder(root: Path) -> Path:

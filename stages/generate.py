@@ -58,6 +58,7 @@ def main(params: Params, root: Path) -> str:
     support = tasks[tasks["role"] == "support"]
     baseline = load(root / "models/baseline")
     rendering = load_rendering(params, root, images)
+    warn_of_equal_levels(params, rendering.steps)
     groups = plan_tasks(params, root, rendering, support)
     backbone = load_backbone(Path(params.classifier.backbone), cache=features_file(root))
     real = RealImages(list(images["image_id"]), load_examples(images, backbone=backbone), backbone)
@@ -142,11 +143,9 @@ def search(
     each other to tell, their levels are rendered in full; of the others only the chosen one is.
     """
     full = rendering.steps
-    steps = search_steps(params, full)
-    costs: list[dict[str, int | float]] = []
+    steps = search_steps(params, full, between=rendering.generator.fast)
 
-    def trace(wanted: Groups, at: int, *, later: int | None) -> pd.DataFrame:
-        costs.append(render_with_cost(requested(wanted), rendering, steps=at, later=later))
+    def trace(wanted: Groups, at: int) -> pd.DataFrame:
         return trace_tasks(
             wanted,
             support=support,
@@ -156,15 +155,16 @@ def search(
         ).assign(steps=at)
 
     later = full_steps_to_follow(groups, full) if steps < full else 0
-    trajectories = trace(groups, steps, later=later)
+    costs = [render_with_cost(requested(groups), rendering, steps=steps, later=later)]
+    trajectories = trace(groups, steps)
     if steps < full:
-        unsure = unclear(groups, trajectories, below=params.noise.unclear)
-        finals = trace(unsure, full, later=None)
-        trajectories = settle(trajectories, finals)
-        previewed = trajectories[trajectories["steps"] != full]
-        wanted = chosen_requests(previewed)
+        below = params.noise.unclear
+        unsure = unclear(groups, trajectories, below=below)
+        sure = chosen_requests(trajectories[~(trajectories["shift_ratio"] < below)])
+        wanted = [*requested(unsure), *sure]  # together, for full batches
         costs.append(render_with_cost(wanted, rendering, steps=full, later=None))
-        keys = [rendering.key(request, full) for request in wanted]
+        trajectories = settle(trajectories, trace(unsure, full))
+        keys = [rendering.key(request, full) for request in sure]
         z = embed([rendering.picture(key) for key in keys], model=real.backbone)
         trajectories = exchange_chosen(trajectories, keys, list(z), steps=full)
     return trajectories, {name: sum(cost[name] for cost in costs) for name in costs[0]}
@@ -253,14 +253,17 @@ def captions_of(params: Params, images: Sequence[str]) -> dict[str, str] | None:
     return captions
 
 
-def search_steps(params: Params, full: int) -> int:
+def search_steps(params: Params, full: int, *, between: bool) -> int:
     """Denoising steps of the images that levels are compared by; all `full` unless previewed.
 
-    As many as `noise.preview_steps`, or the next multiple that tells all levels apart.
+    As many as `noise.preview_steps`; unless the generator can start `between` two steps, the next
+    multiple that tells all levels apart.
     """
     noise = params.noise
     if noise.r != "ada" or noise.search == "exact" or not METHODS[params.method].searches:
         return full
+    if between:
+        return min(noise.preview_steps, full)
     ratios = levels(noise.low, noise.high, noise.M)
     for steps in range(noise.preview_steps, full, noise.preview_steps):
         if len({denoising_steps(r, steps) for r in ratios}) == len(ratios):
@@ -305,6 +308,19 @@ def ratios_of(params: Params) -> tuple[float, ...]:
     if noise.r != "ada":
         return (noise.r,)
     return levels(noise.low, noise.high, noise.M) if own is None else (own,)
+
+
+def warn_of_equal_levels(params: Params, steps: int) -> None:
+    """A warning where so few steps cannot tell the levels apart, as models distilled for speed."""
+    ratios = ratios_of(params)
+    different = len({denoising_steps(r, steps) for r in ratios})
+    if different < len(ratios):
+        log.warning(
+            "the %d levels from noise.low to noise.high are only %d different numbers of steps of "
+            "generator.steps=%d, so some render the same image; fewer levels (noise.M) do as well, "
+            "or take more steps",
+            len(ratios), different, steps,
+        )  # fmt: skip
 
 
 def warn_of_shortfall(params: Params, groups: Groups, trajectories: pd.DataFrame) -> int:

@@ -4,6 +4,7 @@ In: data/prepared/support/, tasks.csv, data/augmented/, the backbone. Out: model
 mixtures.csv where the method mixes real and generated images.
 """
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -21,12 +22,12 @@ from genie.records import (
     write_table,
 )
 from genie.training import copies, load_examples, mixed, picker, shortfall
-from stages.common import bar, features_file, stage
+from stages.common import bar, features_file, is_first_process, stage
 from stages.params import Params
 from stages.settings import images_per_class, training_settings
 
 
-@stage
+@partial(stage, trains=True)
 def main(params: Params, root: Path) -> str:
     """Train a classifier per task on support and generated images."""
     images = read_images(root / "data/prepared/support")
@@ -57,10 +58,11 @@ def main(params: Params, root: Path) -> str:
         models[int(task)] = fit(
             params.classifier.head, everything, settings=training_settings(params)
         )
-    save(models, root / "models/augmented")
-    if mixtures:
-        record = pd.concat(mixtures).round(6)
-        write_table(record, root / "models/augmented/mixtures.csv", columns=MIXTURE_COLUMNS)
+    if is_first_process():
+        save(models, root / "models/augmented")
+        if mixtures:
+            record = pd.concat(mixtures).round(6)
+            write_table(record, root / "models/augmented/mixtures.csv", columns=MIXTURE_COLUMNS)
     return f"retrain: {len(models)} classifiers in models/augmented"
 
 

@@ -4,6 +4,7 @@ In: data/prepared/support/, data/prepared/tasks.csv, the backbone.
 Out: models/baseline/, data/baseline/predictions.csv.
 """
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -13,12 +14,12 @@ from genie.classifiers import fit, join, out_of_fold, save
 from genie.records import PREDICTION_COLUMNS, TASK_COLUMNS, read_images, read_table, write_table
 from genie.training import copies, load_examples, picker
 from genie.transforms import weak_copies
-from stages.common import bar, features_file, stage
+from stages.common import bar, features_file, is_first_process, stage
 from stages.params import Params
 from stages.settings import images_per_class, training_settings
 
 
-@stage
+@partial(stage, trains=True)
 def main(params: Params, root: Path) -> str:
     """Train a classifier per task on the support images alone."""
     images = read_images(root / "data/prepared/support")
@@ -41,9 +42,10 @@ def main(params: Params, root: Path) -> str:
         predictions.append(
             table.assign(**known).melt(list(known), var_name="predicted", value_name="probability")
         )
-    path = root / "data/baseline/predictions.csv"
-    write_table(pd.concat(predictions), path, columns=PREDICTION_COLUMNS)
-    save(models, root / "models/baseline")
+    if is_first_process():
+        path = root / "data/baseline/predictions.csv"
+        write_table(pd.concat(predictions), path, columns=PREDICTION_COLUMNS)
+        save(models, root / "models/baseline")
     return f"train_baseline: {len(models)} classifiers in models/baseline"
 
 

@@ -10,6 +10,8 @@ from diffusers import (
     AutoencoderKL,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
     PNDMScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
@@ -59,6 +61,33 @@ def tiny_sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         requires_safety_checker=False,
     )
     return _saved(pipeline, tmp_path_factory.mktemp("models") / "tiny-sd")
+
+
+@pytest.fixture(scope="session")
+def tiny_lcm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A latent consistency model with random weights; its UNet takes the guidance scale."""
+    torch.manual_seed(0)
+    pipeline = LatentConsistencyModelPipeline(
+        vae=_vae(latent_channels=4),
+        text_encoder=CLIPTextModel(_text_config()),
+        tokenizer=_tokenizer(),
+        unet=UNet2DConditionModel(**_unet_options(), cross_attention_dim=32, time_cond_proj_dim=32),
+        scheduler=LCMScheduler(**_scheduler_options()),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    return _saved(pipeline, tmp_path_factory.mktemp("models") / "tiny-lcm")
+
+
+@pytest.fixture(scope="session")
+def tiny_turbo_folder(tiny_sd_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stable Diffusion's architecture with the scheduler that Turbo models come with."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-turbo"
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_sd_folder, safety_checker=None)
+    options = _scheduler_options() | {"timestep_spacing": "trailing"}
+    pipeline.scheduler = EulerDiscreteScheduler(**options)
+    return _saved(pipeline, folder)
 
 
 @pytest.fixture(scope="session")

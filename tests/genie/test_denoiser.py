@@ -13,7 +13,7 @@ from genie.records import Request
 class Unconvertible(torch.nn.Module):
     """Fails while it is traced."""
 
-    def forward(self, latents, timestep, embeddings, return_dict):
+    def forward(self, latents, timesteps, embeddings, return_dict):
         raise RuntimeError("no such operator")
 
 
@@ -42,12 +42,12 @@ def test_every_shape_of_batch_is_converted(tiny_sd_folder, shape):
     unet = generator.pipeline.unet
     latents = torch.randn(shape)
     embeddings = torch.randn(shape[0], 5, unet.config.cross_attention_dim)
-    timestep = torch.tensor(321)
+    timesteps = torch.arange(shape[0]) * 300 + 21
     compiled = load_denoiser(unet, device="cpu", compile=True)
     with torch.inference_mode():
-        first = compiled(latents, timestep, embeddings)
-        again = compiled(latents * 0, timestep, embeddings)
-        reference = unet(latents, timestep, encoder_hidden_states=embeddings).sample
+        first = compiled(latents, timesteps, embeddings)
+        again = compiled(latents * 0, timesteps, embeddings)
+        reference = unet(latents, timesteps, encoder_hidden_states=embeddings).sample
     assert not torch.equal(first, again)
     torch.testing.assert_close(first, reference, rtol=1e-4, atol=1e-5)
 
@@ -55,4 +55,4 @@ def test_every_shape_of_batch_is_converted(tiny_sd_folder, shape):
 def test_denoiser_that_cannot_be_converted_is_an_error():
     denoise = load_denoiser(Unconvertible(), device="cpu", compile=True)
     with pytest.raises(GenieError, match=r"no such operator; set generator\.compile to false"):
-        denoise(torch.zeros(1, 4, 8, 8), torch.tensor(1), torch.zeros(1, 5, 8))
+        denoise(torch.zeros(1, 4, 8, 8), torch.ones(1), torch.zeros(1, 5, 8))

@@ -63,13 +63,18 @@ def diffusers_image(pipeline, request, sources):
     pipeline.scheduler = SameNoise.from_config(
         pipeline.scheduler.config, timestep_spacing="linspace"
     )
+    if 10 * request.r == pytest.approx(round(10 * request.r)):
+        steps = {"strength": strength(request.r, STEPS), "num_inference_steps": STEPS}
+    else:  # r lies between two steps: as many of them from r itself
+        k = denoising_steps(request.r, STEPS)
+        steps = {"timesteps": [round(999 * request.r * (k - i) / k) for i in range(k)]}
+        steps |= {"strength": 1.0, "num_inference_steps": k}
     return pipeline(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
         image=mode * pipeline.vae.config.scaling_factor,
-        strength=strength(request.r, STEPS),
-        num_inference_steps=STEPS,
         guidance_scale=3.0,
+        **steps,
     ).images[0]
 
 
@@ -79,7 +84,7 @@ def test_images_equal_those_of_diffusers_own_pipeline(sd, tiny_sd_folder, source
     requests = [
         request_for(source, r=r, target=target)
         for source in list(source_images)[:1]
-        for r in (0.05, 0.3, 0.58, 0.7, 1.0)
+        for r in (0.05, 0.3, 0.54, 0.58, 0.7, 1.0)
         for target in ("coat", "sandal")
     ]
     for request, image in rendered(requests, sd, source_images).items():
@@ -245,7 +250,10 @@ def test_out_of_memory_with_one_image_is_an_error(sd, source_images, monkeypatch
         rendered([request_for(next(iter(source_images)))], sd, source_images, batch_size=2)
 
 
-@pytest.mark.parametrize("folder", ["tiny_sdxl_folder", "tiny_sd3_folder"])
+OTHERS = ["tiny_sdxl_folder", "tiny_sd3_folder", "tiny_lcm_folder", "tiny_turbo_folder"]
+
+
+@pytest.mark.parametrize("folder", OTHERS)
 def test_other_pipelines_render_by_their_folder(folder, source_images, request):
     generator = load_generator(request.getfixturevalue(folder), device="cpu")
     assert not generator.fast
@@ -265,16 +273,58 @@ def test_other_pipelines_render_by_their_folder(folder, source_images, request):
     assert again[requests[0]].tobytes() == images[requests[0]].tobytes()
 
 
-@pytest.mark.parametrize("folder", ["tiny_sdxl_folder", "tiny_sd3_folder"])
+@pytest.mark.parametrize("folder", OTHERS)
+@pytest.mark.parametrize("steps", [2, 4, 8, STEPS])
 @pytest.mark.parametrize("r", [0.1, 0.3, 0.58, 0.7, 1.0])
-def test_other_pipelines_denoise_exactly_k_steps(folder, r, source_images, request, monkeypatch):
+def test_other_pipelines_denoise_exactly_k_steps(
+    folder, steps, r, source_images, request, monkeypatch
+):
     generator = load_generator(request.getfixturevalue(folder), device="cpu")
     name = "unet" if hasattr(generator.pipeline, "unet") else "transformer"
     denoiser = getattr(generator.pipeline, name)
     forward, calls = denoiser.forward, []
     monkeypatch.setattr(denoiser, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
-    rendered([request_for(next(iter(source_images)), r=r)], generator, source_images, batch_size=1)
-    assert len(calls) == denoising_steps(r, STEPS)
+    wanted = [request_for(next(iter(source_images)), r=r)]
+    rendered(wanted, generator, source_images, batch_size=1, steps=steps)
+    assert len(calls) == denoising_steps(r, steps)
+
+
+@pytest.mark.parametrize(
+    ("folder", "scheduler", "steps", "guidance_scale"),
+    [
+        ("tiny_lcm_folder", "LCMScheduler", 8, 8.0),
+        ("tiny_turbo_folder", "EulerDiscreteScheduler", 4, 0.0),
+        ("tiny_sdxl_folder", "EulerDiscreteScheduler", 50, 7.5),
+    ],
+)
+def test_distilled_models_keep_their_scheduler_and_get_steps_and_guidance_that_suit(
+    folder, scheduler, steps, guidance_scale, request
+):
+    generator = load_generator(request.getfixturevalue(folder), device="cpu")
+    assert not generator.fast
+    assert generator.scheduler == scheduler
+    assert (generator.steps, generator.guidance_scale) == (steps, guidance_scale)
+
+
+@pytest.mark.parametrize("r", [0.25, 0.5, 0.75, 1.0])
+def test_consistency_model_starts_where_r_says(tiny_lcm_folder, r, source_images, monkeypatch):
+    generator = load_generator(tiny_lcm_folder, device="cpu")
+    forward, seen = generator.pipeline.unet.forward, []
+    monkeypatch.setattr(
+        generator.pipeline.unet,
+        "forward",
+        lambda latents, t, **k: seen.append(int(t)) or forward(latents, t, **k),
+    )
+    wanted = [request_for(next(iter(source_images)), r=r)]
+    rendered(wanted, generator, source_images, batch_size=1, steps=8)
+    assert seen[0] == pytest.approx(1000 * r, abs=20)
+    assert seen == sorted(seen, reverse=True)
+
+
+def test_guidance_of_zero_in_the_settings_is_zero(tiny_sd_folder, tmp_path):
+    copy = shutil.copytree(tiny_sd_folder, tmp_path / "unguided")
+    (copy / "genie.json").write_text('{"guidance_scale": 0}')
+    assert load_generator(copy, device="cpu").guidance_scale == 0
 
 
 def test_key_is_of_what_decides_the_pixels(sd):
@@ -294,6 +344,8 @@ def test_key_is_of_what_decides_the_pixels(sd):
         key(request_for("a", target="coat ", prompt="a photo of a coat")),
         key(request_for("a", replicate=1)),
         key(request_for("a", seed=1)),
+        key(request_for("a", r=0.66), steps=5),
+        key(request_for("a", r=0.68), steps=5),
         key(steps=100),
         key(guidance_scale=7.5),
     ]

@@ -24,12 +24,16 @@ def params(method: str = "genie", **noise) -> Params:
     ],
 )
 def test_levels_are_compared_by_previews_only_where_there_is_a_choice(method, noise, steps):
-    assert search_steps(params(method, **noise), full=50) == steps
+    assert search_steps(params(method, **noise), full=50, between=True) == steps
 
 
 @pytest.mark.parametrize(("count", "steps"), [(5, 10), (9, 20), (17, 40), (41, 50)])
-def test_previews_take_the_next_multiple_of_steps_that_tells_all_levels_apart(count, steps):
-    assert search_steps(params(search="preview", M=count), full=50) == steps
+def test_pipelines_that_start_at_steps_only_take_the_next_multiple_that_tells_levels_apart(
+    count, steps
+):
+    noise = {"search": "preview", "preview_steps": 10, "M": count}
+    assert search_steps(params(**noise), full=50, between=False) == steps
+    assert search_steps(params(**noise), full=50, between=True) == 10
 
 
 @pytest.mark.parametrize(
