@@ -21,8 +21,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from genie.generator import load_generator, render
+from genie.generator import load_generator
 from genie.records import Request, encode_png, read_images
+from genie.rendering import render
 from genie.store import load, save
 
 REQUESTS = (100, 1_000, 10_000)

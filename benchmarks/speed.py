@@ -39,9 +39,10 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from genie.generator import Generator, load_generator, render
+from genie.generator import Generator, load_generator
 from genie.noise import denoising_steps, levels, strength
 from genie.records import Request, decode_png, encode_png, image_id, read_images
+from genie.rendering import default_batch_size, render
 
 STEPS, PREVIEW_STEPS = 50, 10
 RATIOS = levels(0.5, 0.9, 5)
@@ -284,7 +285,7 @@ def main(architecture: str, pairs: int, repeats: int, out: Path | None) -> None:
         otherwise = load_generator(folder, compile=on_gpu)
         stock = stock_pipeline(folder, generator)
     guidance = generator.guidance_scale
-    batch = 32 if generator.size <= 64 else 8
+    batch = default_batch_size(generator)
     contenders: dict[str, Callable[[], int]] = {
         "authors' loop": lambda: authors_loop(found, sources, stock, guidance),
         "diffusers, batched by level": lambda: batched_by_level(

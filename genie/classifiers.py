@@ -231,6 +231,8 @@ def _fit_network(
             network.parameters(), lr=settings.learning_rate, weight_decay=0.05
         )
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
+        if accelerator.num_processes > 1 and model.device == "cuda":
+            network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
         network, optimiser = accelerator.prepare(network, optimiser)
         network.train()
         order = torch.Generator().manual_seed(settings.seed)

@@ -44,7 +44,7 @@ from genie.store import store_path
 from genie.training import load_examples, picker
 from stages.common import features_file, stage
 from stages.params import Params
-from stages.rendering import Rendering, load_rendering, render_with_cost
+from stages.rendering import Rendering, in_all, load_rendering, render_with_cost
 from stages.settings import images_per_class, prompt_of, training_settings
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def main(params: Params, root: Path) -> str:
     trajectories, rejected = draw_until_kept(
         groups, trace=trace, kept=kept, attempts=params.filter.attempts
     )
-    cost = {name: sum(part[name] for part in costs) for name in costs[0]}
+    cost = in_all(costs)
     cost |= {"rejected": rejected, "short": warn_of_shortfall(params, groups, trajectories)}
     trajectories = called_target(
         trajectories, baseline, picture_of=rendering.picture, settings=training_settings(params)
@@ -167,7 +167,7 @@ def search(
         keys = [rendering.key(request, full) for request in sure]
         z = embed([rendering.picture(key) for key in keys], model=real.backbone)
         trajectories = exchange_chosen(trajectories, keys, list(z), steps=full)
-    return trajectories, {name: sum(cost[name] for cost in costs) for name in costs[0]}
+    return trajectories, in_all(costs)
 
 
 def full_steps_to_follow(groups: Groups, full: int) -> int:

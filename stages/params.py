@@ -97,7 +97,7 @@ class GeneratorParams(Section):
     model: Path_
     steps: Annotated[int, Field(ge=1, le=1000)] | None
     guidance_scale: Annotated[float, Field(ge=0)] | None
-    batch_size: Count | None
+    batch_size: Count | Literal["probe"] | None
     compile: bool | None
 
 

@@ -9,16 +9,16 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from genie.generator import (
-    Generator,
+from genie.generator import Generator, load_generator
+from genie.noise import denoising_steps
+from genie.records import Request, decode_png
+from genie.rendering import (
     default_batch_size,
-    load_generator,
+    fastest_batch_size,
     measure_speed,
     render,
     request_key,
 )
-from genie.noise import denoising_steps
-from genie.records import Request, decode_png
 from genie.store import ensure, store_path
 from stages.common import store_folder
 from stages.params import Params
@@ -37,7 +37,7 @@ class Rendering:
     generator: Generator
     steps: int
     guidance_scale: float
-    batch_size: int | None
+    batch_size: int
     sources: Mapping[str, bytes]
     store: Path
 
@@ -54,11 +54,16 @@ def load_rendering(params: Params, root: Path, images: pd.DataFrame) -> Renderin
     """The generator of the parameters with the support images as sources."""
     generator = load_generator(Path(params.generator.model), compile=params.generator.compile)
     guidance = params.generator.guidance_scale
+    guidance = generator.guidance_scale if guidance is None else guidance
+    size = params.generator.batch_size or default_batch_size(generator)
+    if size == "probe":
+        size = fastest_batch_size(generator, guidance_scale=guidance)
+        tqdm.write(f"generate: {size} images at a time are the fastest here")
     return Rendering(
         generator,
         steps=params.generator.steps or generator.steps,
-        guidance_scale=generator.guidance_scale if guidance is None else guidance,
-        batch_size=params.generator.batch_size,
+        guidance_scale=guidance,
+        batch_size=size,
         sources=dict(zip(images["image_id"], images["png"], strict=True)),
         store=store_folder(root),
     )
@@ -74,7 +79,7 @@ def forecast(rendering: Rendering, *, needed: int, missing: int, guided: int, la
         f"generate: {needed} images needed, {needed - missing} in the store; {missing} to render "
         f"in {guided:,} guided steps"
     )
-    size = rendering.batch_size or default_batch_size(rendering.generator)
+    size = rendering.batch_size
     if later:
         line += f", then about {later:,} for the chosen levels"
     if guided + later < _SHORT * size:
@@ -99,11 +104,13 @@ def forecast(rendering: Rendering, *, needed: int, missing: int, guided: int, la
 def render_with_cost(
     requests: Sequence[Request], rendering: Rendering, *, steps: int, later: int | None = 0
 ) -> dict[str, int | float]:
-    """Render what the store lacks under a progress bar; counts of images, guided steps, seconds.
+    """Render what the store lacks under a progress bar; what that cost.
 
-    `later` as in `forecast`; None where this work was forecast before.
+    Counts of images and guided steps, seconds, and the batch size, which is smaller than asked for
+    where memory did not suffice. `later` as in `forecast`; None where it was forecast before.
     """
     rendered: list[int] = []
+    sizes = [rendering.batch_size]
 
     def counted(missing: Sequence[Request]) -> Iterator[tuple[Request, Image.Image]]:
         guided = sum(denoising_steps(request.r, steps) for request in missing)
@@ -117,6 +124,7 @@ def render_with_cost(
             steps=steps,
             guidance_scale=rendering.guidance_scale,
             batch_size=rendering.batch_size,
+            halved=sizes.append,
         )
         for request, image in tqdm(
             drawn, total=len(missing), desc="generate", unit="image", dynamic_ncols=True
@@ -133,4 +141,13 @@ def render_with_cost(
         "guided_steps_needed": sum(needed.values()),
         "guided_steps_rendered": sum(rendered),
         "seconds": round(time.perf_counter() - start, 2),
+        "batch_size": sizes[-1],
+    }
+
+
+def in_all(costs: Sequence[Mapping[str, int | float]]) -> dict[str, int | float]:
+    """The sums of several costs; of their batch sizes the least."""
+    return {
+        name: (min if name == "batch_size" else sum)(cost[name] for cost in costs)
+        for name in costs[0]
     }

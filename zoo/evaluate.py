@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from genie.backbones import ImageModel, class_names, classify, embed, load_backbone, load_oracle
 from genie.clip import load_clip, zero_shot
-from genie.generator import Generator, load_generator, render
+from genie.generator import Generator, load_generator
 from genie.prompts import prompt_for
 from genie.records import Request, decode_png, read_images
+from genie.rendering import render
 from zoo.fashion_mnist import BUNDLED, CLASSES
 
 ZOO = Path("zoo")

@@ -1,4 +1,8 @@
 import math
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
+from transformers import ViTConfig, ViTModel
 
 from genie.classifiers import (
     LOSSES,
@@ -177,3 +182,37 @@ def test_rare_class_is_only_held_back_by_plain_cross_entropy(loss, share):
 
     optimiser.step(closure)
     assert logits.softmax(0)[1].item() == pytest.approx(share, abs=1e-3)
+
+
+TRAIN = """
+import os, sys
+from dataclasses import replace
+from pathlib import Path
+from tests.genie.test_classifiers import SETTINGS, blobs
+from genie.classifiers import fit, save
+place = Path(sys.argv[1])
+settings = replace(SETTINGS, backbone=place / "backbone", batch_size=9, steps=5)
+model = fit("finetune", blobs(classes=3), settings=settings)
+save({0: model}, place / os.environ.get("RANK", "alone"))
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_share_the_batches_learn_what_one_learns_alone(tmp_path):
+    # without batch normalisation, whose statistics are of a process's own share on a CPU
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "image_size": 32, "patch_size": 8}
+    network = ViTConfig(**sizes, num_hidden_layers=1, num_attention_heads=2)
+    ViTModel(network).save_pretrained(tmp_path / "backbone")
+    shutil.copy("zoo/backbone/preprocessor_config.json", tmp_path / "backbone")
+    script = tmp_path / "train.py"
+    script.write_text(TRAIN)
+    for launcher in ([], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]):
+        subprocess.run(
+            [sys.executable, *launcher, script, tmp_path],
+            check=True,
+            env=os.environ | {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"},
+        )
+    alone, *both = (load(tmp_path / name)[0].weights for name in ("alone", "0", "1"))
+    for shared in both:
+        for name, value in alone.items():
+            np.testing.assert_allclose(shared[name], value, rtol=1e-3, atol=1e-5)

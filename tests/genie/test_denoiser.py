@@ -6,8 +6,9 @@ import torch
 
 from genie.denoiser import load_denoiser
 from genie.errors import GenieError
-from genie.generator import load_generator, render
+from genie.generator import load_generator
 from genie.records import Request
+from genie.rendering import render
 
 
 class Unconvertible(torch.nn.Module):

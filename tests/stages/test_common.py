@@ -1,10 +1,13 @@
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from genie.errors import GenieError
+from stages import common
 from stages.common import stage, times_folder
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -46,3 +49,39 @@ def test_stage_closes_with_its_line_and_notes_its_time(tmp_path):
     result = invoke(None, tmp_path)
     assert (result.exit_code, result.stdout) == (0, "it is done\n")
     assert len(list(times_folder(tmp_path).iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("gpus", "rank", "launched"),
+    [(0, None, False), (1, None, False), (4, None, True), (4, "0", False)],
+)
+def test_training_starts_itself_on_each_gpu(gpus, rank, launched, monkeypatch):
+    calls = []
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr(sys, "argv", ["retrain.py", "--root", "place"])
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+
+    def run(command):
+        calls.append(command)
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    if launched:
+        with pytest.raises(SystemExit) as ended:
+            common._start_on_each_gpu("stages.retrain")
+        assert ended.value.code == 3
+        assert calls[0][-4:] == ["--module", "stages.retrain", "--root", "place"]
+        assert "--nproc-per-node=4" in calls[0]
+    else:
+        common._start_on_each_gpu("stages.retrain")
+        assert not calls
+
+
+@pytest.mark.parametrize(("rank", "first"), [(None, True), ("0", True), ("1", False)])
+def test_only_the_first_process_writes(rank, first, monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    assert common.is_first_process() == first

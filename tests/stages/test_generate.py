@@ -1,8 +1,9 @@
+import re
 from pathlib import Path
 
 import pytest
 
-from stages.generate import ratios_of, search_steps
+from stages.generate import ratios_of, search_steps, warn_of_equal_levels
 from stages.params import Params, read_yaml
 
 BASE = read_yaml(Path(__file__).parents[2] / "params.yaml")
@@ -34,6 +35,16 @@ def test_pipelines_that_start_at_steps_only_take_the_next_multiple_that_tells_le
     noise = {"search": "preview", "preview_steps": 10, "M": count}
     assert search_steps(params(**noise), full=50, between=False) == steps
     assert search_steps(params(**noise), full=50, between=True) == 10
+
+
+@pytest.mark.parametrize(
+    ("steps", "different"), [(1, 1), (4, 3), (8, 4), (10, None), (20, None), (50, None)]
+)
+def test_steps_too_few_to_tell_levels_apart_are_warned_of(steps, different, caplog):
+    warn_of_equal_levels(params(), steps)
+    expected = [] if different is None else [f"the 5 levels .* only {different} different numbers"]
+    assert len(caplog.messages) == len(expected)
+    assert all(re.search(*pair) for pair in zip(expected, caplog.messages, strict=True))
 
 
 @pytest.mark.parametrize(

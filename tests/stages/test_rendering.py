@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from genie.generator import Speed, load_generator
+from genie.generator import load_generator
+from genie.rendering import Speed
 from stages import rendering
-from stages.rendering import Rendering, forecast
+from stages.rendering import Rendering, forecast, in_all
 
 
 @pytest.fixture
@@ -26,6 +27,15 @@ def test_long_work_says_how_long_how_large_and_how_to_cut_it(small, monkeypatch,
     assert f"in {guided - 600:,} guided steps, then about 600 for the chosen levels" in line
     assert f"about {minutes} min at 100 steps per second and 8 MB" in line
     assert ("noise.search=preview" in line) == advice
+
+
+def test_costs_add_up_and_the_least_batch_size_stays():
+    first = {"rendered": 3, "seconds": 1.5, "batch_size": 16}
+    assert in_all([first, {"rendered": 4, "seconds": 1.0, "batch_size": 8}]) == {
+        "rendered": 7,
+        "seconds": 2.5,
+        "batch_size": 8,
+    }
 
 
 def test_speed_is_measured_on_the_model_itself(small):
