@@ -1,8 +1,10 @@
 """How time and memory grow: requests, entries of the store, files that DVC tracks.
 
-    python -m benchmarks.growth
+    dvc repro && python -m benchmarks.growth
 
-Out: benchmarks/growth-render.csv, growth-store.csv, growth-dvc.csv.
+Requests are GeNIe-Ada's on the embedded default, in as many steps as it asks for. Out:
+benchmarks/growth-render.csv, growth-store.csv, growth-dvc.csv, and growth-repro.csv: `dvc repro`
+with nothing to do, with sets of augmented images of several sizes in place.
 """
 
 import hashlib
@@ -14,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -22,6 +26,8 @@ import pandas as pd
 from PIL import Image
 
 from genie.generator import load_generator
+from genie.noise import denoising_steps, levels
+from genie.prompts import prompt_for
 from genie.records import Request, encode_png, read_images
 from genie.rendering import render
 from genie.store import load, save
@@ -30,28 +36,33 @@ REQUESTS = (100, 1_000, 10_000)
 ENTRIES = (1_000, 10_000, 100_000)
 FILES = (1_000, 10_000, 50_000)
 LINKS = ("copy", "hardlink", "symlink", "reflink,copy")
-STEPS = 10
+RATIOS = levels(0.5, 0.9, 5)
+IN_PLACE = (500, 5_000, 20_000)
 
 
 def render_many(count: int) -> dict[str, float]:
-    """Seconds and peak memory of `count` different requests of one step each, in this process."""
+    """Seconds and peak memory of `count` requests, all levels of as many pairs, in this process."""
     table = read_images(Path("data/bundled/train"))
     sources = dict(zip(table["image_id"], table["png"], strict=True))
     rows = [(str(r.image_id), str(r.label)) for r in table.itertuples()]
+    prompt = prompt_for("bag")
     requests = [
-        Request(*rows[i % len(rows)], "bag", "a photo of a bag", "", 1 / STEPS, i // len(rows), 0)
+        Request(*rows[i // 5 % len(rows)], "bag", prompt, "", RATIOS[i % 5], i // 5 // len(rows), 0)
         for i in range(count)
     ]
     generator = load_generator(Path("zoo/generator"))
-    list(render(requests[:64], generator, sources=sources, steps=STEPS))
+    steps = generator.steps
+    list(render(requests[:64], generator, sources=sources, steps=steps))
     start = time.perf_counter()
-    drawn = sum(1 for _ in render(requests, generator, sources=sources, steps=STEPS))
+    drawn = sum(1 for _ in render(requests, generator, sources=sources, steps=steps))
     seconds = time.perf_counter() - start
+    guided = sum(denoising_steps(q.r, steps) for q in requests)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "requests": drawn,
         "seconds": round(seconds, 2),
-        "images_per_second": round(drawn / seconds, 1),
+        "images_per_second": round(drawn / seconds, 2),
+        "guided_steps_per_second": round(guided / seconds, 1),
         "peak_mebibytes": round(peak),
     }
 
@@ -82,26 +93,46 @@ def _key(i: int) -> str:
     return hashlib.sha256(str(i).encode()).hexdigest()
 
 
+def seconds_of(place: Path, *command: str) -> float:
+    """Seconds that a command takes in a folder; it must succeed."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    start = time.perf_counter()
+    subprocess.run(
+        command,
+        cwd=place,
+        check=True,
+        capture_output=True,
+        env=os.environ | {"DVC_NO_ANALYTICS": "1", "PATH": path},
+    )
+    return round(time.perf_counter() - start, 2)
+
+
+def repeat_nothing(counts: Sequence[int], place: Path) -> list[dict[str, float]]:
+    """Seconds of `dvc repro` with nothing to do, the median of five, by images in the set.
+
+    In a clone of this repository with this workspace's outputs, whose set is filled up.
+    """
+    subprocess.run(["git", "clone", "--quiet", ".", str(place)], check=True)
+    shutil.copytree(".dvc/cache", place / ".dvc/cache")
+    call = partial(seconds_of, place)
+    call("dvc", "checkout", "--quiet")
+    folder, draw, found = place / "data/augmented", np.random.default_rng(0), []
+    for count in counts:
+        for i in range(len(list(folder.glob("*/*.png"))), count):
+            (folder / "bag" / f"more-{i}.png").write_bytes(draw.bytes(1_500))
+        call("dvc", "commit", "--force", "--quiet")
+        again = sorted(call("dvc", "repro") for _ in range(5))
+        assert "up to date" in subprocess.check_output(["dvc", "repro"], cwd=place, text=True)
+        found.append({"images": count, "seconds": again[2], "most": again[-1]})
+    return found
+
+
 def track(count: int, link: str, place: Path) -> dict[str, object]:
     """Seconds for DVC to add `count` images, to see that nothing changed, and to check them out."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
 
-    def call(*command: str) -> float:
-        start = time.perf_counter()
-        subprocess.run(
-            command,
-            cwd=place,
-            check=True,
-            capture_output=True,
-            env=os.environ
-            | {
-                "DVC_NO_ANALYTICS": "1",
-                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            },
-        )
-        return round(time.perf_counter() - start, 2)
-
+    call = partial(seconds_of, place)
     call("dvc", "init", "--no-scm", "--quiet")
     call("dvc", "config", "cache.type", link)
     images = place / "images"
@@ -117,7 +148,9 @@ def track(count: int, link: str, place: Path) -> dict[str, object]:
 
 
 @click.command(help=__doc__)
-@click.option("--only", type=click.Choice(["render", "store", "dvc"]), help="Default: all.")
+@click.option(
+    "--only", type=click.Choice(["render", "store", "dvc", "repro"]), help="Default: all."
+)
 @click.option("--count", type=int, hidden=True, help="Render this many here and print the row.")
 def main(only: str | None, count: int | None) -> None:
     if count is not None:
@@ -140,6 +173,8 @@ def main(only: str | None, count: int | None) -> None:
                 tables["store"].append(look_up(n, place / "store"))
         if only in (None, "dvc"):
             tables["dvc"] = [track(n, link, place / "dvc") for n in FILES for link in LINKS]
+        if only in (None, "repro"):
+            tables["repro"] = repeat_nothing(IN_PLACE, place / "clone")
     for name, rows in tables.items():
         table = pd.DataFrame(rows)
         table.to_csv(f"benchmarks/growth-{name}.csv", index=False, lineterminator="\n")
