@@ -20,6 +20,7 @@ from genie.records import (
     Candidates,
     Request,
     decode_png,
+    image_id,
     write_table,
 )
 from genie.report import ContactRow
@@ -285,10 +286,15 @@ def write_set(
     folder.mkdir(parents=True, exist_ok=True)
     table = members(trajectories)
     images = table.drop_duplicates("file_name").sort_values("file_name").assign(**provenance)
+    contents = []
     for row in images.itertuples():
         path = folder / str(row.file_name)
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(png_of(str(row.key)))
+        png = png_of(str(row.key))
+        path.write_bytes(png)
+        contents.append(image_id(decode_png(png)))
+    # what the images hold, so that later stages see a change without looking at every file
+    images["image_id"] = contents
     write_table(images, folder / "metadata.csv", columns=METADATA_COLUMNS)
     write_table(table, folder / "members.csv", columns=MEMBER_COLUMNS)
     full = trajectories.loc[:, list(TRAJECTORY_COLUMNS)].reset_index(drop=True)

@@ -20,6 +20,7 @@ METADATA_COLUMNS = (
     "file_name",
     "label",
     "key",
+    "image_id",
     "method",
     "source_id",
     "source_label",

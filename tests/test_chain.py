@@ -167,6 +167,24 @@ def test_set_loads_as_an_imagefolder_data_set(made):
     assert set(loaded["label"]) == set(CLASSES)
 
 
+def test_metadata_names_the_content_of_every_image(made):
+    table = pd.read_csv(made / "data/augmented/metadata.csv")
+    for row in table.itertuples():
+        picture = Image.open(made / "data/augmented" / row.file_name)
+        assert row.image_id == image_id(picture)
+
+
+def test_changed_image_is_put_back_by_generation(made, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(made, copy, symlinks=True)
+    first, second = sorted((copy / "data/augmented").glob("*/*.png"))[:2]
+    before = tree_hash(copy / "data/augmented")
+    first.chmod(0o644)
+    first.write_bytes(second.read_bytes())
+    assert "generate" in dvc(copy, "repro").stdout
+    assert tree_hash(copy / "data/augmented") == before
+
+
 def test_killed_generation_resumes_to_the_same_bytes(made, tmp_path):
     command = [sys.executable, "-m", "stages.generate", "--root", "."]
 
