@@ -16,6 +16,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from genie.records import image_id
+
 ROOT = Path(__file__).parent.parent
 CLASSES = ("ankle boot", "bag", "coat")
 
@@ -176,12 +178,13 @@ def test_metadata_names_the_content_of_every_image(made):
 
 def test_changed_image_is_put_back_by_generation(made, tmp_path):
     copy = tmp_path / "copy"
-    shutil.copytree(made, copy, symlinks=True)
+    shutil.copytree(made, copy)
     first, second = sorted((copy / "data/augmented").glob("*/*.png"))[:2]
     before = tree_hash(copy / "data/augmented")
     first.chmod(0o644)
     first.write_bytes(second.read_bytes())
-    assert "generate" in dvc(copy, "repro").stdout
+    assert tree_hash(copy / "data/augmented") != before
+    call(copy, "dvc", "repro")
     assert tree_hash(copy / "data/augmented") == before
 
 
