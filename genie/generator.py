@@ -74,12 +74,13 @@ def load_generator(
         pipeline.vae.to(memory_format=torch.channels_last)
         denoiser = load_denoiser(pipeline.unet, device=device, compile=compile)
     settings = _read_json(folder / _SETTINGS) if (folder / _SETTINGS).is_file() else {}
+    given = settings.get("guidance_scale")  # 0 is a value, null is none
     return Generator(
         pipeline=pipeline,
         name=folder.name,
         fingerprint=_fingerprint(folder, index),
-        guidance_scale=float(settings.get("guidance_scale", guidance_scale)),
-        steps=int(settings.get("steps", steps)),
+        guidance_scale=float(guidance_scale if given is None else given),
+        steps=int(settings.get("steps") or steps),
         size=int(settings.get("size") or _native_size(pipeline)),
         device=device,
         dtype=dtype,
@@ -100,6 +101,7 @@ def encode_images(images: Sequence[Image.Image], generator: Generator) -> torch.
 
 
 def dpm_solver(config: Mapping[str, Any]) -> Any:
+    """The paper's solver over a model's noise schedule, with evenly spaced timesteps."""
     return DPMSolverMultistepScheduler.from_config(config, timestep_spacing="linspace")
 
 
@@ -169,7 +171,7 @@ def _variant(folder: Path) -> str | None:
 def _default_dtype(device: str, fast: bool) -> torch.dtype:
     """float32 on the CPU; on a GPU float16 for Stable Diffusion, which was released for it.
 
-    On a CPU without matrix units bfloat16 was 1.3 times as fast: too little for its rounding.
+    On a CPU without matrix units bfloat16 gained too little for its rounding.
     """
     if device == "cpu":
         return torch.float32

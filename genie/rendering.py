@@ -397,20 +397,14 @@ class _FastPath:
         return images
 
 
+@dataclass
 class _PlainPath:
     """Renders one batch of equal step count by calling whatever pipeline was loaded."""
 
-    def __init__(
-        self,
-        generator: Generator,
-        sources: Mapping[str, bytes],
-        steps: int,
-        guidance_scale: float,
-    ) -> None:
-        self.generator = generator
-        self.sources = sources
-        self.steps = steps
-        self.guidance_scale = guidance_scale
+    generator: Generator
+    sources: Mapping[str, bytes]
+    steps: int
+    guidance_scale: float
 
     def __call__(self, batch: Sequence[Request], size: int) -> list[Image.Image]:
         """The images of `batch`, all of one step count, in batches padded to `size`."""

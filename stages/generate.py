@@ -58,7 +58,8 @@ def main(params: Params, root: Path) -> str:
     support = tasks[tasks["role"] == "support"]
     baseline = load(root / "models/baseline")
     rendering = load_rendering(params, root, images)
-    warn_of_equal_levels(params, rendering.steps)
+    if not rendering.generator.fast:
+        warn_of_equal_levels(params, rendering.steps)
     groups = plan_tasks(params, root, rendering, support)
     backbone = load_backbone(Path(params.classifier.backbone), cache=features_file(root))
     real = RealImages(list(images["image_id"]), load_examples(images, backbone=backbone), backbone)
@@ -311,7 +312,10 @@ def ratios_of(params: Params) -> tuple[float, ...]:
 
 
 def warn_of_equal_levels(params: Params, steps: int) -> None:
-    """A warning where so few steps cannot tell the levels apart, as models distilled for speed."""
+    """A warning where so few steps cannot tell the levels apart, as models distilled for speed.
+
+    Only for generators that start at one of their steps; the fast path starts at r itself.
+    """
     ratios = ratios_of(params)
     different = len({denoising_steps(r, steps) for r in ratios})
     if different < len(ratios):

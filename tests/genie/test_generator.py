@@ -33,10 +33,14 @@ def test_distilled_models_keep_their_scheduler_and_get_steps_and_guidance_that_s
     assert (generator.steps, generator.guidance_scale) == (steps, guidance_scale)
 
 
-def test_guidance_of_zero_in_the_settings_is_zero(tiny_sd_folder, tmp_path):
-    copy = shutil.copytree(tiny_sd_folder, tmp_path / "unguided")
-    (copy / "genie.json").write_text('{"guidance_scale": 0}')
-    assert load_generator(copy, device="cpu").guidance_scale == 0
+@pytest.mark.parametrize(("written", "scale"), [("0", 0.0), ("null", 7.5), ("2.5", 2.5)])
+def test_guidance_scale_of_the_settings_may_be_zero_or_left_open(
+    written, scale, tiny_sd_folder, tmp_path
+):
+    copy = shutil.copytree(tiny_sd_folder, tmp_path / "settings")
+    (copy / "genie.json").write_text(f'{{"guidance_scale": {written}, "steps": null}}')
+    generator = load_generator(copy, device="cpu")
+    assert (generator.guidance_scale, generator.steps) == (scale, 50)
 
 
 def test_fingerprint_is_of_content_not_of_path_or_settings(sd, tiny_sd_folder, tmp_path):
