@@ -108,12 +108,12 @@ def render(
 ) -> Iterator[tuple[Request, Image.Image]]:
     """Yield every request with its RGB image of `generator.size`, in the order that is fastest.
 
-    `sources` maps image_id to PNG bytes. Requests are grouped by step count in batches of one
-    constant shape; what is left over of each step count shares batches, whose images join in as
-    their first step comes, and the last batch is padded. So an image is bitwise the same whatever
-    its neighbours; another batch size gives the same image within rounding. Memory does not grow
-    with the number of requests. Out of GPU memory, the batch size is halved for the rest of the
-    call, and `halved` is told the new one.
+    `sources` maps image_id to PNG bytes. Requests are grouped by step count; what is left over of
+    each step count shares batches, whose images join in as their first step comes. The denoiser
+    sees batches of two shapes only, all of `batch_size` or a quarter of it. An image is the same
+    whatever its neighbours and the batch size, within rounding. Memory does not grow with the
+    number of requests. Out of GPU memory, the batch size is halved for the rest of the call, and
+    `halved` is told the new one.
     GenieError if a request's source is not in `sources`.
     """
     guidance_scale = generator.guidance_scale if guidance_scale is None else guidance_scale
@@ -287,16 +287,16 @@ class _FastPath:
 
     @torch.inference_mode()
     def __call__(self, batch: Sequence[Request], size: int) -> list[Image.Image]:
-        """The images of `batch`, denoised in a batch padded to `size`."""
-        padded = [*batch, *[batch[-1]] * (size - len(batch))]
+        """The images of `batch`, at most `size` of them."""
         levels, latents = [], []
-        for r, own in groupby(padded, key=lambda q: round(q.r, 12)):
+        for r, own in groupby(batch, key=lambda q: round(q.r, 12)):
             group = list(own)
             scheduler = self._scheduler(r)
             latents.append(self._noisy_latents(group, scheduler))
             levels.append((len(group), scheduler))
-        denoised = self._denoise(torch.cat(latents), self._embeddings(padded), levels)
-        return self._decode(denoised)[: len(batch)]
+        embeddings = self._embeddings(batch)
+        denoised = self._denoise(torch.cat(latents), embeddings, levels, size)
+        return self._decode(denoised, min(size, _CODEC_BATCH))
 
     def _scheduler(self, r: float) -> Any:
         """A solver whose timesteps are those that r needs, k of them."""
@@ -327,46 +327,62 @@ class _FastPath:
         return latents.to(self.generator.device)
 
     def _embeddings(self, batch: Sequence[Request]) -> torch.Tensor:
-        """Prompt embeddings (B, tokens, d), or (2B, tokens, d) under guidance, negative first."""
-        texts = [q.prompt for q in batch]
+        """Prompt embeddings (halves, B, tokens, d): two under guidance, the negative one first."""
+        halves = [[q.prompt for q in batch]]
         if self.guidance_scale > 1:
-            texts = [q.negative_prompt for q in batch] + texts
-        return torch.stack([self.prompts[text] for text in texts])
+            halves.insert(0, [q.negative_prompt for q in batch])
+        return torch.stack(
+            [torch.stack([self.prompts[text] for text in texts]) for texts in halves]
+        )
 
     def _denoise(
         self,
         latents: torch.Tensor,
         embeddings: torch.Tensor,
         levels: Sequence[tuple[int, Any]],
+        size: int,
     ) -> torch.Tensor:
         """Denoised latents (B, 4, h, w) of `levels`: (images, scheduler), most steps first.
 
         All end together: a level with fewer steps joins in later. Each has a scheduler of its own,
         which starts at first order there.
         """
+        parts = list(latents.split([count for count, _ in levels]))
+        for left in range(len(levels[0][1].timesteps), 0, -1):
+            joined = [(n, s) for n, s in levels if len(s.timesteps) >= left]
+            counts = [count for count, _ in joined]
+            at = [scheduler.timesteps[-left] for _, scheduler in joined]
+            timesteps = torch.cat([t.expand(count) for t, count in zip(at, counts, strict=True)])
+            running = torch.cat(parts[: len(joined)])
+            predicted = self._predict(running, timesteps, embeddings[:, : len(running)], size)
+            for i, own in enumerate(predicted.split(counts)):
+                (parts[i],) = joined[i][1].step(own, at[i], parts[i], return_dict=False)
+        return torch.cat(parts)
+
+    def _predict(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor, size: int
+    ) -> torch.Tensor:
+        """Predicted noise (n, 4, h, w) in float32, guided: n <= `size` images.
+
+        In one call of `size`, or in calls of a quarter of it where those waste less; either is
+        padded. So a denoiser that is compiled for its shapes has two of them, and small jobs cost
+        what they should.
+        """
         denoiser = self.generator.denoiser
         assert denoiser is not None, "only the fast path comes here"
-        guided = len(embeddings) == 2 * len(latents)
-        counts = [count for count, _ in levels]
-        parts = list(latents.split(counts))
-        for left in range(len(levels[0][1].timesteps), 0, -1):
-            latents = torch.cat(parts)
-            at = [
-                scheduler.timesteps[max(-left, -len(scheduler.timesteps))]
-                for _, scheduler in levels
-            ]
-            timesteps = torch.cat([t.expand(count) for t, count in zip(at, counts, strict=True)])
-            if guided:
-                latents, timesteps = latents.repeat(2, 1, 1, 1), timesteps.repeat(2)
-            predicted = denoiser(latents.to(self.generator.dtype), timesteps, embeddings).float()
-            if guided:
-                negative, positive = predicted.chunk(2)
-                predicted = negative + self.guidance_scale * (positive - negative)
-            for i, own in enumerate(predicted.split(counts)):
-                scheduler = levels[i][1]
-                if left <= len(scheduler.timesteps):
-                    (parts[i],) = scheduler.step(own, at[i], parts[i], return_dict=False)
-        return torch.cat(parts)
+        quarter = _quarter(size)
+        width = size if len(latents) > size - quarter else quarter
+        predicted = []
+        for start in range(0, len(latents), width):
+            own = slice(start, start + width)
+            padded = [_padded(x, width) for x in (latents[own], timesteps[own])]
+            x, t = (torch.cat([part] * len(embeddings)) for part in padded)
+            texts = torch.cat([_padded(half[own], width) for half in embeddings])
+            halves = denoiser(x.to(self.generator.dtype), t, texts).float().split(width)
+            negative, positive = halves[0], halves[-1]  # the same one without guidance
+            guided = negative + self.guidance_scale * (positive - negative)
+            predicted.append(guided[: len(latents) - start])
+        return torch.cat(predicted)
 
     def _encode_prompt(self, text: str) -> torch.Tensor:
         """(tokens, d), as the pipeline encodes it."""
@@ -387,14 +403,26 @@ class _FastPath:
         padded = [*names, *[names[-1]] * (_CODEC_BATCH - len(names))]
         return encode_images([decode_png(self.sources[name]) for name in padded], self.generator)
 
-    def _decode(self, latents: torch.Tensor) -> list[Image.Image]:
+    def _decode(self, latents: torch.Tensor, width: int) -> list[Image.Image]:
+        """The images of latents (n, 4, h, w), decoded `width` at a time."""
+        count = len(latents)
         latents = (latents / self.pipeline.vae.config.scaling_factor).to(self.generator.dtype)
         images: list[Image.Image] = []
-        for part in latents.split(_CODEC_BATCH):
-            part = part.contiguous(memory_format=torch.channels_last)
+        for part in latents.split(width):
+            part = _padded(part, width).contiguous(memory_format=torch.channels_last)
             (pixels,) = self.pipeline.vae.decode(part, return_dict=False)
             images += self.pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
-        return images
+        return images[:count]
+
+
+def _quarter(size: int) -> int:
+    """Images of the smaller batches beside those of `size`; batches of under 4 have none."""
+    return size // 4 or size
+
+
+def _padded(values: torch.Tensor, length: int) -> torch.Tensor:
+    """`length` values: the last is repeated."""
+    return torch.cat([values, values[-1:].repeat(length - len(values), *[1] * (values.dim() - 1))])
 
 
 @dataclass
@@ -407,7 +435,7 @@ class _PlainPath:
     guidance_scale: float
 
     def __call__(self, batch: Sequence[Request], size: int) -> list[Image.Image]:
-        """The images of `batch`, all of one step count, in batches padded to `size`."""
+        """The images of `batch`, all of one step count, at most `size` of them."""
         k = denoising_steps(batch[0].r, self.steps)
         rendered: dict[int, Image.Image] = {}
         for drawn in (False, True):
@@ -418,7 +446,9 @@ class _PlainPath:
         return [rendered[i] for i in range(len(batch))]
 
     def _call(self, batch: Sequence[Request], k: int, size: int) -> list[Image.Image]:
-        padded = [*batch, *[batch[-1]] * (size - len(batch))]
+        quarter = _quarter(size)
+        width = min(-(-len(batch) // quarter) * quarter, size)  # few shapes, little padding
+        padded = [*batch, *[batch[-1]] * (width - len(batch))]
         options: dict[str, Any] = {
             "prompt": [q.prompt for q in padded],
             "num_inference_steps": self.steps,

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionImg2ImgPipeline
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from genie import rendering as module
@@ -176,7 +178,7 @@ def test_denoiser_runs_k_times_and_twice_as_wide_only_under_guidance(
     counted = replace(sd, denoiser=lambda x, *a: widths.append(len(x)) or sd.denoiser(x, *a))
     source = next(iter(source_images))
     rendered([request_for(source, r=0.3)], counted, source_images, guidance_scale=guidance_scale)
-    assert widths == [4 * (1 if guidance_scale == 1 else 2)] * 3
+    assert widths == [1 if guidance_scale == 1 else 2] * 3
 
 
 def test_levels_with_less_than_a_batch_share_the_steps_of_the_highest(sd, source_images):
@@ -187,10 +189,40 @@ def test_levels_with_less_than_a_batch_share_the_steps_of_the_highest(sd, source
     requests.append(request_for(None, r=1.0))
     shared = rendered(requests, counted, source_images, batch_size=4)
     # 4 images at r = 0.7, 0.5 and 0.3 each, then the remaining ones with the one from pure noise
-    assert taken == [2 * 4] * (7 + 5 + 3 + 10)  # twice as wide under guidance
+    # join in one by one, in calls of a quarter; always twice as wide under guidance
+    assert taken == [2 * 4] * (7 + 5 + 3) + [2] * (3 * 1 + 2 * 2 + 2 * 3) + [2 * 4] * 3
     for request in requests:
         alone = rendered([request], sd, source_images, batch_size=4)
         assert alone[request].tobytes() == shared[request].tobytes()
+
+
+@given(
+    size=st.integers(1, 40),
+    share=st.floats(0, 1),
+    guidance_scale=st.sampled_from([1.0, 3.0]),
+)
+def test_denoiser_sees_two_shapes_and_less_than_a_quarter_of_padding(
+    sd, size, share, guidance_scale
+):
+    widths = []
+
+    def denoiser(latents, timesteps, embeddings):
+        widths.append(len(latents))
+        return latents * timesteps.view(-1, 1, 1, 1) + embeddings.mean(dim=(1, 2)).view(-1, 1, 1, 1)
+
+    count = max(1, round(share * size))
+    latents, timesteps = torch.randn(count, 4, 2, 2), torch.arange(count)
+    embeddings = torch.randn(1 if guidance_scale == 1 else 2, count, 3, 5)
+    path = module._FastPath(replace(sd, denoiser=denoiser), {}, STEPS, guidance_scale)
+    predicted = path._predict(latents, timesteps, embeddings, size)
+    for i in range(count):
+        clean = latents[i] * i
+        negative, positive = (clean + half[i].mean() for half in embeddings[[0, -1]])
+        expected = negative + guidance_scale * (positive - negative)
+        torch.testing.assert_close(predicted[i], expected)
+    quarter = size // 4 or size
+    assert set(widths) <= {len(embeddings) * size, len(embeddings) * quarter}
+    assert 0 <= sum(widths) - len(embeddings) * count < len(embeddings) * quarter
 
 
 @pytest.mark.parametrize("steps", [10, 20, 25, 50, 100])
