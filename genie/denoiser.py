@@ -5,12 +5,14 @@ seconds of preparation and half a second per shape of the batch; images are equa
 of 255.
 """
 
+import math
 import platform
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 
 from genie.errors import GenieError
@@ -50,22 +52,29 @@ def _by_openvino(unet: Any) -> Denoiser:
     model: Any = None
 
     @lru_cache(maxsize=2)
-    def compiled(latents: tuple[int, ...], embeddings: tuple[int, ...]) -> Any:
+    def compiled(latents: tuple[int, ...], embeddings: tuple[int, ...]) -> list[Any]:
         nonlocal model
+        streams = math.gcd(latents[0], torch.get_num_threads())
+        count = latents[0] // streams
         inputs = (
-            torch.zeros(latents),
-            torch.zeros(latents[0], dtype=torch.int64),
-            torch.zeros(embeddings),
+            torch.zeros(count, *latents[1:]),
+            torch.zeros(count, dtype=torch.int64),
+            torch.zeros(count, *embeddings[1:]),
         )
         model = model or _convert(unet, inputs)
-        return _compile(model, [list(value.shape) for value in inputs])
+        return _compile(model, [list(value.shape) for value in inputs], streams=streams)
 
     def denoise(
         latents: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor
     ) -> torch.Tensor:
-        request = compiled(tuple(latents.shape), tuple(embeddings.shape))
+        requests = compiled(tuple(latents.shape), tuple(embeddings.shape))
         inputs = [x.contiguous().numpy() for x in (latents, timesteps, embeddings)]
-        return torch.from_numpy(request.infer(inputs, share_inputs=True)[0])
+        parts = list(zip(*(np.split(x, len(requests)) for x in inputs), strict=True))
+        for request, part in zip(requests, parts, strict=True):
+            request.start_async(part, share_inputs=True)
+        for request in requests:
+            request.wait()
+        return torch.cat([torch.from_numpy(r.get_output_tensor(0).data) for r in requests])
 
     return denoise
 
@@ -102,17 +111,20 @@ def _convert(unet: Any, inputs: tuple[torch.Tensor, ...]) -> Any:
         ) from error
 
 
-def _compile(model: Any, shapes: Sequence[list[int]]) -> Any:
-    """An inference request in float32 for inputs of just these shapes: half faster than for any.
+def _compile(model: Any, shapes: Sequence[list[int]], *, streams: int) -> list[Any]:
+    """Inference requests in float32 for inputs of just these shapes: half faster than for any.
 
-    On x86 its results are bitwise the same for every size of the batch.
+    They run side by side: cores that share out a batch wait for each other less, by a sixth of the
+    time, than cores that share out every operation. On x86 the results are bitwise the same for
+    every size of the batch.
     """
     import openvino
 
     model.reshape(dict(enumerate(shapes)))
     options = {
         "INFERENCE_PRECISION_HINT": "f32",
-        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": streams,
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
-    return openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+    compiled = openvino.Core().compile_model(model, "CPU", options)
+    return [compiled.create_infer_request() for _ in range(streams)]
