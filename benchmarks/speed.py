@@ -1,4 +1,4 @@
-"""GeNIe-Ada for some pairs by five renderers, in one run on one machine.
+"""GeNIe-Ada for some pairs by seven renderers, in one run on one machine.
 
     python -m benchmarks.speed                              # the embedded generator, 32 pairs
     python -m benchmarks.speed --architecture sd15          # Stable Diffusion 1.5's, random weights
@@ -6,9 +6,9 @@
 Contenders: the authors' loop (one image at a time, image and prompt encoded anew for each level),
 diffusers' pipeline with a level's images in one batch, ours exact (on a CPU by OpenVINO, whose
 preparation counts in the first repeat), ours exact the other way (on a CPU by PyTorch, on a GPU
-compiled), ours with previews. Each makes five levels for every pair, except that previews do so
-with few steps, render one level in full, and for every tenth pair, as many as are unclear on the
-embedded default, three more.
+compiled), ours with previews, ours exact and with previews in bfloat16. Each makes five levels for
+every pair, except that previews do so with few steps, render one level in full, and for every tenth
+pair, as many as are unclear on the embedded default, three more.
 Out: a CSV, and beside it a JSON with the machine, versions, and for our exact renderer the share of
 time outside the denoiser and the share of the machine's matrix-product peak inside it.
 """
@@ -91,7 +91,7 @@ def at(request: Request, r: float) -> Request:
 def stock_pipeline(folder: Path, generator: Generator) -> StableDiffusionImg2ImgPipeline:
     """diffusers' own pipeline with the solver of the paper, on the same device."""
     pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(
-        folder, dtype=generator.dtype, safety_checker=None, use_safetensors=True
+        folder, dtype=generator.pipeline.dtype, safety_checker=None, use_safetensors=True
     )
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(
         pipeline.scheduler.config, timestep_spacing="linspace"
@@ -216,7 +216,8 @@ def sample_tflop(generator: Generator) -> float:
     prompt, _ = generator.pipeline.encode_prompt(
         "", generator.device, 1, do_classifier_free_guidance=False
     )
-    latents = torch.zeros(1, 4, side, side, device=generator.device, dtype=generator.dtype)
+    dtype = generator.pipeline.dtype
+    latents = torch.zeros(1, 4, side, side, device=generator.device, dtype=dtype)
     step = torch.zeros(1, dtype=torch.int64, device=generator.device)
     # attention as plain products: the counter does not know every fused kernel
     plain = sdpa_kernel(SDPBackend.MATH)
@@ -286,6 +287,7 @@ def main(architecture: str, pairs: int, repeats: int, out: Path | None) -> None:
         )
         on_gpu = generator.device == "cuda"
         otherwise = load_generator(folder, compile=on_gpu)
+        half = load_generator(folder, dtype=torch.bfloat16)
         stock = stock_pipeline(folder, generator)
     guidance = generator.guidance_scale
     batch = default_batch_size(generator)
@@ -299,6 +301,8 @@ def main(architecture: str, pairs: int, repeats: int, out: Path | None) -> None:
             found, sources, otherwise, preview=False
         ),
         "ours, previews": lambda: ours(found, sources, generator, preview=True),
+        "ours, exact, bfloat16": lambda: ours(found, sources, half, preview=False),
+        "ours, previews, bfloat16": lambda: ours(found, sources, half, preview=True),
     }
     rows = []
     list(render(found[:2], otherwise, sources=sources, steps=4))  # warm up PyTorch

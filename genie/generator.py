@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoPipelineForImage2Image, DPMSolverMultistepScheduler
 from PIL import Image, ImageOps
 
-from genie.denoiser import Denoiser, load_denoiser
+from genie.denoiser import Denoiser, load_denoiser, uses_openvino
 from genie.errors import GenieError
 
 _NOT_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
@@ -25,7 +25,8 @@ _SETTINGS = "genie.json"
 class Generator:
     """A loaded model, with the guidance and the number of steps that suit it.
 
-    `size` is the side of its square images, in pixels.
+    `size` is the side of its square images, in pixels. `dtype` is what the denoiser computes in;
+    weights may be wider (`pipeline.dtype`).
     """
 
     pipeline: Any
@@ -50,20 +51,30 @@ class Generator:
 
 
 def load_generator(
-    folder: Path, *, device: str | None = None, compile: bool | None = None
+    folder: Path,
+    *,
+    device: str | None = None,
+    compile: bool | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Generator:
     """Load any image-to-image pipeline from a local diffusers folder, safetensors only.
 
     `genie.json` beside `model_index.json` may give `guidance_scale`, `steps` and `size`; otherwise
     7.5 and 50, or what suits a model distilled to few steps, and the pipeline's native size.
-    `compile` as in `load_denoiser`.
-    GenieError if the folder is not a diffusers model.
+    `compile` as in `load_denoiser`; `dtype` as None means float32 on a CPU, on a GPU float16 for
+    Stable Diffusion, which was released for it, else bfloat16.
+    GenieError if the folder is not a diffusers model, or a CPU is asked for float16.
     """
     index = _read_index(folder)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     fast = index["_class_name"] in ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
-    dtype = _default_dtype(device, fast)
-    pipeline = _load_pipeline(folder, index, dtype).to(device)
+    dtype = dtype or _default_dtype(device, fast)
+    if device == "cpu" and dtype == torch.float16:
+        raise GenieError(
+            "generator.dtype float16 needs a GPU, this machine has none; use bfloat16 or float32"
+        )
+    converted = fast and uses_openvino(device, compile)
+    pipeline = _load_pipeline(folder, index, torch.float32 if converted else dtype).to(device)
     pipeline.set_progress_bar_config(disable=True)
     distilled = _distilled(pipeline)
     fast = fast and pipeline.unet.config.in_channels == 4 and distilled is None
@@ -72,7 +83,7 @@ def load_generator(
     if fast:
         pipeline.scheduler = dpm_solver(pipeline.scheduler.config)
         pipeline.vae.to(memory_format=torch.channels_last)
-        denoiser = load_denoiser(pipeline.unet, device=device, compile=compile)
+        denoiser = load_denoiser(pipeline.unet, device=device, compile=compile, dtype=dtype)
     settings = _read_json(folder / _SETTINGS) if (folder / _SETTINGS).is_file() else {}
     given = settings.get("guidance_scale")  # 0 is a value, null is none
     return Generator(
@@ -94,7 +105,7 @@ def encode_images(images: Sequence[Image.Image], generator: Generator) -> torch.
     pixels = generator.pipeline.image_processor.preprocess(
         [fit(image, generator.size) for image in images]
     )
-    pixels = pixels.to(generator.device, generator.dtype)
+    pixels = pixels.to(generator.device, generator.pipeline.dtype)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     vae = generator.pipeline.vae
     return (vae.config.scaling_factor * vae.encode(pixels).latent_dist.mode()).float().cpu()
@@ -169,10 +180,6 @@ def _variant(folder: Path) -> str | None:
 
 
 def _default_dtype(device: str, fast: bool) -> torch.dtype:
-    """float32 on the CPU; on a GPU float16 for Stable Diffusion, which was released for it.
-
-    On a CPU without matrix units bfloat16 gained too little for its rounding.
-    """
     if device == "cpu":
         return torch.float32
     return torch.float16 if fast or not torch.cuda.is_bf16_supported() else torch.bfloat16

@@ -44,7 +44,7 @@ def token_name(
         "images": sorted(images),
         "word": word,
         "generator": generator.fingerprint,
-        "dtype": str(generator.dtype),
+        "dtype": str(generator.pipeline.dtype),
         "settings": asdict(settings),
         "version": INVERSION_VERSION,
     }
@@ -149,7 +149,7 @@ def denoising_loss(
     wanted = noise
     if scheduler.config.prediction_type == "v_prediction":
         wanted = kept.sqrt() * noise - (1 - kept).sqrt() * latents
-    device, dtype = generator.device, generator.dtype
+    device, dtype = generator.device, generator.pipeline.dtype
     predicted = generator.pipeline.unet(
         noisy.to(device, dtype), timestep.to(device), encoder_hidden_states=context.to(dtype)
     ).sample

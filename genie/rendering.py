@@ -378,7 +378,7 @@ class _FastPath:
             padded = [_padded(x, width) for x in (latents[own], timesteps[own])]
             x, t = (torch.cat([part] * len(embeddings)) for part in padded)
             texts = torch.cat([_padded(half[own], width) for half in embeddings])
-            halves = denoiser(x.to(self.generator.dtype), t, texts).float().split(width)
+            halves = denoiser(x.to(self.pipeline.dtype), t, texts).float().split(width)
             negative, positive = halves[0], halves[-1]  # the same one without guidance
             guided = negative + self.guidance_scale * (positive - negative)
             predicted.append(guided[: len(latents) - start])
@@ -406,7 +406,7 @@ class _FastPath:
     def _decode(self, latents: torch.Tensor, width: int) -> list[Image.Image]:
         """The images of latents (n, 4, h, w), decoded `width` at a time."""
         count = len(latents)
-        latents = (latents / self.pipeline.vae.config.scaling_factor).to(self.generator.dtype)
+        latents = (latents / self.pipeline.vae.config.scaling_factor).to(self.pipeline.dtype)
         images: list[Image.Image] = []
         for part in latents.split(width):
             part = _padded(part, width).contiguous(memory_format=torch.channels_last)

@@ -99,6 +99,7 @@ class GeneratorParams(Section):
     guidance_scale: Annotated[float, Field(ge=0)] | None
     batch_size: Count | Literal["probe"] | None
     compile: bool | None
+    dtype: Literal["float32", "bfloat16", "float16"] | None
 
 
 class Inversion(Section):

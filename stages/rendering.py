@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import torch
 from PIL import Image
 from tqdm import tqdm
 
@@ -52,7 +53,12 @@ class Rendering:
 
 def load_rendering(params: Params, root: Path, images: pd.DataFrame) -> Rendering:
     """The generator of the parameters with the support images as sources."""
-    generator = load_generator(Path(params.generator.model), compile=params.generator.compile)
+    dtype = params.generator.dtype
+    generator = load_generator(
+        Path(params.generator.model),
+        compile=params.generator.compile,
+        dtype=getattr(torch, dtype) if dtype else None,
+    )
     guidance = params.generator.guidance_scale
     guidance = generator.guidance_scale if guidance is None else guidance
     size = params.generator.batch_size or default_batch_size(generator)

@@ -8,7 +8,7 @@ from genie.denoiser import load_denoiser
 from genie.errors import GenieError
 from genie.generator import load_generator
 from genie.records import Request
-from genie.rendering import render
+from genie.rendering import render, request_key
 
 
 class Unconvertible(torch.nn.Module):
@@ -35,6 +35,21 @@ def test_images_equal_those_of_pytorch_within_rounding(tiny_sd_folder, source_im
     compiled, plain = images
     assert compiled.keys() == plain.keys()
     assert max(np.abs(compiled[q] - plain[q]).max() for q in plain) <= 1
+
+
+@pytest.mark.parametrize("compile", [True, False])
+def test_half_precision_changes_images_little_and_their_keys(
+    tiny_sd_folder, source_images, compile
+):
+    wanted = requests(source_images)
+    images, keys = [], []
+    for dtype in (torch.bfloat16, torch.float32):
+        generator = load_generator(tiny_sd_folder, device="cpu", compile=compile, dtype=dtype)
+        drawn = dict(render(wanted, generator, sources=source_images, steps=10))
+        images.append(np.stack([np.asarray(drawn[q], dtype=int) for q in wanted]))
+        keys.append([request_key(q, generator, steps=10, guidance_scale=3.0) for q in wanted])
+    assert not set(keys[0]) & set(keys[1])
+    assert np.abs(images[0] - images[1]).mean() <= 2
 
 
 def test_shapes_of_batch_take_turns(tiny_sd_folder):

@@ -64,6 +64,8 @@ def test_half_precision_variant_is_found(tiny_sd_folder, tmp_path, source_images
         path.rename(path.with_suffix(".fp16.safetensors"))
     generator = load_generator(copy, device="cpu")
     assert generator.dtype == torch.float32
+    with pytest.raises(GenieError, match=r"generator\.dtype float16 needs a GPU"):
+        load_generator(tiny_sd_folder, device="cpu", dtype=torch.float16)
     source = next(iter(source_images))
     request = Request(source, "cat", "dog", "a photo of a dog", "", 0.5, 0, 0)
     assert len(list(render([request], generator, sources=source_images, steps=4))) == 1
