@@ -5,7 +5,8 @@
 Renders the levels of all pairs of `data/augmented/` in full, by the paper's 50 steps and by the
 20 that the embedded generator asks for, and with few steps, chooses by both, and compares.
 Out: benchmarks/preview.csv, a row per number of full steps, of preview steps, and per bound below
-which a pair's choice is settled by full renderings (1: never).
+which a pair's choice is settled by full renderings (1: never). The last rows compare what bfloat16
+chooses, in full or by previews that nothing settles, with the full renderings in float32.
 """
 
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pandas as pd
+import torch
 from tqdm import tqdm
 
 from genie.adaptive import finalists, largest_shift, positions, settled, shift_ratio
@@ -31,7 +33,7 @@ from genie.store import ensure, store_path
 from stages.common import store_folder
 
 COLUMNS = (
-    *("full_steps", "preview_steps", "unclear", "pairs", "settled_in_full", "same"),
+    *("dtype", "full_steps", "preview_steps", "unclear", "pairs", "settled_in_full", "same"),
     *("within_one_level", "guided_steps", "exact_steps", "times_fixed"),
 )
 RATIOS = levels(0.5, 0.9, 5)
@@ -70,9 +72,12 @@ def default_pairs() -> tuple[list[Pair], dict[str, bytes]]:
     return pairs, dict(zip(images["image_id"], images["png"], strict=True))
 
 
-def walks(pairs: Sequence[Pair], sources: dict[str, bytes], *, steps: int) -> np.ndarray:
+def walks(
+    pairs: Sequence[Pair], sources: dict[str, bytes], *, steps: int,
+    dtype: torch.dtype = torch.float32,
+) -> np.ndarray:  # fmt: skip
     """Positions (pairs, M) of all levels, rendered with `steps` unless the store has them."""
-    generator = load_generator(Path("zoo/generator"))
+    generator = load_generator(Path("zoo/generator"), dtype=dtype)
     requests = [replace(pair.request, r=r) for pair, r in product(pairs, RATIOS)]
     store = store_folder(Path.cwd())
     key_of = partial(
@@ -133,18 +138,26 @@ def agreement(
 def main(full: tuple[int, ...], steps: tuple[int, ...], unclear: tuple[float, ...]) -> None:
     os.environ.setdefault("DVC_ROOT", str(Path.cwd()))
     pairs, sources = default_pairs()
-    known = {n: walks(pairs, sources, steps=n) for n in sorted({*full, *steps})}
-    rows = [
-        agreement(
-            known[few],
-            known[many],
-            cost=sum(denoising_steps(r, few) for r in RATIOS),
+    cases = [(many, few, bound, "float32") for many, few, bound in product(full, steps, unclear)]
+    cases += [(many, few, 1, "bfloat16") for many in full for few in (steps[-1], many)]
+    wanted = {(few, dtype) for _, few, _, dtype in cases} | {(many, "float32") for many in full}
+    known = {
+        (n, dtype): walks(pairs, sources, steps=n, dtype=getattr(torch, dtype))
+        for n, dtype in sorted(wanted)
+    }
+    rows = []
+    for many, few, bound, dtype in cases:
+        cost = sum(denoising_steps(r, few) for r in RATIOS)
+        row = agreement(
+            known[few, dtype],
+            known[many, "float32"],
+            cost=cost,
             full_steps=many,
             unclear=bound,
         )
-        | {"preview_steps": few}
-        for many, few, bound in product(full, steps, unclear)
-    ]
+        if few == many:  # what was compared is there already
+            row |= {"guided_steps": cost, "times_fixed": cost / denoising_steps(FIXED, many)}
+        rows.append(row | {"preview_steps": few, "dtype": dtype})
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table.to_csv("benchmarks/preview.csv", index=False, lineterminator="\n")
     click.echo(table.to_string(index=False))

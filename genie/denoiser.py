@@ -59,7 +59,7 @@ def _by_openvino(unet: Any, precision: str) -> Denoiser:
     """
     model: Any = None
 
-    @lru_cache(maxsize=2)
+    @lru_cache(maxsize=3)
     def compiled(latents: tuple[int, ...], embeddings: tuple[int, ...]) -> list[Any]:
         nonlocal model
         streams = math.gcd(latents[0], torch.get_num_threads())

@@ -86,13 +86,13 @@ def request_key(
 def default_batch_size(generator: Generator) -> int:
     """Images per call of the denoiser where nobody asked for another number.
 
-    CPU: 16 for latents up to 16x16 (of 8 to 64 the fastest for a 4 M parameter denoiser on two
-    cores, by little), else 2 for memory. GPU: 256 for such latents, 32 up to 64x64, else 8, none of
-    them measured: `fastest_batch_size` measures.
+    CPU: 32 for latents of 8x8 (for a 4 M parameter denoiser on two cores a tenth faster than 16; 64
+    gains little more, and small jobs fill it less), 16 up to 16x16, else 2 for memory. GPU: 256 for
+    such latents, 32 up to 64x64, else 8, none of them measured: `fastest_batch_size` measures.
     """
     side = generator.size // generator.pipeline.vae_scale_factor
     if generator.device == "cpu":
-        return 16 if side <= 16 else 2
+        return 32 if side <= 8 else 16 if side <= 16 else 2
     return 256 if side <= 16 else 32 if side <= 64 else 8
 
 
@@ -110,8 +110,8 @@ def render(
 
     `sources` maps image_id to PNG bytes. Requests are grouped by step count; what is left over of
     each step count shares batches, whose images join in as their first step comes. The denoiser
-    sees batches of two shapes only, all of `batch_size` or a quarter of it. An image is the same
-    whatever its neighbours and the batch size, within rounding. Memory does not grow with the
+    sees batches of three sizes only: `batch_size`, its quarter and its sixteenth. An image is the
+    same whatever its neighbours and the batch size, within rounding. Memory does not grow with the
     number of requests. Out of GPU memory, the batch size is halved for the rest of the call, and
     `halved` is told the new one.
     GenieError if a request's source is not in `sources`.
@@ -364,25 +364,22 @@ class _FastPath:
     ) -> torch.Tensor:
         """Predicted noise (n, 4, h, w) in float32, guided: n <= `size` images.
 
-        In one call of `size`, or in calls of a quarter of it where those waste less; either is
-        padded. So a denoiser that is compiled for its shapes has two of them, and small jobs cost
-        what they should.
+        In one call of `size` or in several smaller ones.
         """
         denoiser = self.generator.denoiser
         assert denoiser is not None, "only the fast path comes here"
-        quarter = _quarter(size)
-        width = size if len(latents) > size - quarter else quarter
-        predicted = []
-        for start in range(0, len(latents), width):
+        predicted, start = [], 0
+        for width in _widths(len(latents), size):
             own = slice(start, start + width)
+            start += width
             padded = [_padded(x, width) for x in (latents[own], timesteps[own])]
             x, t = (torch.cat([part] * len(embeddings)) for part in padded)
             texts = torch.cat([_padded(half[own], width) for half in embeddings])
             halves = denoiser(x.to(self.pipeline.dtype), t, texts).float().split(width)
             negative, positive = halves[0], halves[-1]  # the same one without guidance
             guided = negative + self.guidance_scale * (positive - negative)
-            predicted.append(guided[: len(latents) - start])
-        return torch.cat(predicted)
+            predicted.append(guided)
+        return torch.cat(predicted)[: len(latents)]
 
     def _encode_prompt(self, text: str) -> torch.Tensor:
         """(tokens, d), as the pipeline encodes it."""
@@ -415,9 +412,19 @@ class _FastPath:
         return images[:count]
 
 
-def _quarter(size: int) -> int:
-    """Images of the smaller batches beside those of `size`; batches of under 4 have none."""
-    return size // 4 or size
+def _widths(count: int, size: int) -> list[int]:
+    """How many images each call takes for `count` of them, of which the last call may be padded.
+
+    Each is `size`, its quarter or its sixteenth: a denoiser that is compiled for its shapes has
+    three of them at most, and small jobs waste less than the smallest.
+    """
+    shapes = [shape for shape in (size, size // 4, size // 16) if shape]
+    widths = []
+    for shape in shapes:
+        while count > max(0, shape - shapes[-1]):
+            widths.append(shape)
+            count -= shape
+    return widths
 
 
 def _padded(values: torch.Tensor, length: int) -> torch.Tensor:
@@ -446,8 +453,7 @@ class _PlainPath:
         return [rendered[i] for i in range(len(batch))]
 
     def _call(self, batch: Sequence[Request], k: int, size: int) -> list[Image.Image]:
-        quarter = _quarter(size)
-        width = min(-(-len(batch) // quarter) * quarter, size)  # few shapes, little padding
+        width = sum(_widths(len(batch), size))
         padded = [*batch, *[batch[-1]] * (width - len(batch))]
         options: dict[str, Any] = {
             "prompt": [q.prompt for q in padded],
