@@ -9,9 +9,7 @@ what did not win needs no place in the library. Out: benchmarks/searches.csv.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -21,7 +19,6 @@ from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from tqdm import tqdm
 
 from benchmarks.preview import BACKBONE, RATIOS, Pair, agreement, default_pairs
-from benchmarks.speed import sample_tflop
 from genie.adaptive import positions
 from genie.backbones import embed, load_backbone
 from genie.generator import Generator, encode_images, load_generator
@@ -39,15 +36,12 @@ class Way:
 
     `steps` from r to a clean image: k of N for an N, or so many at every level. `guided` says of a
     step, by its place (from 0) and the number of steps, whether it takes the unconditional half
-    too ("both"), goes without guidance ("none"), or with the last guidance ("last"). `deep` says of
-    a step by its place whether it computes the denoiser's deep features or keeps the last ones.
-    `stop` takes the predicted clean latent after so many steps. `size` of the image in pixels, None
-    the model's.
+    too ("both"), goes without guidance ("none"), or with the last guidance ("last"). `stop` takes
+    the predicted clean latent after so many steps. `size` of the image in pixels, None the model's.
     """
 
     steps: Callable[[float], int]
     guided: Callable[[int, int], str] = lambda i, count: "both"
-    deep: Callable[[int], bool] | None = None
     solver: type = DPMSolverMultistepScheduler
     order: int = 2
     stop: int | None = None
@@ -83,38 +77,10 @@ WAYS = {
     "5 of every level, guided in the first three": Way(every(5), pattern("bbbnn")),
     "4 of every level, guidance kept every second step": Way(every(4), pattern("blbl")),
     "6 of every level, guidance kept every second step": Way(every(6), pattern("blblbl")),
-    "10 steps, deep features kept every second step": Way(of(10), deep=lambda i: i % 2 == 0),
-    "8 steps, deep features kept every second step": Way(of(8), deep=lambda i: i % 2 == 0),
-    "10 steps, deep features kept two of three steps": Way(of(10), deep=lambda i: i % 3 == 0),
     "predicted clean latent after 3 of the full steps": Way(of(FULL_STEPS), stop=3),
     "predicted clean latent after 5 of the full steps": Way(of(FULL_STEPS), stop=5),
     "10 steps at half the size": Way(of(10), size=16),
 }
-
-
-class DeepFeatures:
-    """The embedded denoiser; all but its outermost blocks can repeat their last output.
-
-    As in DeepCache (Ma et al., 2024). `share` is the part of the work that is left then.
-    """
-
-    def __init__(self) -> None:
-        generator = load_generator(Path("zoo/generator"), compile=False)
-        assert generator.denoiser is not None
-        unet, self.denoiser = generator.pipeline.unet, generator.denoiser
-        self.fresh = True
-        self.last: dict[torch.nn.Module, Any] = {}
-        deep = [*unet.down_blocks[1:], unet.mid_block, *unet.up_blocks[:-1]]
-        for module in deep:
-            module.forward = partial(self._or_last, module, module.forward)
-        work = sample_tflop(generator)
-        self.fresh = False
-        self.share = sample_tflop(generator) / work
-
-    def _or_last(self, module: torch.nn.Module, forward: Callable, *args: Any, **kw: Any) -> Any:
-        if self.fresh:
-            self.last[module] = forward(*args, **kw)
-        return self.last[module]
 
 
 def bisected(walks: np.ndarray) -> np.ndarray:
@@ -140,14 +106,13 @@ def walk(
     encoded = [encode_images(pictures[i : i + 8], sized) for i in range(0, len(names), 8)]
     clean_of = dict(zip(names, torch.cat(encoded), strict=True))
     backbone = load_backbone(BACKBONE)
-    deep = None if way.deep is None else DeepFeatures()
-    found, calls = np.zeros((len(pairs), len(RATIOS))), 0.0
+    found, calls = np.zeros((len(pairs), len(RATIOS))), 0
     for level, r in enumerate(RATIOS):
         images = []
         for start in range(0, len(pairs), BATCH):
             part = list(pairs[start : start + BATCH])
             padded = part + [part[-1]] * (BATCH - len(part))
-            latents, halves = sample(way, r, padded, clean_of, sized, deep)
+            latents, halves = sample(way, r, padded, clean_of, sized)
             calls += halves * len(part)
             images += decode(latents, sized)[: len(part)]
         z = embed([image.resize((generator.size,) * 2) for image in images], model=backbone)
@@ -162,11 +127,9 @@ def sample(
     pairs: Sequence[Pair],
     clean_of: Mapping[str, torch.Tensor],
     generator: Generator,
-    deep: "DeepFeatures | None",
-) -> tuple[torch.Tensor, float]:
+) -> tuple[torch.Tensor, int]:
     """Denoised latents of the pairs at r, and how often the denoiser was called per image."""
-    denoiser = generator.denoiser if deep is None else deep.denoiser
-    assert denoiser is not None
+    assert generator.denoiser is not None
     scheduler = way.solver.from_config(generator.pipeline.scheduler.config, solver_order=way.order)
     count = way.steps(r)
     start = r * (scheduler.config.num_train_timesteps - 1)
@@ -184,19 +147,17 @@ def sample(
     latents = at.sqrt() * clean + (1 - at).sqrt() * noise
     prompts = torch.stack([prompt_of(generator, pair.request.prompt) for pair in pairs])
     nothing = torch.stack([prompt_of(generator, "")] * len(pairs))
-    halves, guidance = 0.0, torch.zeros_like(latents)
+    halves, guidance = 0, torch.zeros_like(latents)
     for i, t in enumerate(timesteps):
         mode = way.guided(i, count)
         both = mode == "both"
         given = torch.cat([latents, latents]) if both else latents
         context = torch.cat([nothing, prompts]) if both else prompts
-        if deep is not None and way.deep is not None:
-            deep.fresh = way.deep(i)
-        predicted = denoiser(given, torch.full((len(given),), int(t)), context)
+        predicted = generator.denoiser(given, torch.full((len(given),), int(t)), context)
         if both:
             negative, predicted = predicted.chunk(2)
             guidance = predicted - negative
-        halves += (1 + both) * (deep.share if deep is not None and not deep.fresh else 1)
+        halves += 1 + both
         if mode != "none":
             predicted = predicted + (generator.guidance_scale - 1) * guidance
         if way.stop == i + 1:
