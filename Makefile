@@ -1,31 +1,38 @@
-# Two commands for a newcomer: `make repro` and `make test`. `make help` lists the rest.
-# Where PyTorch's default build is the large CUDA one and there is no GPU, name an index of CPU
-# wheels (see pytorch.org, "Get started"): make repro TORCH_INDEX=URL
+# Start with `make repro` and `make test`. `make help` lists all commands.
+# On a machine without a GPU, an index of CPU wheels avoids the large CUDA build of PyTorch (see
+# pytorch.org, "Get started"): make repro TORCH_INDEX=URL
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
+CONSTRAIN ?= --constraint constraints.txt
+FRESH := .genie/fresh-venv
 BIN := $(VENV)/bin
 ENV := DVC_NO_ANALYTICS=1 PATH="$(abspath $(BIN)):$$PATH"
+ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test lint format zoo bench
+.PHONY: help repro test acceptance lint format zoo bench constraints
 
-help: ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+help: ## list all commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
 
-repro: $(VENV)/.pipeline ## set up, run the whole pipeline, show the result
+repro: $(VENV)/.pipeline ## set up, run the whole pipeline and print the result
 	@$(ENV) dvc repro
-	@$(ENV) python -m stages.summary
+	@$(ENV) genie summary
 
 test: $(VENV)/.dev ## set up and run all tests
-	@$(ENV) python -m pytest
+	@$(ENV) $(ONE_THREAD) python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-lint: $(VENV)/.dev ## check format, style and types
+acceptance: $(VENV)/.dev ## run the long tests, which write docs/invalidation.md
+	@$(ENV) $(ONE_THREAD) python -m pytest tests/acceptance
+
+lint: $(VENV)/.dev ## check formatting, style, types and import directions
 	@$(ENV) ruff format --check .
 	@$(ENV) ruff check .
 	@$(ENV) mypy
+	@$(ENV) lint-imports
 
-format: $(VENV)/.dev ## format and mend what can be mended
+format: $(VENV)/.dev ## format the code and fix style errors where possible
 	@$(ENV) ruff format .
 	@$(ENV) ruff check --fix .
 
@@ -35,18 +42,29 @@ zoo: $(VENV)/.pipeline ## retrain the embedded default models (about two hours o
 	@$(ENV) python -m zoo.captions
 	@$(ENV) python -m zoo.evaluate
 
-bench: $(VENV)/.pipeline ## measure speed against the authors' loop and diffusers (minutes)
+bench: $(VENV)/.pipeline ## compare speed with the authors' loop and diffusers (takes minutes)
 	@$(ENV) python -m benchmarks.speed
 
+constraints: ## update constraints.txt to the newest versions that pyproject.toml allows
+	@rm -rf $(FRESH)
+	@$(MAKE) --no-print-directory VENV=$(FRESH) CONSTRAIN= $(FRESH)/.dev
+	@{ sed '/^#/!d' constraints.txt; \
+	  $(FRESH)/bin/python -m pip freeze --exclude-editable --exclude setuptools \
+	  | grep -viE '^(torch|triton|nvidia-|cuda-)' | LC_ALL=C sort -f; } > $(FRESH)/constraints.txt
+	@mv $(FRESH)/constraints.txt constraints.txt
+	@rm -rf $(FRESH)
+
+# PyTorch is installed first and without constraints, because an index of PyTorch wheels has few
+# versions of other packages. The next step moves its dependencies to the tested versions.
 $(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "torch>=2.6,<2.14"
 	@touch $@
 
-$(VENV)/.pipeline: $(VENV)/.torch pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable .
+$(VENV)/.pipeline: $(VENV)/.torch pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet $(CONSTRAIN) --editable .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.torch pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet $(CONSTRAIN) --editable ".[dev]"
 	@touch $@ $(VENV)/.pipeline

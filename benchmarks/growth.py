@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,12 +25,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from genie.generator import load_generator
-from genie.noise import denoising_steps, levels
-from genie.prompts import prompt_for
-from genie.records import Request, encode_png, read_images
-from genie.rendering import render
-from genie.store import load, save
+from genie.data.images import encode_png
+from genie.data.wording import prompt_for
+from genie.generate.model import load_generator
+from genie.generate.noise import denoising_steps, levels
+from genie.generate.render import render
+from genie.generate.request import Request
+from genie.generate.store import load_image, save_image
+from genie.tables import read_images
 
 REQUESTS = (100, 1_000, 10_000)
 ENTRIES = (1_000, 10_000, 100_000)
@@ -38,21 +40,31 @@ FILES = (1_000, 10_000, 50_000)
 LINKS = ("copy", "hardlink", "symlink", "reflink,copy")
 RATIOS = levels(0.5, 0.9, 5)
 IN_PLACE = (500, 5_000, 20_000)
+GENERATOR = Path("zoo/generator")
+
+Row = Mapping[str, object]
 
 
-def render_many(count: int) -> dict[str, float]:
-    """Seconds and peak memory of `count` requests, all levels of as many pairs, in this process."""
+def bundled_requests(count: int) -> tuple[list[Request], dict[str, bytes]]:
+    """`count` requests, all levels of one pair after another, and the source images."""
     table = read_images(Path("data/bundled/train"))
-    sources = dict(zip(table["image_id"], table["png"], strict=True))
-    rows = [(str(r.image_id), str(r.label)) for r in table.itertuples()]
+    sources = [(str(row.image_id), str(row.label)) for row in table.itertuples()]
     prompt = prompt_for("bag")
-    requests = [
-        Request(*rows[i // 5 % len(rows)], "bag", prompt, "", RATIOS[i % 5], i // 5 // len(rows), 0)
-        for i in range(count)
-    ]
-    generator = load_generator(Path("zoo/generator"))
+    requests = []
+    for i in range(count):
+        pair, level = divmod(i, len(RATIOS))
+        replicate, place = divmod(pair, len(sources))
+        source, label = sources[place]
+        requests.append(Request(source, label, "bag", prompt, "", RATIOS[level], replicate, 0))
+    return requests, dict(zip(table["image_id"], table["png"], strict=True))
+
+
+def render_many(count: int, folder: Path = GENERATOR) -> Row:
+    """Seconds and peak memory of `count` requests, all levels of as many pairs, in this process."""
+    requests, sources = bundled_requests(count)
+    generator = load_generator(folder)
     steps = generator.steps
-    list(render(requests[:64], generator, sources=sources, steps=steps))
+    list(render(requests[:64], generator, sources=sources, steps=steps))  # warm up
     start = time.perf_counter()
     drawn = sum(1 for _ in render(requests, generator, sources=sources, steps=steps))
     seconds = time.perf_counter() - start
@@ -72,18 +84,18 @@ def fill_store(count: int, root: Path, *, start: int) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     png = encode_png(Image.fromarray(picture))
     for i in range(start, count):
-        save(root, _key(i), png)
+        save_image(root, _key(i), png)
 
 
-def look_up(count: int, root: Path, *, tries: int = 2_000) -> dict[str, float]:
+def look_up(count: int, root: Path, *, tries: int = 2_000) -> Row:
     """Milliseconds to find and read an entry, and to miss one, of a store with `count` entries."""
     chosen = np.random.default_rng(0).integers(0, count, tries)
     start = time.perf_counter()
-    found = [load(root, _key(int(i))) for i in chosen]
+    found = [load_image(root, _key(int(i))) for i in chosen]
     hit = time.perf_counter() - start
     assert all(png is not None for png in found)
     start = time.perf_counter()
-    assert not any(load(root, _key(count + i)) for i in range(tries))
+    assert not any(load_image(root, _key(count + i)) for i in range(tries))
     miss = time.perf_counter() - start
     per = 1000 / tries
     return {"entries": count, "hit_ms": round(hit * per, 4), "miss_ms": round(miss * per, 4)}
@@ -107,7 +119,7 @@ def seconds_of(place: Path, *command: str) -> float:
     return round(time.perf_counter() - start, 2)
 
 
-def repeat_nothing(counts: Sequence[int], place: Path) -> list[dict[str, float]]:
+def repeat_nothing(counts: Sequence[int], place: Path) -> list[Row]:
     """Seconds of `dvc repro` with nothing to do, the median of five, by images in the set.
 
     In a clone of this repository with this workspace's outputs, whose set is filled up.
@@ -116,7 +128,8 @@ def repeat_nothing(counts: Sequence[int], place: Path) -> list[dict[str, float]]
     shutil.copytree(".dvc/cache", place / ".dvc/cache")
     call = partial(seconds_of, place)
     call("dvc", "checkout", "--quiet")
-    folder, draw, found = place / "data/augmented", np.random.default_rng(0), []
+    folder, draw = place / "data/augmented", np.random.default_rng(0)
+    found: list[Row] = []
     for count in counts:
         for i in range(len(list(folder.glob("*/*.png"))), count):
             (folder / "bag" / f"more-{i}.png").write_bytes(draw.bytes(1_500))
@@ -127,11 +140,10 @@ def repeat_nothing(counts: Sequence[int], place: Path) -> list[dict[str, float]]
     return found
 
 
-def track(count: int, link: str, place: Path) -> dict[str, object]:
+def track(count: int, link: str, place: Path) -> Row:
     """Seconds for DVC to add `count` images, to see that nothing changed, and to check them out."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-
     call = partial(seconds_of, place)
     call("dvc", "init", "--no-scm", "--quiet")
     call("dvc", "config", "cache.type", link)
@@ -147,6 +159,29 @@ def track(count: int, link: str, place: Path) -> dict[str, object]:
     return {"files": count, "link": link, **seconds}
 
 
+def grow_renders() -> list[Row]:
+    """`render_many` of each count, in a process each: freed memory still counts in one's peak."""
+    command = [sys.executable, "-m", "benchmarks.growth", "--count"]
+    return [
+        json.loads(subprocess.check_output([*command, str(count)], stderr=subprocess.DEVNULL))
+        for count in REQUESTS
+    ]
+
+
+def grow_store(root: Path, counts: Sequence[int] = ENTRIES) -> list[Row]:
+    """`look_up` in a store that is filled up from count to count."""
+    rows = []
+    for before, count in zip((0, *counts), counts, strict=False):
+        fill_store(count, root, start=before)
+        rows.append(look_up(count, root))
+    return rows
+
+
+def grow_tracked(place: Path) -> list[Row]:
+    """`track` of each count, by each kind of link."""
+    return [track(count, link, place) for count in FILES for link in LINKS]
+
+
 @click.command(help=__doc__)
 @click.option(
     "--only", type=click.Choice(["render", "store", "dvc", "repro"]), help="Default: all."
@@ -156,25 +191,15 @@ def main(only: str | None, count: int | None) -> None:
     if count is not None:
         click.echo(json.dumps(render_many(count)))
         return
-    tables: dict[str, list[dict]] = {}
-    if only in (None, "render"):
-        # a process each: memory that was freed still counts in the peak of one process
-        command = [sys.executable, "-m", "benchmarks.growth", "--count"]
-        tables["render"] = [
-            json.loads(subprocess.check_output([*command, str(n)], stderr=subprocess.DEVNULL))
-            for n in REQUESTS
-        ]
     with tempfile.TemporaryDirectory(dir=".") as folder:
         place = Path(folder).resolve()
-        if only in (None, "store"):
-            tables["store"] = []
-            for before, n in zip((0, *ENTRIES), ENTRIES, strict=False):
-                fill_store(n, place / "store", start=before)
-                tables["store"].append(look_up(n, place / "store"))
-        if only in (None, "dvc"):
-            tables["dvc"] = [track(n, link, place / "dvc") for n in FILES for link in LINKS]
-        if only in (None, "repro"):
-            tables["repro"] = repeat_nothing(IN_PLACE, place / "clone")
+        measurements: dict[str, Callable[[], list[Row]]] = {
+            "render": grow_renders,
+            "store": lambda: grow_store(place / "store"),
+            "dvc": lambda: grow_tracked(place / "dvc"),
+            "repro": lambda: repeat_nothing(IN_PLACE, place / "clone"),
+        }
+        tables = {name: measurements[name]() for name in ([only] if only else measurements)}
     for name, rows in tables.items():
         table = pd.DataFrame(rows)
         table.to_csv(f"benchmarks/growth-{name}.csv", index=False, lineterminator="\n")

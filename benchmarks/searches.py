@@ -10,24 +10,37 @@ what did not win needs no place in the library. Out: benchmarks/searches.csv.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 import pandas as pd
 import torch
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.preview import BACKBONE, RATIOS, Pair, agreement, default_pairs
-from genie.adaptive import positions
-from genie.backbones import embed, load_backbone
-from genie.generator import Generator, encode_images, load_generator
-from genie.noise import denoising_steps, initial_noise
-from genie.records import decode_png
+from benchmarks.preview import GENERATOR, RATIOS, Pairs, agreement, pairs_of_set
+from genie.classify.backbone import embed
+from genie.data.images import decode_image
+from genie.generate.adaptive import axis_positions, largest_shift
+from genie.generate.model import Generator, encode_images, load_generator
+from genie.generate.noise import denoising_steps, initial_noise
+from genie.generate.request import Request
+from genie.tables import Schema, write_table
 
 FULL_STEPS = 20
 BATCH = 32
-COLUMNS = ("way", "search_steps", "same", "within_one_level", "guided_steps", "times_fixed")
+WAYS_TABLE: Schema = {
+    "way": str,
+    "search_steps": float,
+    "same": float,
+    "within_one_level": float,
+    "guided_steps": float,
+    "times_fixed": float,
+}
+Prompts = Mapping[str, torch.Tensor]
+"""Embeddings (tokens, d) by prompt."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,7 @@ class Way:
 
     steps: Callable[[float], int]
     guided: Callable[[int, int], str] = lambda i, count: "both"
-    solver: type = DPMSolverMultistepScheduler
+    solver: Any = DPMSolverMultistepScheduler
     order: int = 2
     stop: int | None = None
     size: int | None = None
@@ -96,64 +109,82 @@ def bisected(walks: np.ndarray) -> np.ndarray:
 
 
 @torch.inference_mode()
-def walk(
-    way: Way, pairs: Sequence[Pair], sources: Mapping[str, bytes], generator: Generator
-) -> tuple[np.ndarray, float]:
+def walk(way: Way, pairs: Pairs, generator: Generator) -> tuple[np.ndarray, float]:
     """Positions (pairs, M) of the levels, and guided steps per pair."""
     sized = generator if way.size is None else replace(generator, size=way.size)
-    names = sorted({str(pair.request.source_id) for pair in pairs})
-    pictures = [decode_png(sources[name]) for name in names]
-    encoded = [encode_images(pictures[i : i + 8], sized) for i in range(0, len(names), 8)]
-    clean_of = dict(zip(names, torch.cat(encoded), strict=True))
-    backbone = load_backbone(BACKBONE)
-    found, calls = np.zeros((len(pairs), len(RATIOS))), 0
+    clean_of = encoded_sources(pairs, sized)
+    prompts = encoded_prompts(pairs, sized)
+    count = len(pairs.wanted)
+    size = min(BATCH, count)
+    found, calls = np.zeros((count, len(RATIOS))), 0
     for level, r in enumerate(RATIOS):
+        requests = [one.candidates[level] for one in pairs.wanted]
         images = []
-        for start in range(0, len(pairs), BATCH):
-            part = list(pairs[start : start + BATCH])
-            padded = part + [part[-1]] * (BATCH - len(part))
-            latents, halves = sample(way, r, padded, clean_of, sized)
+        for start in range(0, count, size):
+            part = requests[start : start + size]
+            padded = part + [part[-1]] * (size - len(part))
+            latents, halves = sample(way, r, padded, clean_of, prompts, sized)
             calls += halves * len(part)
             images += decode(latents, sized)[: len(part)]
-        z = embed([image.resize((generator.size,) * 2) for image in images], model=backbone)
-        for i, pair in enumerate(pairs):
-            found[i, level] = positions(z[i : i + 1], pair.z_source, pair.z_target)[0]
-    return found, calls / 2 / len(pairs)
+        found[:, level] = places(images, pairs, generator.size)
+    return found, calls / 2 / count
+
+
+def encoded_sources(pairs: Pairs, generator: Generator) -> dict[str, torch.Tensor]:
+    """Clean latents (4, h, w) of the source images, by image_id."""
+    names = sorted({str(one.candidates[0].source_id) for one in pairs.wanted})
+    pictures = [decode_image(pairs.sources[name]) for name in names]
+    encoded = [encode_images(pictures[i : i + 8], generator) for i in range(0, len(names), 8)]
+    return dict(zip(names, torch.cat(encoded), strict=True))
+
+
+def encoded_prompts(pairs: Pairs, generator: Generator) -> Prompts:
+    """Embeddings of the pairs' prompts and of the empty one."""
+    texts = {"", *(one.candidates[0].prompt for one in pairs.wanted)}
+    encode = generator.pipeline.encode_prompt
+    return {
+        text: encode(text, generator.device, 1, do_classifier_free_guidance=False)[0][0]
+        for text in sorted(texts)
+    }
+
+
+def places(images: Sequence[Image.Image], pairs: Pairs, size: int) -> np.ndarray:
+    """Positions (pairs,) of one image per pair, at the model's size."""
+    marks = pairs.marks
+    z = embed([image.resize((size, size)) for image in images], model=marks.backbone)
+    found = []
+    for vector, one in zip(z, pairs.wanted, strict=True):
+        first = one.candidates[0]
+        axis = marks.sources[str(first.source_id)], marks.targets[one.task, first.target_label]
+        found.append(axis_positions(vector[None], *axis)[0])
+    return np.array(found)
 
 
 def sample(
     way: Way,
     r: float,
-    pairs: Sequence[Pair],
+    requests: Sequence[Request],
     clean_of: Mapping[str, torch.Tensor],
+    encoded: Prompts,
     generator: Generator,
 ) -> tuple[torch.Tensor, int]:
-    """Denoised latents of the pairs at r, and how often the denoiser was called per image."""
+    """Denoised latents of the requests from r, and how often the denoiser was called per image."""
     assert generator.denoiser is not None
-    scheduler = way.solver.from_config(generator.pipeline.scheduler.config, solver_order=way.order)
-    count = way.steps(r)
-    start = r * (scheduler.config.num_train_timesteps - 1)
-    timesteps = np.linspace(0, start, count + 1).round()[:0:-1].astype(int)
-    alphas = scheduler.alphas_cumprod
-    scheduler.timesteps = torch.tensor(timesteps)
-    sigmas = ((1 - alphas) / alphas).sqrt()[scheduler.timesteps]
-    scheduler.sigmas = torch.cat([sigmas, torch.zeros(1)])
-    scheduler.num_inference_steps = count
-    scheduler.model_outputs = [None] * way.order
-    scheduler.lower_order_nums = 0
-    clean = torch.stack([clean_of[str(pair.request.source_id)] for pair in pairs])
-    noise = torch.stack([initial_noise(pair.request, tuple(clean.shape[1:])) for pair in pairs])
+    scheduler = scheduler_of(way, r, generator)
+    alphas, timesteps = scheduler.alphas_cumprod, scheduler.timesteps.tolist()
+    clean = torch.stack([clean_of[str(request.source_id)] for request in requests])
+    noise = torch.stack([initial_noise(request, tuple(clean.shape[1:])) for request in requests])
     at = alphas[timesteps[0]]
     latents = at.sqrt() * clean + (1 - at).sqrt() * noise
-    prompts = torch.stack([prompt_of(generator, pair.request.prompt) for pair in pairs])
-    nothing = torch.stack([prompt_of(generator, "")] * len(pairs))
+    prompts = torch.stack([encoded[request.prompt] for request in requests])
+    nothing = torch.stack([encoded[""]] * len(requests))
     halves, guidance = 0, torch.zeros_like(latents)
     for i, t in enumerate(timesteps):
-        mode = way.guided(i, count)
+        mode = way.guided(i, len(timesteps))
         both = mode == "both"
         given = torch.cat([latents, latents]) if both else latents
         context = torch.cat([nothing, prompts]) if both else prompts
-        predicted = generator.denoiser(given, torch.full((len(given),), int(t)), context)
+        predicted = generator.denoiser(given, torch.full((len(given),), t), context)
         if both:
             negative, predicted = predicted.chunk(2)
             guidance = predicted - negative
@@ -167,18 +198,23 @@ def sample(
     return latents, halves
 
 
-_prompts: dict[str, torch.Tensor] = {}
+def scheduler_of(way: Way, r: float, generator: Generator) -> Any:
+    """A solver of the way's kind, whose timesteps lead evenly from r to a clean image."""
+    scheduler = way.solver.from_config(generator.pipeline.scheduler.config, solver_order=way.order)
+    count = way.steps(r)
+    start = r * (scheduler.config.num_train_timesteps - 1)
+    timesteps = np.linspace(0, start, count + 1).round()[:0:-1].astype(int)
+    alphas = scheduler.alphas_cumprod
+    scheduler.timesteps = torch.tensor(timesteps)
+    sigmas = ((1 - alphas) / alphas).sqrt()[scheduler.timesteps]
+    scheduler.sigmas = torch.cat([sigmas, torch.zeros(1)])
+    scheduler.num_inference_steps = count
+    scheduler.model_outputs = [None] * way.order
+    scheduler.lower_order_nums = 0
+    return scheduler
 
 
-def prompt_of(generator: Generator, text: str) -> torch.Tensor:
-    """(tokens, d), encoded once."""
-    if text not in _prompts:
-        encode = generator.pipeline.encode_prompt
-        _prompts[text] = encode(text, generator.device, 1, do_classifier_free_guidance=False)[0][0]
-    return _prompts[text]
-
-
-def decode(latents: torch.Tensor, generator: Generator) -> list:
+def decode(latents: torch.Tensor, generator: Generator) -> list[Image.Image]:
     """PIL images of latents (B, 4, h, w)."""
     vae, images = generator.pipeline.vae, []
     for part in (latents / vae.config.scaling_factor).split(8):
@@ -189,26 +225,40 @@ def decode(latents: torch.Tensor, generator: Generator) -> list:
     return images
 
 
+def compare(name: str, found: np.ndarray, full: np.ndarray, *, cost: float) -> dict[str, object]:
+    """A row of WAYS_TABLE: walks (pairs, M) of a way that took `cost` guided steps per pair.
+
+    The level that the way chooses is then rendered in full.
+    """
+    quick = [largest_shift(walk) for walk in found]
+    in_full = [denoising_steps(RATIOS[level], FULL_STEPS) for level in quick]
+    exact = [largest_shift(walk) for walk in full]
+    guided = cost + float(np.mean(in_full))
+    return {
+        "way": name,
+        "search_steps": round(cost, 1),
+        **agreement(quick, exact, guided=guided, full_steps=FULL_STEPS),
+    }
+
+
 @click.command(help=__doc__)
-@click.option("--out", type=Path, default=Path("benchmarks/searches.csv"), show_default=True)
-def main(out: Path) -> None:
-    pairs, sources = default_pairs()
-    pairs = pairs[::2]
-    generator = load_generator(Path("zoo/generator"))
-    exact, _ = walk(FULL, pairs, sources, generator)
+@click.option("--way", "names", multiple=True, type=click.Choice(list(WAYS)), help="Default: all.")
+@click.option("--generator", "folder", type=Path, default=GENERATOR, show_default=True)
+@click.option("--root", type=Path, default=".", show_default=True, help="where data/ is")
+@click.option("--out", type=Path, default="benchmarks/searches.csv", show_default=True)
+def main(names: tuple[str, ...], folder: Path, root: Path, out: Path) -> None:
+    every = pairs_of_set(root)
+    pairs = replace(every, wanted=every.wanted[::2])
+    generator = load_generator(folder)
+    full, _ = walk(FULL, pairs, generator)
     rows = []
-
-    def compare(name: str, found: np.ndarray, cost: float) -> None:
-        row = agreement(found, exact, cost=cost, full_steps=FULL_STEPS, unclear=1)
-        rows.append({"way": name, "search_steps": round(cost, 1)} | row)
-
-    for name, way in tqdm(WAYS.items()):
-        found, cost = walk(way, pairs, sources, generator)
-        compare(name, found, cost)
+    for name in tqdm(names or WAYS):
+        found, cost = walk(WAYS[name], pairs, generator)
+        rows.append(compare(name, found, full, cost=cost))
         if name in ("10 steps", "5 of every level"):
-            compare(f"{name}, bisected", bisected(found), 0.8 * cost)
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    table.to_csv(out, index=False, lineterminator="\n")
+            rows.append(compare(f"{name}, bisected", bisected(found), full, cost=0.8 * cost))
+    table = pd.DataFrame(rows)
+    write_table(table, out, WAYS_TABLE)
     click.echo(table.to_string(index=False))
 
 

@@ -18,11 +18,12 @@ import platform
 import re
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import islice, product
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 import numpy as np
@@ -40,22 +41,55 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from genie.generator import Generator, load_generator
-from genie.noise import denoising_steps, levels, strength
-from genie.records import Request, decode_png, encode_png, image_id, read_images
-from genie.rendering import default_batch_size, render
+from genie.data.images import decode_image, encode_png, image_id
+from genie.generate.model import Generator, load_generator
+from genie.generate.noise import denoising_steps, levels, strength
+from genie.generate.render import default_batch_size, render
+from genie.generate.request import Request
+from genie.generate.search import PREVIEW_STEPS
+from genie.tables import Schema, read_images, write_table
 
-STEPS, PREVIEW_STEPS = 50, 10
+STEPS = 50  # the paper's
 RATIOS = levels(0.5, 0.9, 5)
 PACKAGES = ("torch", "diffusers", "transformers", "openvino")
-COLUMNS = (
-    *("contender", "repeat", "seconds", "images_per_second", "guided_steps"),
-    *("guided_steps_per_second", "peak_mebibytes", "times_authors"),
-)
+SPEED: Schema = {
+    "contender": str,
+    "repeat": int,
+    "seconds": float,
+    "images_per_second": float,
+    "guided_steps": int,
+    "guided_steps_per_second": float,
+    "peak_mebibytes": float,
+    "times_authors": float,
+}
+AUTHORS = "authors' loop"
+
+Returned = TypeVar("Returned")
 
 
-def bundled_pairs(count: int) -> tuple[list[Request], dict[str, bytes]]:
-    """`count` requests at r = 0.5, of images of each class to each other class, and the images."""
+@dataclass(frozen=True)
+class Work:
+    """What every contender does: GeNIe-Ada for the pairs, in `steps` denoising steps.
+
+    `pairs` are requests at the lowest level; `sources` holds PNG bytes by image_id.
+    """
+
+    pairs: Sequence[Request]
+    sources: Mapping[str, bytes]
+    steps: int = STEPS
+
+    @property
+    def guided_steps(self) -> int:
+        """Guided steps of all levels of all pairs, each in full."""
+        return len(self.pairs) * sum(denoising_steps(r, self.steps) for r in RATIOS)
+
+    def picture(self, request: Request) -> Image.Image:
+        """The request's source."""
+        return decode_image(self.sources[str(request.source_id)])
+
+
+def bundled_work(count: int) -> Work:
+    """`count` pairs of the bundled data: images of each class to each other class."""
     table = read_images(Path("data/bundled/train")).groupby("label").head(4)
     classes = sorted(table["label"].unique())
     sources = dict(zip(table["image_id"], table["png"], strict=True))
@@ -66,29 +100,24 @@ def bundled_pairs(count: int) -> tuple[list[Request], dict[str, bytes]]:
         if target != label
     ]
     chosen = found[:: max(1, len(found) // count)]
-    return list(islice(chosen, count)), sources
+    return Work(list(islice(chosen, count)), sources)
 
 
-def noise_pairs(count: int, size: int) -> tuple[list[Request], dict[str, bytes]]:
-    """`count` requests from random pictures: for weights that know no pictures anyway."""
+def noise_work(count: int, size: int) -> Work:
+    """`count` pairs from random pictures: for weights that know no pictures anyway."""
     random = np.random.default_rng(0)
     pictures = [
         Image.fromarray(random.integers(0, 256, (size, size, 3), np.uint8)) for _ in range(count)
     ]
     sources = {image_id(p): encode_png(p) for p in pictures}
-    return [_request(i, "cat", "dog") for i in sources], sources
+    return Work([_request(i, "cat", "dog") for i in sources], sources)
 
 
 def _request(source: str, label: str, target: str) -> Request:
     return Request(source, label, target, f"a photo of a {target}", "", RATIOS[0], 0, 0)
 
 
-def at(request: Request, r: float) -> Request:
-    """The same request at another noise ratio."""
-    return Request(**{**request.__dict__, "r": r})
-
-
-def stock_pipeline(folder: Path, generator: Generator) -> StableDiffusionImg2ImgPipeline:
+def stock_pipeline(folder: Path, generator: Generator) -> Any:
     """diffusers' own pipeline with the solver of the paper, on the same device."""
     pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(
         folder, dtype=generator.pipeline.dtype, safety_checker=None, use_safetensors=True
@@ -100,54 +129,58 @@ def stock_pipeline(folder: Path, generator: Generator) -> StableDiffusionImg2Img
     return pipeline.to(generator.device)
 
 
-def authors_loop(
-    pairs: Sequence[Request], sources: dict[str, bytes], pipeline: StableDiffusionImg2ImgPipeline,
-    guidance: float,
-) -> int:  # fmt: skip
+def authors_loop(work: Work, pipeline: Any, guidance: float) -> int:
     """One image at a time, every level from scratch; guided steps taken."""
-    for request, r in product(pairs, RATIOS):
+    for request, r in product(work.pairs, RATIOS):
         pipeline(
             prompt=request.prompt,
-            image=decode_png(sources[str(request.source_id)]),
-            strength=strength(r, STEPS),
-            num_inference_steps=STEPS,
+            image=work.picture(request),
+            strength=strength(r, work.steps),
+            num_inference_steps=work.steps,
             guidance_scale=guidance,
         )
-    return len(pairs) * sum(denoising_steps(r, STEPS) for r in RATIOS)
+    return work.guided_steps
 
 
-def batched_by_level(
-    pairs: Sequence[Request], sources: dict[str, bytes], pipeline: StableDiffusionImg2ImgPipeline,
-    guidance: float, batch: int,
-) -> int:  # fmt: skip
-    """diffusers' pipeline, all pairs of a level in batches of `batch`."""
-    for r in RATIOS:
-        for start in range(0, len(pairs), batch):
-            part = pairs[start : start + batch]
-            pipeline(
-                prompt=[request.prompt for request in part],
-                image=[decode_png(sources[str(request.source_id)]) for request in part],
-                strength=strength(r, STEPS),
-                num_inference_steps=STEPS,
-                guidance_scale=guidance,
-            )
-    return len(pairs) * sum(denoising_steps(r, STEPS) for r in RATIOS)
+def batched_by_level(work: Work, pipeline: Any, guidance: float, batch: int) -> int:
+    """diffusers' pipeline, all pairs of a level in batches of `batch`; guided steps taken."""
+    for r, start in product(RATIOS, range(0, len(work.pairs), batch)):
+        part = work.pairs[start : start + batch]
+        pipeline(
+            prompt=[request.prompt for request in part],
+            image=[work.picture(request) for request in part],
+            strength=strength(r, work.steps),
+            num_inference_steps=work.steps,
+            guidance_scale=guidance,
+        )
+    return work.guided_steps
 
 
-def ours(
-    pairs: Sequence[Request], sources: dict[str, bytes], generator: Generator, *, preview: bool
-) -> int:
-    """Our renderer: all levels in full, or all as previews and one in full (r = 0.7, the mean)."""
-    steps = PREVIEW_STEPS if preview else STEPS
-    every = [at(request, r) for request in pairs for r in RATIOS]
-    list(render(every, generator, sources=sources, steps=steps))
-    taken = sum(denoising_steps(q.r, steps) for q in every)
-    if preview:
-        final = [at(request, 0.7) for request in pairs]
-        final += [at(request, r) for request in pairs[5::10] for r in (0.5, 0.6, 0.8)]
-        list(render(final, generator, sources=sources, steps=STEPS))
-        taken += sum(denoising_steps(q.r, STEPS) for q in final)
-    return taken
+def exact(work: Work, generator: Generator) -> int:
+    """Our renderer: all levels in full; guided steps taken."""
+    return _rendered(_every_level(work), work, generator, work.steps)
+
+
+def previews(work: Work, generator: Generator) -> int:
+    """Our renderer: all levels as previews, and in full what a preview search needs.
+
+    That is one level of every pair (r = 0.7, the mean) and three more of every tenth.
+    """
+    final = [replace(request, r=0.7) for request in work.pairs]
+    final += [replace(request, r=r) for request in work.pairs[5::10] for r in (0.5, 0.6, 0.8)]
+    return _rendered(_every_level(work), work, generator, PREVIEW_STEPS) + _rendered(
+        final, work, generator, work.steps
+    )
+
+
+def _every_level(work: Work) -> list[Request]:
+    return [replace(request, r=r) for request in work.pairs for r in RATIOS]
+
+
+def _rendered(requests: Sequence[Request], work: Work, generator: Generator, steps: int) -> int:
+    """Guided steps of the requests, after rendering them."""
+    list(render(requests, generator, sources=work.sources, steps=steps))
+    return sum(denoising_steps(request.r, steps) for request in requests)
 
 
 def sd15(folder: Path) -> Path:
@@ -158,7 +191,7 @@ def sd15(folder: Path) -> Path:
         vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
         num_attention_heads=12, projection_dim=768,
     )  # fmt: skip
-    pipeline = StableDiffusionPipeline(
+    pipeline: Any = StableDiffusionPipeline(
         vae=AutoencoderKL(
             block_out_channels=(128, 256, 512, 512),
             layers_per_block=2,
@@ -197,17 +230,17 @@ def matrix_peak(device: str, dtype: torch.dtype) -> float:
     """TFLOP per second of a large matrix product, the best of ten."""
     side = 8192 if device == "cuda" else 2048
     a = torch.randn(side, side, device=device, dtype=dtype)
-    seconds = min(timed(lambda: a @ a, device) for _ in range(10))
+    seconds = min(timed(lambda: a @ a, device)[0] for _ in range(10))
     return 2 * side**3 / seconds / 1e12
 
 
-def timed(work: Callable[[], object], device: str) -> float:
-    """Seconds that `work` takes, the device's queue included."""
+def timed(call: Callable[[], Returned], device: str) -> tuple[float, Returned]:
+    """Seconds that a call takes, the device's queue included, and what it returns."""
     start = time.perf_counter()
-    work()
+    returned = call()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, returned
 
 
 def sample_tflop(generator: Generator) -> float:
@@ -226,25 +259,23 @@ def sample_tflop(generator: Generator) -> float:
     return counter.get_total_flops() / 1e12
 
 
-def shares(
-    pairs: Sequence[Request], sources: dict[str, bytes], generator: Generator
-) -> dict[str, float]:
+def shares(work: Work, generator: Generator) -> dict[str, float]:
     """Where our exact renderer's time goes, from a run with a clock around the denoiser."""
     inside: list[float] = []
+    samples: list[int] = []
     plain = generator.denoiser
     assert plain is not None
 
     def clocked(*inputs: torch.Tensor) -> torch.Tensor:
-        predicted: list[torch.Tensor] = []
         if generator.device == "cuda":
             torch.cuda.synchronize()  # what was queued before is not the denoiser's
-        inside.append(timed(lambda: predicted.append(plain(*inputs)), generator.device))
+        seconds, predicted = timed(lambda: plain(*inputs), generator.device)
+        inside.append(seconds)
         samples.append(len(inputs[0]))
-        return predicted[0]
+        return predicted
 
-    samples: list[int] = []
     watched = replace(generator, denoiser=clocked)
-    seconds = timed(lambda: ours(pairs, sources, watched, preview=False), generator.device)
+    seconds, _ = timed(lambda: exact(work, watched), generator.device)
     peak = matrix_peak(generator.device, generator.dtype)
     reached = sum(samples) * sample_tflop(generator) / sum(inside)
     return {
@@ -272,6 +303,73 @@ def peak_mebibytes(device: str) -> float:
     return round(int(found[1]) / 1024) if found else float("nan")
 
 
+@dataclass(frozen=True)
+class Models:
+    """One model in the ways that the contenders load it.
+
+    `otherwise` is compiled where `ours` is not, and the other way round.
+    """
+
+    ours: Generator
+    otherwise: Generator
+    half: Generator
+    stock: Any
+
+
+def load_models(folder: Path) -> Models:
+    """The models of a Stable Diffusion folder."""
+    generator = load_generator(folder)
+    return Models(
+        ours=generator,
+        otherwise=load_generator(folder, compile=generator.device == "cuda"),
+        half=load_generator(folder, dtype=torch.bfloat16),
+        stock=stock_pipeline(folder, generator),
+    )
+
+
+def contenders(work: Work, models: Models) -> dict[str, Callable[[], int]]:
+    """What is timed, by name; each returns the guided steps that it took."""
+    ours, guidance = models.ours, models.ours.guidance_scale
+    batch = default_batch_size(ours)
+    otherwise = "compiled" if ours.device == "cuda" else "by PyTorch"
+    return {
+        AUTHORS: lambda: authors_loop(work, models.stock, guidance),
+        "diffusers, batched by level": lambda: batched_by_level(
+            work, models.stock, guidance, batch
+        ),
+        "ours, exact": lambda: exact(work, ours),
+        f"ours, exact, {otherwise}": lambda: exact(work, models.otherwise),
+        "ours, previews": lambda: previews(work, ours),
+        "ours, exact, bfloat16": lambda: exact(work, models.half),
+        "ours, previews, bfloat16": lambda: previews(work, models.half),
+    }
+
+
+def measure(work: Work, models: Models, repeats: int) -> pd.DataFrame:
+    """A row per contender and repeat (schema SPEED)."""
+    device, rows = models.ours.device, []
+    list(render(work.pairs[:2], models.otherwise, sources=work.sources, steps=4))  # warm up PyTorch
+    for repeat, (name, run) in product(range(repeats), contenders(work, models).items()):
+        start_peak(device)
+        seconds, taken = timed(run, device)
+        rows.append(
+            {
+                "contender": name,
+                "repeat": repeat,
+                "seconds": round(seconds, 3),
+                "images_per_second": round(len(work.pairs) / seconds, 4),
+                "guided_steps": taken,
+                "guided_steps_per_second": round(taken / seconds, 1),
+                "peak_mebibytes": peak_mebibytes(device),
+            }
+        )
+        click.echo(f"{name}: {seconds:.1f} s for {len(work.pairs)} kept images")
+    table = pd.DataFrame(rows)
+    reference = table[table["contender"] == AUTHORS].set_index("repeat")["seconds"]
+    times = table["repeat"].map(reference) / table["seconds"]
+    return table.assign(times_authors=times.round(3))
+
+
 @click.command(help=__doc__)
 @click.option("--architecture", type=click.Choice(["zoo", "sd15"]), default="zoo")
 @click.option("--pairs", default=32, show_default=True)
@@ -281,46 +379,12 @@ def main(architecture: str, pairs: int, repeats: int, out: Path | None) -> None:
     out = out or Path(f"benchmarks/speed-{architecture}.csv")
     with tempfile.TemporaryDirectory() as place:
         folder = Path("zoo/generator") if architecture == "zoo" else sd15(Path(place) / "sd15")
-        generator = load_generator(folder)
-        found, sources = (
-            bundled_pairs(pairs) if architecture == "zoo" else noise_pairs(pairs, generator.size)
-        )
-        on_gpu = generator.device == "cuda"
-        otherwise = load_generator(folder, compile=on_gpu)
-        half = load_generator(folder, dtype=torch.bfloat16)
-        stock = stock_pipeline(folder, generator)
-    guidance = generator.guidance_scale
-    batch = default_batch_size(generator)
-    contenders: dict[str, Callable[[], int]] = {
-        "authors' loop": lambda: authors_loop(found, sources, stock, guidance),
-        "diffusers, batched by level": lambda: batched_by_level(
-            found, sources, stock, guidance, batch
-        ),
-        "ours, exact": lambda: ours(found, sources, generator, preview=False),
-        f"ours, exact, {'compiled' if on_gpu else 'by PyTorch'}": lambda: ours(
-            found, sources, otherwise, preview=False
-        ),
-        "ours, previews": lambda: ours(found, sources, generator, preview=True),
-        "ours, exact, bfloat16": lambda: ours(found, sources, half, preview=False),
-        "ours, previews, bfloat16": lambda: ours(found, sources, half, preview=True),
-    }
-    rows = []
-    list(render(found[:2], otherwise, sources=sources, steps=4))  # warm up PyTorch
-    for repeat, (name, work) in product(range(repeats), contenders.items()):
-        taken: list[int] = []
-        start_peak(generator.device)
-        seconds = timed(lambda work=work, taken=taken: taken.append(work()), generator.device)
-        rows.append({"contender": name, "repeat": repeat, "seconds": round(seconds, 3),
-                     "images_per_second": round(len(found) / seconds, 4),
-                     "guided_steps": taken[0],
-                     "guided_steps_per_second": round(taken[0] / seconds, 1),
-                     "peak_mebibytes": peak_mebibytes(generator.device)})  # fmt: skip
-        click.echo(f"{name}: {seconds:.1f} s for {len(found)} kept images")
-    table = pd.DataFrame(rows)
-    reference = table[table["contender"] == "authors' loop"].set_index("repeat")["seconds"]
-    table["times_authors"] = (table["repeat"].map(reference) / table["seconds"]).round(3)
-    table.to_csv(out, index=False, columns=list(COLUMNS), lineterminator="\n")
-    facts = machine(generator.device) | {"pairs": len(found)} | shares(found, sources, generator)
+        models = load_models(folder)
+    ours = models.ours
+    work = bundled_work(pairs) if architecture == "zoo" else noise_work(pairs, ours.size)
+    table = measure(work, models, repeats)
+    write_table(table, out, SPEED)
+    facts = machine(ours.device) | {"pairs": len(work.pairs)} | shares(work, ours)
     out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
     click.echo(table.groupby("contender")[["images_per_second", "times_authors"]].mean())
 

@@ -2,8 +2,8 @@
 
     python -m protocols.difference protocols/fewshot 1-shot "GeNIe r = 0.8" Txt2Img
 
-Reads the `tasks.csv` of the folder; prints points of accuracy with their 95% interval, overall and
-for the groups and the decision boundary where the table has them.
+Reads `tasks.csv` of the folder. Prints points of accuracy with their 95% interval, overall and for
+the groups and the decision boundary if the table has them.
 """
 
 from pathlib import Path
@@ -11,20 +11,22 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from genie.metrics import interval
-from protocols.run import SHARES
+from genie.errors import GenieError
+from genie.measure.metrics import Interval, interval
+from genie.tables import read_table
+from protocols.table import ROW_SCORES, SHARES, percent
 
 
-def differences(tasks: pd.DataFrame, *, setting: str, row: str, other: str) -> pd.DataFrame:
-    """`row` minus `other`, in [-1, 1]: columns share, mean, low, high, n."""
-    found = []
-    own = tasks[tasks["setting"] == setting]
+def differences(scores: pd.DataFrame, *, setting: str, row: str, other: str) -> dict[str, Interval]:
+    """`row` minus `other` in [-1, 1], by share: "accuracy" and those of SHARES that both have."""
+    own = scores[scores["setting"] == setting]
+    found = {}
     for share in ("accuracy", *SHARES):
         wide = own.pivot(index="task", columns="row", values=share)
         gap = (wide[row] - wide[other]).dropna()
         if len(gap):
-            found.append({"share": share, **interval(gap)})
-    return pd.DataFrame(found)
+            found[share] = interval(gap)
+    return found
 
 
 @click.command(help=__doc__)
@@ -33,20 +35,31 @@ def differences(tasks: pd.DataFrame, *, setting: str, row: str, other: str) -> p
 @click.argument("row")
 @click.argument("other")
 def main(folder: Path, setting: str, row: str, other: str) -> None:
+    try:
+        scores = read_scores(folder)
+        check_name(setting, scores["setting"], folder)
+        for name in (row, other):
+            check_name(name, scores.loc[scores["setting"] == setting, "row"], folder)
+    except GenieError as error:
+        raise click.ClickException(str(error)) from error
+    for share, gap in differences(scores, setting=setting, row=row, other=other).items():
+        points = percent(gap.mean, gap.low, gap.high, signed=True)
+        click.echo(f"{share:9} {points} points (n = {gap.n})")
+
+
+def read_scores(folder: Path) -> pd.DataFrame:
+    """The folder's table of scores; GenieError if there is none."""
     path = folder / "tasks.csv"
     if not path.is_file():
-        raise click.ClickException(f"{path} does not exist; run `dvc repro {folder}/dvc.yaml`")
-    tasks = pd.read_csv(path)
-    for value, known in (
-        (setting, tasks["setting"]),
-        *((name, tasks.loc[tasks["setting"] == setting, "row"]) for name in (row, other)),
-    ):
-        if value not in set(known):
-            names = ", ".join(map(repr, dict.fromkeys(known)))
-            raise click.ClickException(f"{path} has no {value!r}; it has {names}")
-    for gap in differences(tasks, setting=setting, row=row, other=other).itertuples():
-        half = "" if pd.isna(gap.low) else f" ± {50 * (gap.high - gap.low):.1f}"
-        click.echo(f"{gap.share:9} {100 * gap.mean:+.1f}{half} points (n = {gap.n})")
+        raise GenieError(f"{path} does not exist; run `dvc repro {folder}/dvc.yaml`")
+    return read_table(path, ROW_SCORES)
+
+
+def check_name(name: str, known: pd.Series, folder: Path) -> None:
+    """GenieError unless the table has a setting or row of this name."""
+    if name not in set(known):
+        names = ", ".join(map(repr, dict.fromkeys(known)))
+        raise GenieError(f"{folder / 'tasks.csv'} has no {name!r}; it has {names}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
-"""One thin module per DVC stage, run as `python -m stages.NAME`."""
+"""The eight stages of dvc.yaml, one thin module each, run as `python -m stages.NAME`.
+
+Their order is validate, prepare, train_baseline, select_sources, generate, retrain, evaluate,
+analyse. Each stage reads files, calls the library and writes files. Stages contain no algorithms.
+"""
 
 import os
 
-# what these libraries say about packages that are not needed here is noise to a user
+# these libraries warn about optional packages that are not needed here
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")

@@ -1,7 +1,8 @@
-"""Read the images, set the queries apart, draw the tasks.
+"""Read the images, split off the query images, and draw the tasks.
 
-In: data.path. Out: data/prepared/support/images.parquet, data/prepared/query/images.parquet (only
-images that a task uses), data/prepared/tasks.csv.
+Input: data.path.
+Outputs: data/prepared/support/images.parquet and data/prepared/query/images.parquet, which contain
+only images that a task uses, and data/prepared/tasks.csv.
 """
 
 from collections.abc import Iterable
@@ -9,18 +10,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from genie.images import Raw, read_pools, split_queries
-from genie.records import TASK_COLUMNS, write_images, write_table
-from genie.tasks import make_tasks
-from stages.common import bar, stage
-from stages.params import Params
+from genie.data.near_duplicates import split_queries
+from genie.data.readers import Raw, read_pools
+from genie.data.tasks import make_tasks
+from genie.tables import TASKS, write_images, write_table
+from stages.shared.command import stage
+from stages.shared.params import Params
+from stages.shared.progress import bar
 
 
 @stage
 def main(params: Params, root: Path) -> str:
-    """Read the images, set the queries apart, draw the tasks."""
+    """Read the images, split off the query images, and draw the tasks."""
     data = params.data
-    support, query = read_pools(Path(data.path), size=data.size, wrap=_progress)
+    support, query = read_pools(data.path, size=data.size, wrap=_progress)
     if query is None:
         support, query = split_queries(support, fraction=data.query_fraction, seed=params.seed)
     tasks = make_tasks(
@@ -28,20 +31,18 @@ def main(params: Params, root: Path) -> str:
         query,
         regime=data.regime,
         seed=params.seed,
-        shots=data.shots,
         tasks=data.tasks,
-        n_way=data.n_way,
-        n_shot=data.n_shot,
-        n_query=data.n_query,
-        episodes=data.episodes,
+        shots=data.shots,
         imbalance=data.imbalance,
+        n_way=data.n_way,
+        n_query=data.n_query,
         pool=data.pool,
     )
     folder = root / "data" / "prepared"
     support, query = _used(support, tasks), _used(query, tasks)
     write_images(support, folder / "support")
     write_images(query, folder / "query")
-    write_table(tasks, folder / "tasks.csv", columns=TASK_COLUMNS)
+    write_table(tasks, folder / "tasks.csv", TASKS)
     return (
         f"prepare: {tasks['task'].nunique()} tasks of {tasks['label'].nunique()} classes: "
         f"{len(support)} support and {len(query)} query images in {folder}"

@@ -1,7 +1,7 @@
 """Train a classifier per task on support and generated images.
 
-In: data/prepared/support/, tasks.csv, data/augmented/, the backbone. Out: models/augmented/, with
-mixtures.csv where the method mixes real and generated images.
+Inputs: data/prepared/support/, data/prepared/tasks.csv, data/augmented/, the backbone.
+Outputs: models/augmented/, with mixtures.csv if the method mixes real and generated images.
 """
 
 from functools import partial
@@ -9,61 +9,60 @@ from pathlib import Path
 
 import pandas as pd
 
-from genie.augmentation import read_set
-from genie.backbones import embed, load_backbone
-from genie.classifiers import Examples, fit, join, save
-from genie.methods import METHODS
-from genie.records import (
-    MEMBER_COLUMNS,
-    MIXTURE_COLUMNS,
-    TASK_COLUMNS,
-    read_images,
-    read_table,
-    write_table,
-)
-from genie.training import copies, load_examples, mixed, picker, shortfall
-from stages.common import bar, features_file, is_first_process, stage
-from stages.params import Params
-from stages.settings import images_per_class, training_settings
+from genie.classify.backbone import embed, load_backbone
+from genie.classify.classifier import fit
+from genie.classify.examples import Examples, join, load_examples, picker
+from genie.classify.files import save_classifiers
+from genie.classify.training import COPIERS, MIXERS, copies, mixed, shortfall
+from genie.data.augmented_set import read_set
+from genie.tables import MEMBERS, MIXTURES, TASKS, read_images, read_table, write_table
+from stages.shared.command import stage
+from stages.shared.params import Params
+from stages.shared.places import features_file
+from stages.shared.progress import bar, is_first_process
+from stages.shared.settings import images_per_class, training_settings
 
 
 @partial(stage, trains=True)
 def main(params: Params, root: Path) -> str:
     """Train a classifier per task on support and generated images."""
     images = read_images(root / "data/prepared/support")
-    tasks = read_table(root / "data/prepared/tasks.csv", columns=TASK_COLUMNS)
+    tasks = read_table(root / "data/prepared/tasks.csv", TASKS)
     support = tasks[tasks["role"] == "support"]
-    members = read_table(root / "data/augmented/members.csv", columns=MEMBER_COLUMNS)
-    backbone = load_backbone(Path(params.classifier.backbone), cache=features_file(root))
-    pool = load_examples(images, backbone=backbone)
+    members = read_table(root / "data/augmented/members.csv", MEMBERS)
+    backbone = load_backbone(params.classifier.backbone, cache=features_file(root))
+    support_of = picker(load_examples(images, backbone=backbone), images["image_id"])
     files, pictures = read_set(root / "data/augmented", members)
-    label_of = dict(zip(members["file_name"], members["label"], strict=True))
-    labels = [label_of[name] for name in files]
-    generated = Examples(pictures, embed(pictures, model=backbone), labels)
-    support_of, generated_of = picker(pool, images["image_id"]), picker(generated, files)
-    method = METHODS[params.method]
+    generated = Examples(pictures, embed(pictures, model=backbone), labels_of(files, members))
+    generated_of = picker(generated, files)
+    copier, mixer = COPIERS[params.method], MIXERS.get(params.method)
+    settings, head = training_settings(params), params.classifier.head
     models, mixtures = {}, []
     for task, rows in bar(support.groupby("task"), total=support["task"].nunique(), label="train"):
         examples = support_of(rows["image_id"])
-        own = members.loc[members["task"] == task, "file_name"]
-        augmented = generated_of(own)
+        names = members.loc[members["task"] == task, "file_name"]
+        augmented = generated_of(names)
         missing = shortfall(images_per_class(params, examples.labels), augmented.labels)
-        filled = copies(examples, missing, method.fill, backbone=backbone, seed=params.seed)
-        if method.mix is not None and augmented.labels:
+        filled = copies(examples, missing, copier, backbone=backbone, seed=params.seed)
+        if mixer is not None and augmented.labels:
             augmented, record = mixed(
-                augmented, examples, method.mix, backbone=backbone, seed=params.seed
+                augmented, examples, mixer, backbone=backbone, seed=params.seed
             )
-            mixtures.append(record.assign(task=task, file_name=list(own)))
+            mixtures.append(record.assign(task=task, file_name=list(names)))
         everything = join(*[examples] * params.augment.real_passes, augmented, filled)
-        models[int(task)] = fit(
-            params.classifier.head, everything, settings=training_settings(params)
-        )
+        models[int(task)] = fit(head, everything, settings=settings)
     if is_first_process():
-        save(models, root / "models/augmented")
+        save_classifiers(models, root / "models/augmented")
         if mixtures:
             record = pd.concat(mixtures).round(6)
-            write_table(record, root / "models/augmented/mixtures.csv", columns=MIXTURE_COLUMNS)
+            write_table(record, root / "models/augmented/mixtures.csv", MIXTURES)
     return f"retrain: {len(models)} classifiers in models/augmented"
+
+
+def labels_of(files: list[str], members: pd.DataFrame) -> list[str]:
+    """Return the label of each file."""
+    label = dict(zip(members["file_name"], members["label"], strict=True))
+    return [label[name] for name in files]
 
 
 if __name__ == "__main__":

@@ -1,28 +1,23 @@
-"""Rank the classes that each target is taken for.
+"""Choose and rank the source classes of each target.
 
-In: data/baseline/predictions.csv. Out: data/sources/confusion.csv, data/sources/sources.csv.
+Input: data/baseline/predictions.csv.
+Outputs: data/sources/confusion.csv, data/sources/sources.csv.
 """
 
 from pathlib import Path
 
 import pandas as pd
 
-from genie.confusion import confusion, source_classes
-from genie.records import (
-    CONFUSION_COLUMNS,
-    PREDICTION_COLUMNS,
-    SOURCE_COLUMNS,
-    read_table,
-    write_table,
-)
-from stages.common import stage
-from stages.params import Params
+from genie.classify.confusion import confusion, source_classes
+from genie.tables import CONFUSION, PREDICTIONS, SOURCES, read_table, write_table
+from stages.shared.command import stage
+from stages.shared.params import Params
 
 
 @stage
 def main(params: Params, root: Path) -> str:
-    """Rank the classes that each target is taken for."""
-    predictions = read_table(root / "data/baseline/predictions.csv", columns=PREDICTION_COLUMNS)
+    """Choose and rank the source classes of each target."""
+    predictions = read_table(root / "data/baseline/predictions.csv", PREDICTIONS)
     matrices, sources = [], []
     for task, rows in predictions.groupby("task"):
         matrix = confusion(rows)
@@ -35,8 +30,8 @@ def main(params: Params, root: Path) -> str:
         sources.append(ranked.assign(task=task))
         matrices.append(matrix.stack().rename("probability").reset_index().assign(task=task))
     folder = root / "data/sources"
-    write_table(pd.concat(matrices), folder / "confusion.csv", columns=CONFUSION_COLUMNS)
-    write_table(pd.concat(sources), folder / "sources.csv", columns=SOURCE_COLUMNS)
+    write_table(pd.concat(matrices), folder / "confusion.csv", CONFUSION)
+    write_table(pd.concat(sources), folder / "sources.csv", SOURCES)
     return f"select_sources: {sum(map(len, sources))} target-source pairs in data/sources"
 
 

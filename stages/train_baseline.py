@@ -1,7 +1,7 @@
-"""Train a classifier per task on support images and weak copies; predict the support out of fold.
+"""Train a classifier per task on support images and weak copies, and predict out of fold.
 
-In: data/prepared/support/, data/prepared/tasks.csv, the backbone.
-Out: models/baseline/, data/baseline/predictions.csv.
+Inputs: data/prepared/support/, data/prepared/tasks.csv, the backbone.
+Outputs: models/baseline/, data/baseline/predictions.csv (out-of-fold predictions of the support).
 """
 
 from functools import partial
@@ -9,32 +9,34 @@ from pathlib import Path
 
 import pandas as pd
 
-from genie.backbones import load_backbone
-from genie.classifiers import fit, join, out_of_fold, save
-from genie.records import PREDICTION_COLUMNS, TASK_COLUMNS, read_images, read_table, write_table
-from genie.training import copies, load_examples, picker
-from genie.transforms import weak_copies
-from stages.common import bar, features_file, is_first_process, stage
-from stages.params import Params
-from stages.settings import images_per_class, training_settings
+from genie.classify.backbone import load_backbone
+from genie.classify.classifier import fit, out_of_fold
+from genie.classify.examples import join, load_examples, picker
+from genie.classify.files import save_classifiers
+from genie.classify.training import copies
+from genie.classify.transforms import weak_copies
+from genie.tables import PREDICTIONS, TASKS, read_images, read_table, write_table
+from stages.shared.command import stage
+from stages.shared.params import Params
+from stages.shared.places import features_file
+from stages.shared.progress import bar, is_first_process
+from stages.shared.settings import images_per_class, training_settings
 
 
 @partial(stage, trains=True)
 def main(params: Params, root: Path) -> str:
-    """Train a classifier per task on the support images alone."""
+    """Train a classifier per task on the support images alone, with weak augmentation."""
     images = read_images(root / "data/prepared/support")
-    tasks = read_table(root / "data/prepared/tasks.csv", columns=TASK_COLUMNS)
+    tasks = read_table(root / "data/prepared/tasks.csv", TASKS)
     support = tasks[tasks["role"] == "support"]
-    backbone = load_backbone(Path(params.classifier.backbone), cache=features_file(root))
-    pool = load_examples(images, backbone=backbone)
-    support_of = picker(pool, images["image_id"])
-    settings = training_settings(params)
+    backbone = load_backbone(params.classifier.backbone, cache=features_file(root))
+    support_of = picker(load_examples(images, backbone=backbone), images["image_id"])
+    settings, head = training_settings(params), params.classifier.head
     models, predictions = {}, []
     for task, rows in bar(support.groupby("task"), total=support["task"].nunique(), label="train"):
         examples = support_of(rows["image_id"])
         extra = images_per_class(params, examples.labels)
         weak = copies(examples, extra, weak_copies, backbone=backbone, seed=params.seed)
-        head = params.classifier.head
         models[int(task)] = fit(head, join(examples, weak), settings=settings)
         held_out = out_of_fold(head, examples, settings=settings)
         table = pd.DataFrame(held_out, columns=sorted(set(examples.labels)))
@@ -43,9 +45,8 @@ def main(params: Params, root: Path) -> str:
             table.assign(**known).melt(list(known), var_name="predicted", value_name="probability")
         )
     if is_first_process():
-        path = root / "data/baseline/predictions.csv"
-        write_table(pd.concat(predictions), path, columns=PREDICTION_COLUMNS)
-        save(models, root / "models/baseline")
+        write_table(pd.concat(predictions), root / "data/baseline/predictions.csv", PREDICTIONS)
+        save_classifiers(models, root / "models/baseline")
     return f"train_baseline: {len(models)} classifiers in models/baseline"
 
 

@@ -1,41 +1,39 @@
-"""Check params.yaml as a whole, so that a bad value stops the run before any work.
+"""Validate all of params.yaml, so that a bad value stops the run before any work is done.
 
-In: params.yaml. Out: .params.ok, a constant that every other stage depends on.
+Input: params.yaml.
+Output: .params.ok, which every other stage depends on. Its content is constant, so it reruns no
+stage.
 """
 
 from pathlib import Path
 
 from genie.errors import GenieError
-from stages.common import stage
-from stages.params import Params
+from genie.generate.methods import METHODS
+from stages.shared.command import stage
+from stages.shared.params import Params
 
 
 @stage
 def main(params: Params, root: Path) -> str:
-    """Check params.yaml as a whole, and that the paths in it are there."""
+    """Validate params.yaml and check that all of its paths exist."""
     check_paths(params)
     (root / ".params.ok").write_text("params.yaml is valid\n")
-    return "validate: every parameter is known and in range, every path is there"
+    return f"validate: every parameter is known and in range, every path is there{note(params)}"
 
 
 def check_paths(params: Params) -> None:
-    """GenieError for the first path of the parameters that is not there."""
-    if not Path(params.data.path).exists():
+    """Raise GenieError for the first path in the parameters that does not exist."""
+    if not params.data.path.exists():
         raise GenieError(
-            f"data.path must be an image folder, a Parquet file or a saved data set, got "
-            f"{params.data.path}, not there; give an existing path or bring a data set with "
-            f"`genie fetch ID {params.data.path}`"
+            f"data.path must be an existing image folder, Parquet file or saved data set, got "
+            f"{params.data.path}; give an existing path or download a data set with "
+            f"`genie fetch ID {params.data.path} --kind dataset`"
         )
-    tables = {
-        "prompt.names": params.prompt.names,
-        "prompt.captions": params.prompt.captions,
-        "prompt.contexts": params.prompt.contexts,
-    }
-    for key, file in tables.items():
-        if not Path(file).is_file():
+    for file in (params.prompt.names, params.prompt.captions, params.prompt.contexts):
+        if not file.is_file():
             raise GenieError(
-                f"{key} must be a CSV file, got {file}, not there; prompts/ holds ones to "
-                "start from"
+                f"prompt.folder must hold names.csv, captions.csv and contexts.csv, {file} does "
+                "not exist; start from a copy of the one in prompts/"
             )
     models = {
         "generator.model": params.generator.model,
@@ -44,11 +42,19 @@ def check_paths(params: Params) -> None:
         "filter.clip": params.filter.clip,
     }
     for key, folder in models.items():
-        if not Path(folder).is_dir():
+        if not folder.is_dir():
             raise GenieError(
-                f"{key} must be a model folder, got {folder}, not there; bring one with "
+                f"{key} must be an existing model folder, got {folder}; download one with "
                 f"`genie fetch ID {folder}`"
             )
+
+
+def note(params: Params) -> str:
+    """Return a note if the method uses its own ratio in place of "ada", else an empty string."""
+    ratio = METHODS[params.method].ratio
+    if params.noise.r != "ada" or ratio is None:
+        return ""
+    return f"; noise.r is {ratio} for {params.method}, which compares no levels"
 
 
 if __name__ == "__main__":

@@ -28,9 +28,14 @@ from transformers import (
     CLIPTokenizer,
 )
 
-from genie.records import encode_png, image_id
+from genie.data.images import encode_png, image_id
 
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first, so that two workers end together."""
+    items.sort(key=lambda item: item.path.name != "test_chain.py")
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +47,20 @@ def source_images() -> dict[str, bytes]:
         coarse = rng.integers(0, 256, size=(4, 4, 3), dtype=np.uint8)
         images.append(Image.fromarray(coarse).resize((32, 32), Image.Resampling.BICUBIC))
     return {image_id(image): encode_png(image) for image in images}
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image folder of three classes, six train and four test pictures each: grey noise."""
+    folder = tmp_path_factory.mktemp("images") / "photos"
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 6), ("test", 4)):
+        for level, name in enumerate(("ankle boot", "bag", "coat")):
+            (folder / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 80, (32, 32, 3)) + 60 * level
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / part / name / f"{i}.png")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,130 +1,150 @@
-"""The whole chain with the real dvc, on a scratch clone with a small data set and few steps."""
+"""The whole chain with the real dvc, on a scratch repository with few steps and few images."""
 
-import hashlib
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from click.testing import CliRunner
 from PIL import Image
 
-from genie.records import image_id
+from genie.data.images import decode_image, image_id
+from genie.figures.contact_sheet import contact_rows, contact_sheet
+from genie.tables import TASKS, THUMBNAILS, TRAJECTORIES, read_images, read_table
+from stages.generate import main as generate
+from tests.scratch import ENVIRONMENT, call, commit, contents, make_scratch, ran, read_json
 
-ROOT = Path(__file__).parent.parent
-CLASSES = ("ankle boot", "bag", "coat")
-
-
-def write_images(folder: Path) -> None:
-    """Six train and four test pictures for each of three classes: noise around a class's grey."""
-    random = np.random.default_rng(0)
-    for part, count in (("train", 6), ("test", 4)):
-        for level, name in enumerate(CLASSES):
-            (folder / part / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = random.integers(0, 80, (32, 32, 3)) + 60 * level
-                Image.fromarray(pixels.astype(np.uint8)).save(folder / part / name / f"{i}.png")
+CLASSES = ["ankle boot", "bag", "coat"]
 
 
 @pytest.fixture(scope="module")
-def scratch(tmp_path_factory: pytest.TempPathFactory, tiny_sd_folder: Path) -> Path:
-    """A clone of the last commit with the working tree's files, small data and a tiny generator."""
-    clone = tmp_path_factory.mktemp("scratch") / "clone"
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    for name in subprocess.check_output(listed, cwd=ROOT, text=True).splitlines():
-        if (ROOT / name).is_file():
-            (clone / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, clone / name)
-    (clone / "dvc.lock").unlink(missing_ok=True)
-    shutil.copytree(tiny_sd_folder, clone / "models-tiny/generator")
-    write_images(clone / "photos")
-    (clone / ".gitignore").open("a").write("/photos/\n/models-tiny/\n")
-    path = clone / "params.yaml"
-    params = yaml.safe_load(path.read_text())
-    params["data"] |= {"path": "photos", "tasks": 2, "shots": 3}
-    params["generator"] |= {"model": "models-tiny/generator", "steps": 20, "batch_size": 4}
-    params["augment"]["per_class"] = 2
-    path.write_text(yaml.safe_dump(params, sort_keys=False))
-    git = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.org"]
-    subprocess.run([*git, "add", "-A"], cwd=clone, check=True)
-    subprocess.run([*git, "commit", "--quiet", "-m", "scratch"], cwd=clone, check=True)
-    return clone
+def made(photos: Path, tiny_sd_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scratch repository after its first `dvc repro`, whose results are committed.
+
+    Tests leave its working tree as they find it.
+    """
+    place = tmp_path_factory.mktemp("chain") / "made"
+    make_scratch(place, photos, tiny_sd_folder, {})
+    call(place, "dvc", "repro")
+    commit(place)
+    return place
 
 
-def call(scratch: Path, *command: str) -> str:
-    """Output of a command in the scratch clone; a failure shows it."""
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "DVC_NO_ANALYTICS": "1",
-        "GIT_AUTHOR_NAME": "Test",
-        "GIT_AUTHOR_EMAIL": "test@example.org",
-        "GIT_COMMITTER_NAME": "Test",
-        "GIT_COMMITTER_EMAIL": "test@example.org",
-    }
-    done = subprocess.run(
-        command, cwd=scratch, env=environment, text=True, capture_output=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+def rendering(place: Path) -> dict[str, int]:
+    """What the last run of `generate` noted."""
+    return read_json(place / ".genie/runs/rendering.json")
 
 
-def tree_hash(folder: Path) -> dict[str, str]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-
-
-@pytest.fixture(scope="module")
-def made(scratch: Path) -> Path:
-    """The scratch clone after its first `dvc repro`."""
-    call(scratch, "dvc", "repro")
-    return scratch
-
-
-def test_chain_writes_metrics_and_a_contact_sheet(made):
-    summary = json.loads((made / "metrics/evaluate.json").read_text())
+def test_metrics_tell_what_is_on_disk(made):
+    summary = read_json(made / "metrics/evaluate.json")
+    cost = read_json(made / "metrics/cost.json")
+    members = pd.read_csv(made / "data/augmented/members.csv")
+    levels = pd.read_parquet(made / "data/augmented/trajectories.parquet")
+    images = list((made / "data/augmented").glob("*/*.png"))
     assert summary["gain"]["n"] == 2
-    assert summary["images"] >= 2 * len(CLASSES)
-    assert Image.open(made / "plots/contact_sheet.png").size[0] > 100
+    assert dict(members.groupby(["task", "label"]).size()) == {
+        (task, label): 2 for task in range(2) for label in CLASSES
+    }
+    assert summary["images"] == cost["images"] == members["file_name"].nunique() == len(images)
+    assert cost["needed"] == levels["key"].nunique() == 5 * len(images)
+    assert (cost["rejected"], cost["short"]) == (0, 0)
+
+
+def test_contact_sheet_shows_a_choice_for_each_class_from_the_thumbnails(made, tmp_path):
+    trajectories = read_table(made / "data/augmented/trajectories.parquet", TRAJECTORIES)
+    thumbnails = read_table(made / "data/thumbnails.parquet", THUMBNAILS)
+    webp = dict(zip(thumbnails["key"], thumbnails["webp"], strict=True))
+    assert set(webp) == set(trajectories["key"])
+    tasks = read_table(made / "data/prepared/tasks.csv", TASKS)
+    rows = contact_rows(
+        trajectories,
+        read_images(made / "data/prepared/support"),
+        tasks[tasks["role"] == "support"],
+        picture_of=lambda key: decode_image(webp[key]),
+    )
+    assert [row.target_label for row in rows] == CLASSES
+    assert all(len(row.levels) == 5 for row in rows)
+    contact_sheet(rows, tmp_path / "sheet.png")
+    assert (made / "plots/contact_sheet.png").read_bytes() == (tmp_path / "sheet.png").read_bytes()
 
 
 def test_second_repro_does_nothing(made):
-    assert "Running stage" not in call(made, "dvc", "repro")
+    assert ran(call(made, "dvc", "repro")) == []
+
+
+def test_fresh_clone_makes_the_committed_results_and_stays_clean(made, tmp_path):
+    """Nothing comes from the cache, the store or an earlier run."""
+    clone = tmp_path / "clone"
+    call(tmp_path, "git", "clone", "--quiet", str(made), str(clone))
+    assert not (clone / ".genie").exists()
+    call(clone, "dvc", "repro", "--no-run-cache")
+    cost = read_json(clone / "metrics/cost.json")
+    assert rendering(clone)["rendered"] == cost["needed"]
+    assert call(clone, "git", "status", "--porcelain") == ""
+    assert contents(clone / "metrics") == contents(made / "metrics")
+    assert (clone / "dvc.lock").read_bytes() == (made / "dvc.lock").read_bytes()
+
+
+def test_an_editors_swap_file_in_a_room_changes_nothing(made):
+    swap, module = made / "genie/generate/.filters.py.swp", made / "genie/generate/other.py"
+    swap.write_bytes(b"b0VIM 9.0")
+    with_swap = call(made, "dvc", "status")
+    swap.unlink()
+    module.write_text("")
+    with_module = call(made, "dvc", "status")
+    module.unlink()
+    assert "up to date" in with_swap
+    assert "genie/generate" in with_module
 
 
 def test_outputs_come_back_from_the_cache(made):
-    before = tree_hash(made / "data/augmented")
+    before = contents(made / "data/augmented")
     shutil.rmtree(made / "data")
     shutil.rmtree(made / "models")
-    assert "Running stage" not in call(made, "dvc", "repro")
-    assert tree_hash(made / "data/augmented") == before
+    assert ran(call(made, "dvc", "repro")) == []
+    assert contents(made / "data/augmented") == before
 
 
 def test_experiment_with_a_known_level_reruns_generation_alone_and_renders_nothing(made):
     output = call(made, "dvc", "exp", "run", "-S", "noise.r=0.7")
-    ran = {n for n in ("prepare", "train_baseline", "generate", "retrain", "evaluate")
-           if f"Running stage '{n}'" in output}  # fmt: skip
-    assert ran == {"generate", "retrain", "evaluate"}
-    assert "0 rendered" in output
-    back = call(made, "dvc", "exp", "run", "-S", "noise.r=ada")
-    assert "Running stage 'generate'" not in back
+    assert ran(output) == ["validate", "generate", "retrain", "evaluate", "analyse"]
+    assert rendering(made)["rendered"] == 0
+    assert rendering(made)["found"] == read_json(made / "metrics/cost.json")["needed"] > 0
+    difference = call(made, "dvc", "metrics", "diff", "HEAD", "--md")
+    assert "guided_steps_needed" in difference
+    assert ran(call(made, "dvc", "exp", "run", "-S", "noise.r=ada")) == []
+    call(made, "git", "checkout", "--quiet", "params.yaml")  # dvc writes its YAML another way
+    assert call(made, "git", "status", "--porcelain") == ""
 
 
-def test_finer_grid_renders_only_its_new_levels(made):
-    call(made, "dvc", "exp", "run", "-S", "noise.M=9")
-    cost = json.loads((made / "metrics/cost.json").read_text())
-    assert cost["found"] * 9 == cost["needed"] * 5
-    assert cost["rendered"] * 9 == cost["needed"] * 4
-    diff = call(made, "dvc", "metrics", "diff", "HEAD", "--md")
-    assert "guided_steps_needed" in diff
-    call(made, "dvc", "exp", "run", "-S", "noise.M=5")
+def inputs_of_generation(made: Path, place: Path) -> Path:
+    """A folder with what `generate` reads from other stages, and neither store nor images."""
+    place.mkdir()
+    for name in ("params.yaml", "models-tiny", "prompts", "zoo", "genie", "stages"):
+        (place / name).symlink_to(made / name)
+    for name in ("data/prepared", "data/sources", "models/baseline"):
+        shutil.copytree(made / name, place / name)
+    return place
+
+
+def test_finer_grid_renders_only_its_new_levels(made, tmp_path, monkeypatch):
+    place = inputs_of_generation(made, tmp_path / "finer")
+    params = yaml.safe_load((made / "params.yaml").read_text())
+    params["noise"]["M"] = 9
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    shutil.copytree(made / ".genie/store", tmp_path / ".genie/store")
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    arguments = ["--params", str(tmp_path / "params.yaml")]
+    CliRunner().invoke(generate, arguments, catch_exceptions=False, standalone_mode=False)
+    needed = read_json(place / "metrics/cost.json")["needed"]
+    assert rendering(place)["found"] * 9 == needed * 5
+    assert rendering(place)["rendered"] * 9 == needed * 4
 
 
 def test_protocol_runs_its_rows_through_the_same_stages(made):
@@ -154,86 +174,78 @@ def test_protocol_runs_its_rows_through_the_same_stages(made):
     assert (table["n"] == 2).all()
     assert table.loc["CutMix", "images"] == 0
     # by the pipeline's own run of the same parameters
-    summary = json.loads((made / "metrics/evaluate.json").read_text())
+    summary = read_json(made / "metrics/evaluate.json")
     assert table.loc["Ada", "accuracy"] == pytest.approx(summary["augmented"]["mean"])
     assert table.loc["Ada, previews", "guided_steps"] < table.loc["Ada", "guided_steps"]
     assert "| Ada, previews |" in (folder / "results.md").read_text()
     shutil.rmtree(folder)
 
 
-def test_set_loads_as_an_imagefolder_data_set(made):
+def test_set_loads_as_an_imagefolder_data_set(made, tmp_path):
     datasets = pytest.importorskip("datasets")
     loaded = datasets.load_dataset(
-        "imagefolder", data_dir=str(made / "data/augmented"), cache_dir=str(made / ".genie/hf")
+        "imagefolder", data_dir=str(made / "data/augmented"), cache_dir=str(tmp_path)
     )["train"]
+    files = pd.read_csv(made / "data/augmented/metadata.csv")
+    assert sorted(loaded["label"]) == sorted(files["label"])
     assert set(loaded["label"]) == set(CLASSES)
 
 
 def test_metadata_names_the_content_of_every_image(made):
     table = pd.read_csv(made / "data/augmented/metadata.csv")
-    for row in table.itertuples():
-        picture = Image.open(made / "data/augmented" / row.file_name)
-        assert row.image_id == image_id(picture)
+    images = {row.file_name: made / "data/augmented" / row.file_name for row in table.itertuples()}
+    assert {name: image_id(Image.open(path)) for name, path in images.items()} == dict(
+        zip(table["file_name"], table["image_id"], strict=True)
+    )
+    assert set(images.values()) == set((made / "data/augmented").glob("*/*.png"))
 
 
-def test_changed_image_is_put_back_by_generation(made, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(made, copy)
-    first, second = sorted((copy / "data/augmented").glob("*/*.png"))[:2]
-    before = tree_hash(copy / "data/augmented")
+def test_changed_image_is_put_back_by_generation(made):
+    before = contents(made / "data/augmented")
+    first, second = sorted((made / "data/augmented").glob("*/*.png"))[:2]
     first.chmod(0o644)
     first.write_bytes(second.read_bytes())
-    assert tree_hash(copy / "data/augmented") != before
-    call(copy, "dvc", "repro")
-    assert tree_hash(copy / "data/augmented") == before
+    assert contents(made / "data/augmented") != before
+    output = call(made, "dvc", "repro")
+    assert set(ran(output)) <= {"generate"}
+    assert contents(made / "data/augmented") == before
+    assert call(made, "git", "status", "--porcelain") == ""
 
 
-def test_killed_generation_resumes_to_the_same_bytes(made, tmp_path):
-    command = [sys.executable, "-m", "stages.generate", "--root", "."]
+KILLED = """
+import itertools, os, runpy, signal, sys
 
-    def workplace(name: str) -> Path:
-        copy = tmp_path / name
-        shutil.copytree(made, copy, ignore=shutil.ignore_patterns("store", ".git", ".dvc"))
-        shutil.rmtree(copy / "data/augmented")
-        return copy
+moved = itertools.count(1)
 
-    environment = {k: v for k, v in os.environ.items() if k != "DVC_ROOT"}
-    calm, disturbed = workplace("calm"), workplace("disturbed")
-    subprocess.run(command, cwd=calm, check=True, env=environment)
-    process = subprocess.Popen(command, cwd=disturbed, env=environment)
-    store = disturbed / ".genie/store"
-    while process.poll() is None and len(list(store.rglob("*.png"))) < 4:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    kept = len(list(store.rglob("*.png")))
-    subprocess.run(command, cwd=disturbed, check=True, env=environment)
-    cost = json.loads((disturbed / "metrics/cost.json").read_text())
-    assert cost["found"] == kept >= 4
-    assert cost["rendered"] == cost["needed"] - kept
-    assert tree_hash(disturbed / "data/augmented") == tree_hash(calm / "data/augmented")
+def watch(event, arguments):  # Python raises an audit event for every file that is moved in place
+    if event == "os.rename" and ".genie/store" in str(arguments[1]) and next(moved) == 9:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(watch)
+sys.argv = ["generate"]
+runpy.run_module("stages.generate", run_name="__main__")
+"""
 
 
-def test_no_stage_between_prepare_and_evaluate_opens_the_query_images(made):
-    """Python's audit events name every file that a stage opens."""
-    program = (
-        "import sys\n"
-        "opened = []\n"
-        "sys.addaudithook(lambda e, a: opened.append(str(a[0])) if e == 'open' else None)\n"
-        "import pyarrow.parquet, runpy, pandas\n"
-        "read = pandas.read_parquet\n"
-        "pandas.read_parquet = lambda path, *a, **k: (opened.append(str(path)), read(path))[1]\n"
-        "name = sys.argv.pop(1)\n"
-        "try:\n"
-        "    runpy.run_module(f'stages.{name}', run_name='__main__')\n"
-        "except SystemExit as stop:\n"
-        "    assert not stop.code, stop.code\n"
-        "print(*[o for o in opened if 'prepared' in o], sep='\\n')\n"
+def test_killed_generation_resumes_to_the_same_bytes(made, tmp_path, monkeypatch):
+    place = inputs_of_generation(made, tmp_path / "killed")
+    environment = {k: v for k, v in (os.environ | ENVIRONMENT).items() if k != "DVC_ROOT"}
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED],
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    for name in ("train_baseline", "select_sources", "generate", "retrain"):
-        done = subprocess.run(
-            [sys.executable, "-c", program, name], cwd=made, text=True, capture_output=True
-        )
-        assert done.returncode == 0, done.stderr
-        assert "prepared/query" not in done.stdout
-        assert name == "select_sources" or "prepared" in done.stdout
+    kept = len(list((place / ".genie/store").rglob("*.png")))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    monkeypatch.chdir(place)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    CliRunner().invoke(generate, [], catch_exceptions=False, standalone_mode=False)
+    cost = read_json(place / "metrics/cost.json")
+    assert 0 < kept < cost["needed"]
+    assert rendering(place)["found"] == kept
+    assert rendering(place)["rendered"] == cost["needed"] - kept
+    assert cost == read_json(made / "metrics/cost.json")
+    assert contents(place / "data/augmented") == contents(made / "data/augmented")

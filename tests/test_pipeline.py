@@ -1,34 +1,95 @@
-"""dvc.yaml against the code it runs."""
+"""dvc.yaml against the code it runs: what a stage imports and which parameters it reads."""
 
 import ast
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
+from click.testing import CliRunner
+
+from genie.data.wording import slug
+from stages import (
+    analyse,
+    evaluate,
+    generate,
+    prepare,
+    retrain,
+    select_sources,
+    train_baseline,
+    validate,
+)
+from stages.shared.params import Params, Section, check_params, read_yaml
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+MODULES = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (
+        *(validate, prepare, train_baseline, select_sources),
+        *(generate, retrain, evaluate, analyse),
+    )
+}
 
 
-def imported(path: Path, seen: set[Path]) -> set[Path]:
-    """The file and every file of genie/ and stages/ that it imports, directly or not."""
-    seen.add(path)
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names that a file imports; of `from a import b` both a and a.b."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if not isinstance(node, ast.ImportFrom) or not node.module:
-            continue
-        names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            module = ROOT / (name.replace(".", "/") + ".py")
-            if name.startswith(("genie.", "stages.")) and module.is_file() and module not in seen:
-                imported(module, seen)
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module, f"{path}: imports are absolute"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def reached(path: Path, seen: set[Path]) -> set[Path]:
+    """The file and every file of this repository that it imports, directly or not."""
+    seen.add(path)
+    for name in imports(path):
+        module = ROOT / (name.replace(".", "/") + ".py")
+        if module.is_file() and module not in seen:
+            reached(module, seen)
     return seen
 
 
+def unit(path: Path) -> str:
+    """What dvc.yaml lists for a file: the room of genie/ that it stands in, or else itself."""
+    parts = path.relative_to(ROOT).parts
+    return "/".join(parts[:2] if parts[0] == "genie" else parts)
+
+
+def code(name: str) -> list[str]:
+    """The code that a stage lists in dvc.yaml."""
+    return [d for d in STAGES[name]["deps"] if d.startswith(("genie", "stages"))]
+
+
+def test_the_stages_here_are_those_of_the_pipeline_in_its_order():
+    assert list(MODULES) == list(STAGES)
+
+
 @pytest.mark.parametrize("name", STAGES)
-def test_stage_lists_exactly_the_code_it_imports(name):
-    expected = imported(ROOT / f"stages/{name}.py", set())
-    listed = {ROOT / d for d in STAGES[name]["deps"] if d.endswith(".py")}
-    assert listed == expected
+def test_stage_lists_exactly_the_rooms_and_files_that_it_imports(name):
+    files = reached(ROOT / f"stages/{name}.py", set())
+    assert sorted(code(name)) == sorted({unit(path) for path in files})
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_no_stage_lists_a_file_inside_a_room(name):
+    rooms = {path.parent.name for path in ROOT.glob("genie/*/__init__.py")}
+    inside = [d for d in code(name) if len(Path(d).parts) > 2 and Path(d).parts[1] in rooms]
+    assert rooms >= {"data", "classify", "generate"}
+    assert inside == []
+
+
+@pytest.mark.parametrize("name", ["genie", "stages/shared"])
+def test_packages_that_no_stage_lists_hold_no_code(name):
+    (only,) = ast.parse((ROOT / name / "__init__.py").read_text()).body
+    assert isinstance(only, ast.Expr)
+    assert isinstance(only.value, ast.Constant)
 
 
 def test_every_stage_waits_for_the_check_of_the_parameters():
@@ -43,3 +104,132 @@ def test_only_evaluate_depends_on_the_query_images():
 def test_the_check_depends_on_every_section():
     sections = yaml.safe_load((ROOT / "params.yaml").read_text())
     assert set(STAGES["validate"]["params"]) == set(sections)
+
+
+class Recorded:
+    """Parameters that note in `read` the dotted name of each key that is looked at."""
+
+    def __init__(self, section: Section, read: set[str], prefix: str = "") -> None:
+        self._section, self._read, self._prefix = section, read, prefix
+
+    def __getattr__(self, name: str) -> Any:
+        computed = getattr(type(self._section), name, None)
+        if isinstance(computed, property):
+            assert computed.fget
+            return computed.fget(self)
+        value = getattr(self._section, name)
+        if isinstance(value, Section):
+            return Recorded(value, self._read, f"{self._prefix}{name}.")
+        self._read.add(self._prefix + name)
+        return value
+
+
+def leaves(section: type[Section] = Params, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all keys of params.yaml."""
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            yield from leaves(kind, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def listed(name: str) -> set[str]:
+    """Dotted names of all keys that a stage lists, sections unfolded."""
+    whole = STAGES[name]["params"]
+    return {key for key in leaves() if key in whole or key.partition(".")[0] in whole}
+
+
+# Together they take every branch on a parameter. Each has the method's and the regime's keys.
+RUNS: dict[str, dict[str, dict[str, Any] | str]] = {
+    "genie by previews": {
+        "data": {"regime": "shots"},
+        "noise": {"search": "preview", "M": 2},
+        "filter": {"rule": "classifier", "attempts": 1},
+    },
+    "img2img, from scratch, long tail": {
+        "data": {"regime": "longtail", "imbalance": 2},
+        "method": "img2img",
+        "classifier": {"head": "finetune", "start": "scratch"},
+    },
+    "cap2aug, from prompts, episodes": {
+        "data": {"regime": "episodes", "n_way": 2, "n_query": 2},
+        "method": "cap2aug",
+        "classifier": {"head": "finetune", "start": "prompts", "backbone": "zoo/clip"},
+    },
+    "da-fusion": {"method": "da-fusion"},
+    "diffcore-mix": {"method": "diffcore-mix", "filter": {"least_text": -1, "least_image": -1}},
+}
+
+
+@pytest.fixture(scope="module")
+def read(
+    tiny_sd_folder: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, set[str]]:
+    """The keys that each stage reads in any of RUNS."""
+    keys: dict[str, set[str]] = {name: set() for name in STAGES}
+    for title, changes in RUNS.items():
+        root = tmp_path_factory.mktemp(slug(title))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(ROOT)
+            patch.setenv("DVC_ROOT", str(root))
+            run(root, small(changes, root, photos, tiny_sd_folder), keys, patch)
+    return keys
+
+
+def small(
+    changes: dict[str, dict[str, Any] | str], root: Path, photos: Path, generator: Path
+) -> dict[str, Any]:
+    """The repository's parameters with changes, for a run of a second or two."""
+    params = read_yaml(ROOT / "params.yaml")
+    shutil.copytree(ROOT / "prompts", root / "prompts")
+    tiny: dict[str, dict[str, Any]] = {
+        "data": {"path": str(photos / "train"), "tasks": 2, "shots": 2},
+        "augment": {"per_class": 1},
+        "sources": {"top_k": 1},
+        "prompt": {"folder": str(root / "prompts")},
+        "generator": {"model": str(generator), "steps": 2, "compile": False, "batch_size": 8},
+        "inversion": {"steps": 1},
+        "classifier": {"steps": 1, "batch_size": 8},
+    }
+    for changed in (tiny, changes):
+        for key, value in changed.items():
+            params[key] = params[key] | value if isinstance(value, dict) else value
+    return params
+
+
+def run(
+    root: Path, raw: dict[str, Any], keys: dict[str, set[str]], patch: pytest.MonkeyPatch
+) -> None:
+    """All stages, without the query images where only `evaluate` may see them."""
+    params = check_params(raw, where="test")
+    query, hidden = root / "data/prepared/query", root / "hidden"
+    for name, stage in MODULES.items():
+        if name == "evaluate":
+            hidden.rename(query)
+        recorded = Recorded(params, keys[name])
+        patch.setattr("stages.shared.command.read_params", lambda path, own=recorded: own)
+        result = CliRunner().invoke(stage.main, ["--root", str(root)])
+        assert result.exit_code == 0, f"{name}: {result.output}{result.exception!r}"
+        if name == "prepare":
+            write_captions(root)
+        if name in ("prepare", "evaluate"):
+            query.rename(hidden)
+
+
+def write_captions(root: Path) -> None:
+    """A caption for each support image, as cap2aug needs."""
+    support = pd.read_csv(root / "data/prepared/tasks.csv").query("role == 'support'")
+    captions = support[["image_id", "label"]].drop_duplicates().assign(caption="a thing")
+    captions.to_csv(root / "prompts/captions.csv", index=False)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stage_lists_every_parameter_that_it_reads(name, read):
+    assert read[name] - listed(name) == set()
+
+
+@pytest.mark.parametrize("name", [name for name in STAGES if name != "validate"])
+def test_stage_reads_every_parameter_that_it_lists(name, read):
+    assert listed(name) - read[name] == set()
+    assert set(STAGES[name]["params"]) <= {*leaves(), *Params.model_fields}

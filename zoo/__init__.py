@@ -1,1 +1,1 @@
-"""The embedded models and data, and the recipe that made them."""
+"""The embedded models and the code that trains and evaluates them."""

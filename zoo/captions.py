@@ -1,7 +1,7 @@
-"""Captions of the bundled support images, so that Cap2Aug runs on them without a captioner.
+"""Write captions of the bundled support images, so that Cap2Aug runs without a captioning model.
 
-No captioning model is embedded. The small CLIP picks, for each image, the nearest of the prompts
-that the zoo was trained on: it errs as captioners do, by naming another class.
+No captioning model is embedded. Instead, the embedded CLIP selects for each image the nearest of
+the zoo's training prompts. Like a captioning model, it sometimes names the wrong class.
 """
 
 from pathlib import Path
@@ -10,19 +10,23 @@ import click
 import numpy as np
 import pandas as pd
 
-from genie.clip import embed_images, embed_texts, load_clip
-from genie.records import CAPTION_COLUMNS, decode_png, read_images, write_table
+from genie.classify.clip import embed_images, embed_texts, load_clip
+from genie.data.images import decode_image
+from genie.tables import CAPTIONS, read_images, write_table
 from zoo.fashion_mnist import BUNDLED, CLASSES
 from zoo.generator_parts import TEMPLATES, prompts
 
-CAPTIONS = Path("prompts/captions.csv")
+OUT = Path("prompts/captions.csv")
 
 
 def captioned(images: pd.DataFrame, *, clip_folder: Path) -> pd.DataFrame:
-    """The images table's ids and labels with the nearest prompt as caption, and its class."""
+    """Return the ids and labels of images with their captions.
+
+    The column `caption` holds the nearest prompt, and `named` the class of that prompt.
+    """
     clip = load_clip(clip_folder, parameter="zoo/clip")
     texts = [text for text in prompts() if text]
-    pictures = [decode_png(png) for png in images["png"]]
+    pictures = [decode_image(png) for png in images["png"]]
     similarity = embed_images(pictures, clip) @ embed_texts(texts, clip).T
     nearest = similarity.argmax(1)
     return images[["image_id", "label"]].assign(
@@ -31,10 +35,10 @@ def captioned(images: pd.DataFrame, *, clip_folder: Path) -> pd.DataFrame:
 
 
 @click.command(help=__doc__)
-@click.option("--out", type=click.Path(path_type=Path), default=CAPTIONS, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=OUT, show_default=True)
 def main(out: Path) -> None:
     table = captioned(read_images(BUNDLED / "train"), clip_folder=Path("zoo/clip"))
-    write_table(table, out, columns=CAPTION_COLUMNS)
+    write_table(table, out, CAPTIONS)
     share = (table["named"] == table["label"]).mean()
     click.echo(f"{len(table)} captions in {out}, {share:.0%} of them name the image's own class")
 

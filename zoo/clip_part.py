@@ -1,4 +1,4 @@
-"""The dual encoder of images and prompts, a CLIP in small."""
+"""The dual encoder of images and prompts: a small CLIP."""
 
 from pathlib import Path
 
@@ -17,7 +17,10 @@ PROJECTION = 64
 
 
 def tiny_clip() -> CLIPModel:
-    """A vision transformer over 4x4 patches of 32x32 pixels beside two layers of text."""
+    """Build a CLIP with a vision transformer for 32x32 images and a text encoder of two layers.
+
+    The patches have 4x4 pixels.
+    """
     tokenizer = word_tokenizer()
     shared = {"intermediate_size": 256, "num_attention_heads": 4}
     return CLIPModel._from_config(
@@ -47,7 +50,7 @@ def tiny_clip() -> CLIPModel:
 
 
 class Pairs(nn.Module):
-    """The similarities of images and prompts, scaled: (n, 3, 32, 32) and (n, LENGTH) to (n, n)."""
+    """Scaled similarities (n, n) of images (n, 3, 32, 32) and prompts (n, LENGTH)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +63,7 @@ class Pairs(nn.Module):
 
 
 def train_clip(part: Part, *, steps: int = CLIP_STEPS, state: Path = STATE) -> CLIPModel:
-    """Contrastive training on images and prompts of their classes (Radford et al. 2021)."""
+    """Train a CLIP on images and prompts of their classes (Radford et al. 2021)."""
     torch.manual_seed(0)
     device = pick_device()
     model = Pairs().to(device)
@@ -70,9 +73,9 @@ def train_clip(part: Part, *, steps: int = CLIP_STEPS, state: Path = STATE) -> C
     def loss(draw: torch.Generator) -> Tensor:
         index = torch.randint(len(images), (CLIP_BATCH,), generator=draw)
         batch = shift_and_flip(pixels(images[index]), draw).to(device)
-        own = labels[index]
-        similarity = model(batch, tokens[prompt_rows(own, draw)].to(device))
-        return matching_loss(similarity.float(), own.to(device))
+        drawn = labels[index]
+        similarity = model(batch, tokens[prompt_rows(drawn, draw)].to(device))
+        return matching_loss(similarity.float(), drawn.to(device))
 
     trained = train(
         model, loss, name="clip", steps=steps, rate=CLIP_RATE, ema=0.995, half=True, state=state
@@ -82,10 +85,10 @@ def train_clip(part: Part, *, steps: int = CLIP_STEPS, state: Path = STATE) -> C
 
 
 def matching_loss(similarity: Tensor, labels: Tensor) -> Tensor:
-    """CLIP's symmetric cross-entropy where several prompts of a batch fit an image.
+    """Compute CLIP's symmetric cross-entropy for batches in which classes repeat.
 
-    `similarity` (n, n) images by prompts, `labels` (n,): an image's mass is shared evenly by the
-    prompts of its class (UniCL, Yang et al. 2022), since a batch holds each class many times.
+    `similarity` is (n, n), images by prompts, and `labels` is (n,). Each image's target probability
+    is shared equally among all prompts of its class (UniCL, Yang et al. 2022).
     """
     same = (labels[:, None] == labels[None]).float()
     wanted = same / same.sum(1, keepdim=True)
@@ -93,7 +96,7 @@ def matching_loss(similarity: Tensor, labels: Tensor) -> Tensor:
 
 
 def save_clip(model: CLIPModel, folder: Path) -> None:
-    """Write a transformers folder in half precision, with tokenizer and preprocessing."""
+    """Save a transformers folder in half precision, with tokenizer and image processor."""
     model.half().save_pretrained(folder, safe_serialization=True)
     word_tokenizer().save_pretrained(folder)
     processor = ViTImageProcessor(

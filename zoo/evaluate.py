@@ -1,4 +1,4 @@
-"""Measure the embedded models on images that none of them was trained on."""
+"""Evaluation of the embedded models on images that none of them was trained on."""
 
 import json
 from collections.abc import Sequence
@@ -16,12 +16,21 @@ from scipy.linalg import sqrtm
 from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
-from genie.backbones import ImageModel, class_names, classify, embed, load_backbone, load_oracle
-from genie.clip import load_clip, zero_shot
-from genie.generator import Generator, load_generator
-from genie.prompts import prompt_for
-from genie.records import Request, decode_png, read_images
-from genie.rendering import render
+from genie.classify.backbone import (
+    ImageModel,
+    class_names,
+    classify,
+    embed,
+    load_backbone,
+    load_oracle,
+)
+from genie.classify.clip import load_clip, zero_shot
+from genie.data.images import decode_image
+from genie.data.wording import prompt_for
+from genie.generate.model import Generator, load_generator
+from genie.generate.render import render
+from genie.generate.request import Request
+from genie.tables import read_images
 from zoo.fashion_mnist import BUNDLED, CLASSES
 
 ZOO = Path("zoo")
@@ -32,13 +41,13 @@ TRIALS = 20
 
 
 def text_requests(count: int) -> list[Request]:
-    """`count` requests without a source, the classes taking turns."""
+    """Return `count` text-to-image requests that go through the classes in turn."""
     targets = [name for name, _ in zip(cycle(CLASSES), range(count), strict=False)]
     return [_request(None, None, name, r=1.0, replicate=i) for i, name in enumerate(targets)]
 
 
 def edit_requests(support: pd.DataFrame, count: int, *, r: float) -> list[Request]:
-    """`count` requests from support images of any class to any other; the same for every r."""
+    """Return `count` requests from random support images to other classes, the same for all r."""
     draw = np.random.default_rng(0)
     rows = support.iloc[draw.choice(len(support), count, replace=False)]
     return [
@@ -65,14 +74,14 @@ def _request(
 def pictures(
     requests: Sequence[Request], generator: Generator, *, sources: dict[str, bytes], name: str
 ) -> list[Image.Image]:
-    """The rendered images in the order of `requests`."""
+    """Render images and return them in the order of `requests`."""
     rendered = render(requests, generator, sources=sources, steps=STEPS)
-    found = dict(tqdm(rendered, desc=name, total=len(requests)))
-    return [found[request] for request in requests]
+    images = dict(tqdm(rendered, desc=name, total=len(requests)))
+    return [images[request] for request in requests]
 
 
 def consistency(images: Sequence[Image.Image], labels: Sequence[str], oracle: ImageModel) -> float:
-    """Share of `images` that the oracle calls by their label, in [0, 1]."""
+    """Return the share of `images`, in [0, 1], for which the oracle predicts the label."""
     names = np.array(class_names(oracle))
     called = names[classify(images, model=oracle).argmax(1)]
     return float(np.mean(called == np.array(labels)))
@@ -80,7 +89,7 @@ def consistency(images: Sequence[Image.Image], labels: Sequence[str], oracle: Im
 
 @torch.inference_mode()
 def reconstruct(images: Sequence[Image.Image], generator: Generator) -> list[Image.Image]:
-    """`images` through the autoencoder and back."""
+    """Encode and decode `images` with the autoencoder."""
     vae = generator.pipeline.vae
     decoded = []
     for start in tqdm(range(0, len(images), 100), desc="reconstructing"):
@@ -92,13 +101,13 @@ def reconstruct(images: Sequence[Image.Image], generator: Generator) -> list[Ima
 
 
 def sharpness(images: Sequence[Image.Image]) -> float:
-    """Mean absolute difference of neighbouring pixels, in grey levels of 255."""
+    """Return the mean absolute difference of neighbouring pixels, in grey levels from 0 to 255."""
     stack = _stack(images)
     return float(np.abs(np.diff(stack, axis=1)).mean() + np.abs(np.diff(stack, axis=2)).mean()) / 2
 
 
 def frechet(first: np.ndarray, second: np.ndarray) -> float:
-    """Frechet distance of two feature sets (n, d) taken as Gaussians (Heusel et al. 2017)."""
+    """Return the Fréchet distance of Gaussians fitted to features (n, d) (Heusel et al. 2017)."""
     a, b = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
     root = sqrtm(a @ b)
     gap = first.mean(0) - second.mean(0)
@@ -106,8 +115,8 @@ def frechet(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def few_shot_accuracy(support: pd.DataFrame, backbone: ImageModel) -> tuple[float, float]:
-    """Mean accuracy on held-out support images from 5 per class, and its standard error."""
-    vectors = embed([decode_png(png) for png in support.png], model=backbone)
+    """Return mean and standard error of the 5-shot accuracy on held-out support images."""
+    vectors = embed([decode_image(png) for png in support.png], model=backbone)
     labels = support.label.to_numpy()
     scores = []
     for trial in range(TRIALS):
@@ -120,11 +129,11 @@ def few_shot_accuracy(support: pd.DataFrame, backbone: ImageModel) -> tuple[floa
 
 
 def measure(zoo: Path, data: Path, *, texts: int, edits: int) -> tuple[dict, dict]:
-    """Every number of the model cards, and the images of the figure by row title."""
+    """Compute all numbers of the model cards, and the images of the figure by row title."""
     generator = load_generator(zoo / "generator")
     oracle, backbone = load_oracle(zoo / "oracle"), load_backbone(zoo / "backbone")
     support, query = read_images(data / "train"), read_images(data / "test")
-    real = [decode_png(png) for png in query.png]
+    real = [decode_image(png) for png in query.png]
     decoded = reconstruct(real, generator)
     few_shot, error = few_shot_accuracy(support, backbone)
     asked = text_requests(texts)
@@ -162,22 +171,22 @@ def measure(zoo: Path, data: Path, *, texts: int, edits: int) -> tuple[dict, dic
         labels = [request.target_label for request in wanted]
         numbers[f"edit_consistency_{r}"] = consistency(edited, labels, oracle)
         rows[f"r = {r}"] = edited[:10]
-        origin = [decode_png(sources[str(q.source_id)]) for q in wanted[:10]]
+        origin = [decode_image(sources[str(q.source_id)]) for q in wanted[:10]]
         captions = [f"{q.source_label}\nto {q.target_label}" for q in wanted[:10]]
     return numbers, {"images": rows, "sources": origin, "captions": captions}
 
 
 def measure_clip(zoo: Path, data: Path) -> dict[str, float]:
-    """Share of real query images to which CLIP finds their own class's prompt nearest."""
+    """Compute CLIP's zero-shot accuracy on real query images."""
     query = read_images(data / "test")
     clip = load_clip(zoo / "clip", parameter="zoo/clip")
     prompts = {name: prompt_for(name) for name in CLASSES}
-    called = zero_shot([decode_png(png) for png in query.png], prompts, clip)
+    called = zero_shot([decode_image(png) for png in query.png], prompts, clip)
     return {"clip_zero_shot_accuracy": float(np.mean(np.array(called) == query.label.to_numpy()))}
 
 
 def _pooling(oracle: ImageModel) -> ImageModel:
-    """The oracle without its last layer, as an embedder."""
+    """Return the oracle without its last layer, which then gives embeddings."""
     return replace(oracle, model=oracle.model.base_model)
 
 
@@ -194,7 +203,7 @@ def _one_per_class(images: Sequence[Image.Image], labels: list[str]) -> list[Ima
 
 
 def draw_figure(numbers: dict, shown: dict, path: Path) -> None:
-    """Images by row, and label consistency against r."""
+    """Draw the rows of images and a plot of label consistency against r."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, 6), width_ratios=(1.6, 1))
     rows = [*shown["images"].items()]
     rows.insert(3, ("source", shown["sources"]))

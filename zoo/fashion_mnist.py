@@ -1,4 +1,4 @@
-"""Fashion-MNIST as the zoo uses it: three parts without a common image, and the bundled tables."""
+"""Fashion-MNIST, split into three disjoint parts, and the bundled images taken from it."""
 
 import gzip
 import shutil
@@ -12,8 +12,9 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from genie.data.images import encode_png, image_id
 from genie.errors import GenieError
-from genie.records import encode_png, image_id, write_images
+from genie.tables import write_images
 
 CLASSES = (
     "T-shirt/top",
@@ -37,14 +38,17 @@ PADDING = 2
 
 
 class Part(NamedTuple):
-    """Images (n, 32, 32) uint8 in grey and their class indices (n,) in 0..9."""
+    """Greyscale images (n, 32, 32) uint8 and their class indices (n,) in 0..9."""
 
     images: np.ndarray
     labels: np.ndarray
 
 
 class Parts(NamedTuple):
-    """The models learn from `pretraining`; users' support and query sets come from the others."""
+    """Three disjoint parts of the data set.
+
+    The models are trained on `pretraining`. Support and query sets come from the other two.
+    """
 
     pretraining: Part
     support: Part
@@ -52,14 +56,14 @@ class Parts(NamedTuple):
 
 
 def load_parts(folder: Path | None = None, *, seed: int = SEED) -> Parts:
-    """The three disjoint parts, from `folder` or, without one, from the downloaded package."""
+    """Load the three disjoint parts from `folder`, or from the downloaded package if it is None."""
     folder = folder or fetch(CACHE)
     train, query = read_part(folder, "train"), read_part(folder, "t10k")
     return split(train, query, support=SUPPORT_POOL, seed=seed)
 
 
 def fetch(cache: Path) -> Path:
-    """The folder with the four idx.gz files, taken once from the Debian package."""
+    """Return the folder with the four idx.gz files; download the Debian package if needed."""
     folder = cache / "usr/share/datasets/fashion-mnist"
     if (folder / "t10k-images-idx3-ubyte.gz").is_file():
         return folder
@@ -76,7 +80,7 @@ def fetch(cache: Path) -> Path:
 
 
 def read_part(folder: Path, name: str) -> Part:
-    """`name` is train or t10k; images are padded from 28 to 32 pixels with black."""
+    """Read the part `name`, train or t10k, and pad its images from 28 to 32 pixels with black."""
     images = read_idx(folder / f"{name}-images-idx3-ubyte.gz")
     labels = read_idx(folder / f"{name}-labels-idx1-ubyte.gz")
     border = (PADDING, PADDING)
@@ -84,9 +88,9 @@ def read_part(folder: Path, name: str) -> Part:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The uint8 array of a gzipped idx file (http://yann.lecun.com/exdb/mnist)."""
+    """Read a gzipped idx file as a uint8 array (http://yann.lecun.com/exdb/mnist)."""
     if not path.is_file():
-        raise GenieError(f"{path} does not exist; --data must hold the four Fashion-MNIST idx.gz")
+        raise GenieError(f"{path} does not exist; --data must hold the four idx.gz files")
     raw = gzip.decompress(path.read_bytes())
     dimensions = raw[3]
     shape = np.frombuffer(raw, dtype=">i4", count=dimensions, offset=4)
@@ -94,9 +98,9 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def split(train: Part, query: Part, *, support: int, seed: int) -> Parts:
-    """Split `train` by a seeded permutation; an image found twice stays once.
+    """Split `train` by a seeded permutation and remove duplicate images.
 
-    Where parts share an image, query keeps it before support, and support before pretraining.
+    An image that occurs in several parts stays in the first of query, support and pretraining.
     """
     order = np.random.default_rng(seed).permutation(len(train.labels))
     seen: set[str] = set()
@@ -111,7 +115,7 @@ def _take(part: Part, rows: np.ndarray) -> Part:
 
 
 def _unseen(part: Part, seen: set[str]) -> Part:
-    """The rows whose content is not in `seen`, which grows by them."""
+    """Return the images whose content is not in `seen`, and add them to `seen`."""
     rows = []
     for row, image in enumerate(part.images):
         key = image.tobytes().hex()
@@ -122,12 +126,12 @@ def _unseen(part: Part, seen: set[str]) -> Part:
 
 
 def to_image(grey: np.ndarray) -> Image.Image:
-    """RGB image of a (32, 32) uint8 array."""
+    """Convert a (32, 32) uint8 array to an RGB image."""
     return Image.fromarray(grey).convert("RGB")
 
 
 def bundle(part: Part, *, per_class: int) -> pd.DataFrame:
-    """Images table of the first `per_class` images of every class, class by class."""
+    """Return the table of the first `per_class` images of every class, class by class."""
     rows = [np.flatnonzero(part.labels == index)[:per_class] for index in range(len(CLASSES))]
     return pd.DataFrame(
         [

@@ -1,4 +1,4 @@
-"""The networks that look at images: the supervised oracle and the self-supervised backbone."""
+"""The image networks: the supervised oracle and the self-supervised backbone."""
 
 from pathlib import Path
 
@@ -26,7 +26,10 @@ PROJECTION = 64
 def train_oracle(
     part: Part, *, steps: int = ORACLE_STEPS, state: Path = STATE
 ) -> RegNetForImageClassification:
-    """A supervised RegNet, another architecture than the backbone's, trained on other images."""
+    """Train the oracle, a supervised RegNet.
+
+    Its architecture differs from the backbone's. It sees no image of the support or query sets.
+    """
     torch.manual_seed(0)
     device = pick_device()
     config = RegNetConfig(
@@ -62,7 +65,7 @@ def train_oracle(
 
 
 class Contrastive(nn.Module):
-    """Backbone with the projection head that is thrown away after training."""
+    """The backbone with a projection head that is discarded after training."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,12 +80,12 @@ class Contrastive(nn.Module):
         self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, PROJECTION))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Unit vectors (n, PROJECTION)."""
+        """Return unit vectors (n, PROJECTION)."""
         return normalize(self.head(self.backbone(images).pooler_output.flatten(1)), dim=1)
 
 
 def train_backbone(part: Part, *, steps: int = BACKBONE_STEPS, state: Path = STATE) -> ResNetModel:
-    """SimCLR (Chen et al. 2020) on the images alone: no label is read."""
+    """Train the backbone with SimCLR (Chen et al. 2020), without labels."""
     torch.manual_seed(0)
     device = pick_device()
     model = Contrastive().to(device)
@@ -101,7 +104,10 @@ def train_backbone(part: Part, *, steps: int = BACKBONE_STEPS, state: Path = STA
 
 
 def contrastive_loss(vectors: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """NT-Xent (SimCLR eq. 1) of unit `vectors` (2n, d): rows i and i + n are views of one image."""
+    """Compute the NT-Xent loss (SimCLR eq. 1) of unit `vectors` (2n, d).
+
+    Rows i and i + n are views of the same image.
+    """
     similarity = vectors @ vectors.T / temperature
     similarity.fill_diagonal_(-torch.inf)
     partner = torch.arange(len(vectors), device=vectors.device).roll(len(vectors) // 2)
@@ -109,14 +115,14 @@ def contrastive_loss(vectors: Tensor, temperature: float = TEMPERATURE) -> Tenso
 
 
 def shift_and_flip(images: Tensor, draw: torch.Generator) -> Tensor:
-    """Each image moved by up to 2 pixels and mirrored half of the time."""
+    """Shift each image by up to 2 pixels and flip it horizontally with probability 1/2."""
     n = len(images)
     offset = (torch.rand(n, 2, generator=draw) * 2 - 1) * 2 / 16
     return _warp(images, scale=torch.ones(n), offset=offset, mirror=_signs(n, draw))
 
 
 def random_view(images: Tensor, draw: torch.Generator) -> Tensor:
-    """Random crop of a third to all of the area, mirror, brightness and contrast."""
+    """Apply a random crop of 35% to 100% of the area, and random flip, brightness and contrast."""
     n = len(images)
     scale = (torch.rand(n, generator=draw) * 0.65 + 0.35).sqrt()
     offset = (torch.rand(n, 2, generator=draw) * 2 - 1) * (1 - scale)[:, None]
@@ -140,7 +146,7 @@ def _warp(images: Tensor, *, scale: Tensor, offset: Tensor, mirror: Tensor) -> T
 
 
 def save_features(model: RegNetForImageClassification | ResNetModel, folder: Path) -> None:
-    """Write a transformers folder in half precision, with the preprocessing it was trained on."""
+    """Save a transformers folder in half precision, with the image processor used in training."""
     model.half().save_pretrained(folder, safe_serialization=True)
     processor = ViTImageProcessor(
         size={"height": 32, "width": 32},

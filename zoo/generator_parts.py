@@ -26,7 +26,7 @@ UNET_STEPS, UNET_BATCH, UNET_RATE = 5_600, 64, 8e-4
 KL_WEIGHT = 1e-6
 LENGTH = 24
 GUIDANCE = 3.0
-STEPS = 20  # of denoising; as good as 50, see docs/evidence.md
+STEPS = 20  # denoising steps; as good as 50, see docs/evidence.md
 BETAS = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -56,12 +56,12 @@ EMPTY_ODDS = 0.1
 
 
 def pixels(grey: Tensor) -> Tensor:
-    """(n, 32, 32) uint8 grey to (n, 3, 32, 32) in [-1, 1]."""
+    """Convert greyscale uint8 (n, 32, 32) to RGB (n, 3, 32, 32) in [-1, 1]."""
     return (grey.float() / 127.5 - 1)[:, None].expand(-1, 3, -1, -1).contiguous()
 
 
 def tiny_vae() -> AutoencoderKL:
-    """32x32 RGB to 8x8 with 4 channels: two downsamplings."""
+    """Build an autoencoder with two downsamplings, from 32x32 RGB to 8x8 with 4 channels."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -75,7 +75,7 @@ def tiny_vae() -> AutoencoderKL:
 
 
 def tiny_unet() -> UNet2DConditionModel:
-    """Denoiser of 8x8 latents with cross-attention on both of its levels."""
+    """Build a denoiser for 8x8 latents with cross-attention at both of its levels."""
     return UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(64, 128),
@@ -89,7 +89,7 @@ def tiny_unet() -> UNet2DConditionModel:
 
 
 def tiny_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """Two layers of CLIP's text transformer, 128 wide."""
+    """Build a CLIP text encoder with two layers of width 128."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -106,9 +106,10 @@ def tiny_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def word_tokenizer() -> CLIPTokenizer:
-    """CLIP's byte-level BPE in which every word of the prompts is one token.
+    """Build CLIP's byte-level BPE tokenizer such that every word of the prompts is one token.
 
-    The vocabulary starts with all 256 bytes, alone and ending a word, so any text is encoded.
+    The vocabulary contains all 256 bytes, within and at the end of a word, so any text can be
+    encoded.
     """
     text = " ".join(prompts()).lower()
     words = sorted(set(text.replace("/", " ").replace("-", " ").replace(",", " ").split()))
@@ -121,7 +122,7 @@ def word_tokenizer() -> CLIPTokenizer:
 
 
 def learn_merges(words: list[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges, most frequent pair first, until every word is one token."""
+    """Learn byte-pair merges, most frequent pair first, until every word is one token."""
     pieces = [[*word[:-1], f"{word[-1]}</w>"] for word in words]
     merges = []
     while counts := Counter(pair for piece in pieces for pair in zip(piece, piece[1:])):  # noqa: B905, RUF007
@@ -142,7 +143,7 @@ def _merge(piece: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def prompts() -> list[str]:
-    """Every training prompt, class by class and template by template, the empty one last."""
+    """Return all training prompts by class and template, with the empty prompt last."""
     filled = [
         template.format(name=name, superclass=SUPERCLASS[name])
         for name in CLASSES
@@ -152,7 +153,7 @@ def prompts() -> list[str]:
 
 
 def prompt_rows(labels: Tensor, draw: torch.Generator) -> Tensor:
-    """For each label a random row of `prompts()`: one of its class, or sometimes the empty one."""
+    """Draw a row of `prompts()` for each label: a prompt of its class, sometimes the empty one."""
     template = torch.multinomial(
         torch.tensor(TEMPLATE_ODDS), len(labels), replacement=True, generator=draw
     )
@@ -161,7 +162,7 @@ def prompt_rows(labels: Tensor, draw: torch.Generator) -> Tensor:
 
 
 def train_vae(part: Part, *, steps: int = VAE_STEPS, state: Path = STATE) -> AutoencoderKL:
-    """The autoencoder, with the latents' measured scale in its configuration."""
+    """Train the autoencoder and store the measured scale of its latents in its configuration."""
     torch.manual_seed(0)
     device = pick_device()
     vae = tiny_vae().to(device)
@@ -185,21 +186,24 @@ def train_vae(part: Part, *, steps: int = VAE_STEPS, state: Path = STATE) -> Aut
 
 
 def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
-    """L1 of the pixels and of their gradients, which keeps edges sharp."""
+    """Compute the L1 loss of pixels and of their gradients, which keeps edges sharp."""
     across = l1_loss(output.diff(dim=-1), target.diff(dim=-1))
     down = l1_loss(output.diff(dim=-2), target.diff(dim=-2))
     return l1_loss(output, target) + across + down
 
 
 def kl(mean: Tensor, logvar: Tensor) -> Tensor:
-    """Divergence of the posterior from a standard normal, summed per image, mean over images."""
+    """Compute the KL divergence of the posterior from a standard normal distribution.
+
+    It is summed over each image and averaged over images.
+    """
     per_value = mean.square() + logvar.exp() - 1 - logvar
     return 0.5 * per_value.flatten(1).sum(1).mean()
 
 
 @torch.inference_mode()
 def encode(vae: AutoencoderKL, part: Part) -> Tensor:
-    """Means of the posterior, unscaled, (n, 4, 8, 8) on the CPU."""
+    """Return the unscaled posterior means (n, 4, 8, 8) of all images, on the CPU."""
     batches = torch.from_numpy(part.images).split(500)
     return torch.cat(
         [
@@ -210,7 +214,7 @@ def encode(vae: AutoencoderKL, part: Part) -> Tensor:
 
 
 class Denoiser(nn.Module):
-    """U-Net and text encoder, trained jointly."""
+    """The U-Net and the text encoder, which are trained jointly."""
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
@@ -218,7 +222,7 @@ class Denoiser(nn.Module):
         self.text_encoder = tiny_text_encoder(tokenizer)
 
     def forward(self, noisy: Tensor, timestep: Tensor, tokens: Tensor, row: Tensor) -> Tensor:
-        """Predicted noise (n, 4, 8, 8); `row` (n,) says which of the prompts `tokens` each has."""
+        """Predict the noise (n, 4, 8, 8); `row` (n,) indexes each image's prompt in `tokens`."""
         context = self.text_encoder(tokens).last_hidden_state[row]
         return self.unet(noisy, timestep, context).sample
 
@@ -231,7 +235,7 @@ def train_denoiser(
     stop: int | None = None,
     state: Path = STATE,
 ) -> Denoiser:
-    """The denoiser of the autoencoder's latents, by prediction of the noise."""
+    """Train the denoiser on the autoencoder's latents to predict the noise."""
     torch.manual_seed(0)
     device = pick_device()
     tokenizer = word_tokenizer()
@@ -258,14 +262,14 @@ def train_denoiser(
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
-    """(n, LENGTH) token ids, padded as the pipeline pads."""
+    """Return token ids (n, LENGTH), padded as in the pipeline."""
     return tokenizer(
         texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
     ).input_ids
 
 
 def save_generator(vae: AutoencoderKL, denoiser: Denoiser, folder: Path) -> None:
-    """Write the Stable Diffusion folder in half precision, and genie.json beside it."""
+    """Save a Stable Diffusion folder in half precision, with its genie.json."""
     pipeline = StableDiffusionPipeline(
         vae=vae.half(),
         text_encoder=denoiser.text_encoder.half(),

@@ -1,4 +1,4 @@
-"""The training loop of every part: one optimiser, one schedule, checkpoints that resume."""
+"""The training loop of all parts: optimiser, learning rate schedule and checkpoints."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ SAVE_EVERY = 500
 
 
 def pick_device() -> torch.device:
-    """The accelerator where there is one, else the CPU."""
+    """Return the GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -33,12 +33,13 @@ def train(
     stop: int | None = None,
     state: Path = STATE,
 ) -> nn.Module:
-    """Minimise `loss` over `model`; return the moving average of its weights (`ema` 0: the last).
+    """Minimise `loss` over `model` and return the exponential moving average of its weights.
 
-    `loss` draws all its randomness from the generator it is given, which is keyed by the step
-    alone: a run that was killed and resumed takes the same steps as one that was not. `stop` ends
-    a run early with its checkpoint written. `half` computes the loss in bfloat16, which pays for
-    the autoencoder even on CPUs; an accelerator always does.
+    With `ema` 0, the average is the last weights. `loss` takes all its randomness from the
+    generator it is given, which is seeded by the step alone. A resumed run therefore takes the same
+    steps as an uninterrupted one. `stop` ends a run early, after writing its checkpoint. `half`
+    computes the loss in bfloat16, which is faster for the autoencoder even on CPUs. GPUs always
+    compute in bfloat16.
     """
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
@@ -63,7 +64,7 @@ def train(
 
 
 def schedule(step: int, steps: int) -> float:
-    """Share of the full rate: a linear warm-up, then half a cosine down to 0."""
+    """Return the factor of the learning rate: linear warm-up, then cosine decay to 0."""
     warmup = min(WARMUP, steps // 10 + 1)
     return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
@@ -91,7 +92,7 @@ def _save(
 def _resume(
     path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
 ) -> int:
-    """Load the checkpoint, if there is one, and return how many steps it has taken."""
+    """Load the checkpoint, if there is one, and return the number of steps it has taken."""
     if not path.is_file():
         return 0
     saved = torch.load(path, weights_only=True, map_location="cpu")

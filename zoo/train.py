@@ -1,4 +1,4 @@
-"""Train the embedded models on Fashion-MNIST's pretraining pool and write their folders."""
+"""Training of the embedded models on the pretraining part of Fashion-MNIST."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ PARTS = ("vae", "unet", "oracle", "backbone", "clip")
 @click.option("--out", type=click.Path(path_type=Path), default=ZOO, show_default=True)
 @click.option("--state", type=click.Path(path_type=Path), default=STATE, show_default=True)
 def main(parts: tuple[str, ...], data: Path | None, out: Path, state: Path) -> None:
-    """Train the models; a killed run resumes from its checkpoints in --state."""
+    """Train the models. An interrupted run resumes from its checkpoints in --state."""
     try:
         part = load_parts(data).pretraining
     except GenieError as error:
@@ -41,7 +41,7 @@ def main(parts: tuple[str, ...], data: Path | None, out: Path, state: Path) -> N
 
 
 def train_generator(part: Part, *, out: Path, state: Path) -> None:
-    """Train the denoiser on the latents of the autoencoder in `state`, and write the pipeline."""
+    """Train the denoiser on latents of the autoencoder in `state` and save the pipeline."""
     if not (state / "vae").is_dir():
         raise click.ClickException(f"{state / 'vae'} does not exist; train it with --part vae")
     vae = AutoencoderKL.from_pretrained(state / "vae").eval()

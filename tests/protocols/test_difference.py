@@ -7,7 +7,7 @@ from scipy import stats
 from protocols.difference import differences, main
 
 
-def tasks() -> pd.DataFrame:
+def scores() -> pd.DataFrame:
     random = np.random.default_rng(0)
     return pd.DataFrame(
         [
@@ -24,23 +24,44 @@ def tasks() -> pd.DataFrame:
 
 
 def test_difference_is_that_of_a_paired_t_test():
-    table = tasks()
-    found = differences(table, setting="two", row="A", other="B").set_index("share")
-    assert list(found.index) == ["accuracy", "boundary"]
+    table = scores()
+    found = differences(table, setting="two", row="A", other="B")
+    assert list(found) == ["accuracy", "boundary"]
     own = table[table["setting"] == "two"]
     a, b = (own.loc[own["row"] == row, "accuracy"].to_numpy() for row in "AB")
     reference = stats.ttest_rel(a, b).confidence_interval(0.95)
-    assert found.loc["accuracy", ["low", "high"]].tolist() == pytest.approx([*reference], abs=1e-6)
-    assert found.loc["boundary", "n"] == 5  # tasks that both rows have
+    gap = found["accuracy"]
+    assert gap.mean == pytest.approx((a - b).mean(), abs=1e-6)
+    assert (gap.low, gap.high) == pytest.approx((*reference,), abs=1e-6)
+    assert found["boundary"].n == 5  # tasks that both rows have
 
 
-def test_command_prints_points_and_names_what_it_does_not_know(tmp_path):
-    tasks().to_csv(tmp_path / "tasks.csv", index=False)
+def test_command_prints_points(tmp_path):
+    table = scores()
+    table.loc[table["row"] == "A", "accuracy"] = (
+        table.loc[table["row"] == "B", "accuracy"].to_numpy() + 0.1
+    )
+    table.to_csv(tmp_path / "tasks.csv", index=False)
     printed = CliRunner().invoke(main, [str(tmp_path), "one", "A", "B"])
     assert printed.exit_code == 0
-    assert printed.output.startswith("accuracy  ")
-    unknown = CliRunner().invoke(main, [str(tmp_path), "one", "A", "C"])
-    assert unknown.exit_code == 1
-    assert "has no 'C'; it has 'A', 'B'" in unknown.output
-    missing = CliRunner().invoke(main, [str(tmp_path / "no"), "one", "A", "B"])
-    assert "does not exist; run `dvc repro" in missing.output
+    assert printed.output.splitlines()[0] == "accuracy  +10.0 ± 0.0 points (n = 6)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["three", "A", "B"], "has no 'three'; it has 'one', 'two'"),
+        (["one", "A", "C"], "has no 'C'; it has 'A', 'B'"),
+    ],
+)
+def test_command_names_what_the_table_has_not(tmp_path, arguments, message):
+    scores().to_csv(tmp_path / "tasks.csv", index=False)
+    result = CliRunner().invoke(main, [str(tmp_path), *arguments])
+    assert result.exit_code == 1
+    assert message in result.output
+
+
+def test_missing_table_names_the_command_that_makes_it(tmp_path):
+    result = CliRunner().invoke(main, [str(tmp_path / "no"), "one", "A", "B"])
+    assert result.exit_code == 1
+    assert "does not exist; run `dvc repro" in result.output

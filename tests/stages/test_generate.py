@@ -1,56 +1,70 @@
-import re
+import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 
-from stages.generate import ratios_of, search_steps, warn_of_equal_levels
-from stages.params import Params, read_yaml
+from genie.classify.backbone import load_backbone
+from genie.generate.model import load_generator
+from genie.generate.renderer import Cost, Renderer
+from genie.generate.request import Request, Wanted
+from genie.generate.search import Landmarks
+from stages.generate import warn_of_shortfall, write_cost
+from stages.shared.generation import ratios_of, rule_of, search
+from stages.shared.params import Params
 
-BASE = read_yaml(Path(__file__).parents[2] / "params.yaml")
+BASE = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 
 
-def params(method: str = "genie", **noise) -> Params:
-    return Params.model_validate(BASE | {"method": method, "noise": BASE["noise"] | noise})
+def params(method: str = "genie", rule: str | None = None, **noise) -> Params:
+    changes = {
+        "method": method,
+        "noise": BASE["noise"] | noise,
+        "filter": BASE["filter"] | {"rule": rule},
+    }
+    return Params.model_validate(BASE | changes)
+
+
+@pytest.fixture(scope="module")
+def renderer(tiny_sd_folder, source_images, tmp_path_factory) -> Renderer:
+    generator = load_generator(tiny_sd_folder, device="cpu", compile=False)
+    store = tmp_path_factory.mktemp("store")
+    return Renderer(generator, 12, 3.0, 16, source_images, store)
 
 
 @pytest.mark.parametrize(
-    ("method", "noise", "steps"),
+    ("method", "noise", "full", "steps"),
     [
-        ("genie", {"search": "exact"}, 50),
-        ("genie", {"search": "preview"}, 10),
-        ("genie", {"search": "preview", "preview_steps": 20}, 20),
-        ("genie", {"search": "preview", "preview_steps": 80}, 50),
-        ("genie", {"search": "preview", "r": 0.7}, 50),
-        ("txt2img", {"search": "preview"}, 50),
+        ("genie", {"search": "exact"}, 12, {12}),
+        ("genie", {"search": "preview"}, 12, {10, 12}),
+        ("genie", {"search": "preview"}, 10, {10}),
+        ("genie", {"search": "preview", "r": 0.7}, 12, {12}),
+        ("img2img", {"search": "preview"}, 12, {12}),
+        ("txt2img", {"search": "preview"}, 12, {12}),
     ],
 )
-def test_levels_are_compared_by_previews_only_where_there_is_a_choice(method, noise, steps):
-    assert search_steps(params(method, **noise), full=50, between=True) == steps
-
-
-@pytest.mark.parametrize(("count", "steps"), [(5, 10), (9, 20), (17, 40), (41, 50)])
-def test_pipelines_that_start_at_steps_only_take_the_next_multiple_that_tells_levels_apart(
-    count, steps
+def test_levels_are_compared_by_previews_only_where_there_is_a_choice(
+    renderer, source_images, method, noise, full, steps
 ):
-    noise = {"search": "preview", "preview_steps": 10, "M": count}
-    assert search_steps(params(**noise), full=50, between=False) == steps
-    assert search_steps(params(**noise), full=50, between=True) == 10
-
-
-@pytest.mark.parametrize(
-    ("steps", "different"), [(1, 1), (4, 3), (8, 4), (10, None), (20, None), (50, None)]
-)
-def test_steps_too_few_to_tell_levels_apart_are_warned_of(steps, different, caplog):
-    warn_of_equal_levels(params(), steps)
-    expected = [] if different is None else [f"the 5 levels .* only {different} different numbers"]
-    assert len(caplog.messages) == len(expected)
-    assert all(re.search(*pair) for pair in zip(expected, caplog.messages, strict=True))
+    asked = params(method, **noise)
+    source = next(iter(source_images))
+    first = Request(source, "bag", "coat", "a photo of a coat", "", 0.5, 0, 0)
+    wanted = Wanted(0, tuple(replace(first, r=r) for r in ratios_of(asked)))
+    backbone = load_backbone(Path("zoo/backbone"))
+    axis = np.eye(2, backbone.model.config.hidden_sizes[-1])
+    marks = Landmarks(backbone, {source: axis[0]}, {(0, "coat"): axis[1]})
+    (found,), _ = search(asked, [wanted], replace(renderer, steps=full), marks)
+    assert set(found.steps) == steps
+    assert found.steps[found.chosen] == full
 
 
 @pytest.mark.parametrize(
     ("method", "noise", "ratios"),
     [
         ("genie", {}, (0.5, 0.6, 0.7, 0.8, 0.9)),
+        ("genie", {"M": 3, "high": 0.7}, (0.5, 0.6, 0.7)),
         ("genie", {"r": 0.7}, (0.7,)),
         ("img2img", {}, (0.7,)),
         ("img2img", {"r": 0.3}, (0.3,)),
@@ -60,3 +74,36 @@ def test_steps_too_few_to_tell_levels_apart_are_warned_of(steps, different, capl
 )
 def test_own_class_sources_take_one_ratio_where_ada_is_asked_for(method, noise, ratios):
     assert ratios_of(params(method, **noise)) == pytest.approx(ratios)
+
+
+@pytest.mark.parametrize(
+    ("method", "rule", "expected"),
+    [
+        ("genie", None, "none"),
+        ("diffcore-mix", None, "cosine"),
+        ("diffcore-mix", "none", "none"),
+        ("genie", "clip", "clip"),
+    ],
+)
+def test_rule_is_the_methods_own_unless_one_is_asked_for(method, rule, expected):
+    assert rule_of(params(method, rule)) == expected
+
+
+def test_tracked_cost_is_the_same_whatever_the_store_held(tmp_path):
+    counts = {"images": 3, "rejected": 2, "short": 1}
+    write_cost(tmp_path, Cost(6, 0, 6, 60, 60, 9.126, 16), **counts)
+    first = (tmp_path / "metrics/cost.json").read_bytes()
+    run = json.loads((tmp_path / ".genie/runs/rendering.json").read_text())
+    assert (run["rendered"], run["seconds"], run["batch_size"]) == (6, 9.13, 16)
+    write_cost(tmp_path, Cost(6, 6, 0, 60, 0, 0.5, 8), **counts)
+    assert (tmp_path / "metrics/cost.json").read_bytes() == first
+    assert json.loads(first) == {"needed": 6, "guided_steps_needed": 60, **counts}
+    run = json.loads((tmp_path / ".genie/runs/rendering.json").read_text())
+    assert (run["found"], run["rendered"], run["guided_steps_rendered"]) == (6, 0, 0)
+
+
+@pytest.mark.parametrize("short", [0, 2])
+def test_missing_images_are_warned_of(short, caplog):
+    warn_of_shortfall(params(rule="clip"), short, 5)
+    assert len(caplog.messages) == (1 if short else 0)
+    assert ("2 of 5 images were rejected in all 3 attempts" in caplog.text) == bool(short)

@@ -8,7 +8,7 @@ import yaml
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from genie.records import TASK_COLUMNS, read_images, read_table
+from genie.tables import TASKS, read_images, read_table, write_images
 from stages.prepare import main
 
 REPOSITORY = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ def outputs(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     return (
         read_images(prepared / "support"),
         read_images(prepared / "query"),
-        read_table(prepared / "tasks.csv", columns=TASK_COLUMNS),
+        read_table(prepared / "tasks.csv", TASKS),
     )
 
 
@@ -66,10 +66,17 @@ def test_outputs_are_the_same_bytes_every_time(folder):
 
 
 def test_bundled_images_make_the_default_tasks(folder):
-    result = run(folder, path=str(REPOSITORY / "data" / "bundled"))
+    bundled = {}
+    for pool in ("train", "test"):
+        table = read_images(REPOSITORY / "data/bundled" / pool)
+        bundled[pool] = table.groupby("label").head(20)  # all of them take seconds to read
+        write_images(bundled[pool], folder / "bundled" / pool)
+    result = run(folder, path=str(folder / "bundled"), shots=5)
     assert result.exit_code == 0, result.stderr
     support, query, tasks = outputs(folder)
     assert not set(support["image_id"]) & set(query["image_id"])
+    assert set(support["image_id"]) < set(bundled["train"]["image_id"])
+    assert set(query["image_id"]) == set(bundled["test"]["image_id"])
     assert tasks["label"].nunique() == 10
 
 

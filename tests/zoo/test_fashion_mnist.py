@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from genie.data.images import decode_image, image_id
 from genie.errors import GenieError
-from genie.records import decode_png, image_id, read_images
+from genie.tables import read_images
 from zoo.fashion_mnist import BUNDLED, CLASSES, Part, main, read_idx, split
 
 ROOT = Path(__file__).parents[2]
@@ -61,9 +62,9 @@ def test_bundled_pool_holds_500_different_images_of_every_class(pool: str) -> No
     table = read_images(ROOT / BUNDLED / pool)
     assert table.label.value_counts().to_dict() == dict.fromkeys(CLASSES, 500)
     assert table.image_id.is_unique
-    image = decode_png(table.png[0])
-    assert image.size == (32, 32)
-    assert image_id(image) == table.image_id[0]
+    images = [decode_image(png) for png in table.png]
+    assert {image.size for image in images} == {(32, 32)}
+    assert [image_id(image) for image in images] == list(table.image_id)
 
 
 def test_bundled_pools_share_no_image() -> None:

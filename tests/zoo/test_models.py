@@ -15,10 +15,10 @@ from transformers import (
     CLIPTokenizer,
 )
 
-from genie.captions import read_captions
-from genie.clip import load_clip, zero_shot
-from genie.prompts import prompt_for
-from genie.records import decode_png, read_images
+from genie.classify.clip import load_clip, zero_shot
+from genie.data.images import decode_image
+from genie.data.wording import prompt_for, read_captions
+from genie.tables import read_images
 from zoo.captions import captioned
 from zoo.fashion_mnist import CLASSES
 from zoo.generator_parts import STEPS, SUPERCLASS
@@ -93,10 +93,10 @@ def test_weights_are_safetensors_only_and_under_40_megabytes() -> None:
 
 
 def test_clip_tells_real_query_images_apart_by_their_prompts() -> None:
-    query = read_images(ZOO.parent / "data/bundled/test").groupby("label").head(20)
+    query = read_images(ZOO.parent / "data/bundled/test").groupby("label").head(12)
     clip = load_clip(ZOO / "clip", parameter="filter.clip")
     prompts = {name: prompt_for(name) for name in CLASSES}
-    called = zero_shot([decode_png(png) for png in query["png"]], prompts, clip)
+    called = zero_shot([decode_image(png) for png in query["png"]], prompts, clip)
     assert np.mean(np.array(called) == query["label"].to_numpy()) > 0.7
 
 

@@ -1,0 +1,205 @@
+"""Frozen image models from transformers folders, for embeddings and for an oracle's verdicts.
+
+All batches have the same shape (short ones are padded), so the vector of an image is bitwise
+identical in any batch.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
+
+from genie.classify import features
+from genie.data.images import image_id
+from genie.device import default_device
+from genie.errors import GenieError
+from genie.keyed import fingerprint
+
+BATCH = 64
+MODEL_FILES = (".json", ".safetensors")
+
+
+@dataclass(frozen=True)
+class ImageModel:
+    """A frozen transformers image model with its input size and pixel statistics.
+
+    `size` is (height, width). `cache` is the file that stores its vectors. `fingerprint` identifies
+    the content of its folder; it is "" without a cache.
+    """
+
+    model: torch.nn.Module
+    size: tuple[int, int]
+    mean: torch.Tensor
+    std: torch.Tensor
+    device: str
+    fingerprint: str
+    cache: Path | None
+
+
+def load_backbone(
+    folder: Path, *, device: str | None = None, cache: Path | None = None
+) -> ImageModel:
+    """Load the frozen embedding network f from a transformers folder (for CLIP, its vision tower).
+
+    `cache` is a file that stores embeddings between calls. Raises GenieError if the folder or its
+    safetensors weights are missing.
+    """
+    check_folder(folder, parameter="classifier.backbone")
+    model = AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    return image_model(getattr(model, "vision_model", model), folder, device, cache)
+
+
+def load_untrained(folder: Path, *, device: str | None = None) -> ImageModel:
+    """Build a network of the folder's architecture, with weights from torch's global generator."""
+    check_folder(folder, parameter="classifier.backbone")
+    return image_model(
+        AutoModel.from_config(AutoConfig.from_pretrained(folder)), folder, device, None
+    )
+
+
+def load_oracle(
+    folder: Path, *, device: str | None = None, cache: Path | None = None
+) -> ImageModel:
+    """Load a classifier with class names (`id2label`), which judges label consistency."""
+    check_folder(folder, parameter="oracle.model")
+    model = AutoModelForImageClassification.from_pretrained(
+        folder, use_safetensors=True, local_files_only=True
+    )
+    return image_model(model, folder, device, cache)
+
+
+def check_folder(folder: Path, *, parameter: str) -> None:
+    """Raise GenieError unless the folder holds a transformers model with safetensors weights."""
+    fetch = f"download one with `genie fetch ID {folder}`"
+    if not folder.is_dir():
+        raise GenieError(
+            f"{parameter} must be a model folder, but {folder} does not exist; {fetch}"
+        )
+    if not (folder / "config.json").is_file():
+        raise GenieError(f"{parameter}: {folder} has no config.json; {fetch}")
+    if not any(folder.glob("*.safetensors")):
+        raise GenieError(f"{parameter}: {folder} has no *.safetensors weights; {fetch}")
+
+
+def pixels(images: Sequence[Image.Image], *, model: ImageModel) -> torch.Tensor:
+    """Return images as (n, 3, H, W) float32, resized and normalised for the model."""
+    arrays = [np.asarray(image) for image in resized(images, model=model)]
+    batch = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
+    return (batch - model.mean) / model.std
+
+
+def resized(images: Sequence[Image.Image], *, model: ImageModel) -> list[Image.Image]:
+    """Return RGB images of the model's input size; images of that size are not resampled."""
+    height, width = model.size
+    return [
+        rgb
+        if rgb.size == (width, height)
+        else rgb.resize((width, height), Image.Resampling.BICUBIC)
+        for rgb in (image.convert("RGB") for image in images)
+    ]
+
+
+def embed(images: Sequence[Image.Image], *, model: ImageModel) -> np.ndarray:
+    """Return (n, d) float32 embeddings, L2-normalised as in the authors' code."""
+
+    def unit(batch: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(pooled(model.model(batch)), dim=1)
+
+    return vectors(images, model, unit, kind="embedding")
+
+
+def classify(images: Sequence[Image.Image], *, model: ImageModel) -> np.ndarray:
+    """Return (n, c) probabilities in the order of `class_names(model)`."""
+
+    def shares(batch: torch.Tensor) -> torch.Tensor:
+        return model.model(batch).logits.float().softmax(1)
+
+    return vectors(images, model, shares, kind="probabilities")
+
+
+@torch.inference_mode()
+def vectors(
+    images: Sequence[Image.Image],
+    model: ImageModel,
+    run: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    kind: str,
+) -> np.ndarray:
+    """Return `run`'s output (n, d) in float32, one row per image, from the cache where possible."""
+    if not images:
+        return np.zeros((0, 0), np.float32)
+    names = [image_id(image) for image in images]
+    known = features.known(model.cache, f"{model.fingerprint} {kind}", names) if model.cache else {}
+    missing = {n: i for n, i in zip(names, images, strict=True) if n not in known}
+    fresh: dict[str, np.ndarray] = {}
+    for start in range(0, len(missing), BATCH):
+        part = dict(list(missing.items())[start : start + BATCH])
+        last = next(reversed(part.values()))
+        padded = [*part.values(), *[last] * (BATCH - len(part))]
+        rows = run(pixels(padded, model=model).to(model.device)).float().cpu().numpy()
+        fresh |= dict(zip(part, rows, strict=False))
+    if model.cache and fresh:
+        features.keep(model.cache, f"{model.fingerprint} {kind}", fresh)
+    known |= fresh
+    return np.stack([known[name] for name in names])
+
+
+def class_names(model: ImageModel) -> list[str]:
+    """Return the oracle's class names by output index."""
+    config: Any = model.model.config
+    names = config.id2label
+    return [names[i] for i in range(len(names))]
+
+
+def pooled(output: object) -> torch.Tensor:
+    """Reduce any transformers vision output to (B, d).
+
+    The pooler output is used if there is one, else the last hidden state. Both are averaged over
+    positions where they have any.
+    """
+    pooler = getattr(output, "pooler_output", None)
+    hidden = output.last_hidden_state if pooler is None else pooler  # type: ignore[attr-defined]
+    if hidden.ndim == 4:
+        return hidden.flatten(2).mean(2)
+    return hidden.mean(1) if hidden.ndim == 3 else hidden
+
+
+def _fingerprint(folder: Path) -> str:
+    """Return the fingerprint of the files that a model is loaded from."""
+    return fingerprint(folder, (p for p in folder.iterdir() if p.suffix in MODEL_FILES))
+
+
+def image_model(
+    model: torch.nn.Module, folder: Path, device: str | None, cache: Path | None
+) -> ImageModel:
+    """Wrap a loaded model with the input size and statistics in its folder's preprocessor config.
+
+    The defaults are 224 x 224 pixels, and 0.5 for means and standard deviations.
+    """
+    device = device or default_device()
+    path = folder / "preprocessor_config.json"
+    settings: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    size: Any = settings.get("crop_size") or settings.get("size") or 224
+    if isinstance(size, dict):
+        edge = size.get("shortest_edge", 224)
+        size = (size.get("height", edge), size.get("width", edge))
+    height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+    def statistics(key: str, default: float) -> torch.Tensor:
+        return torch.tensor(settings.get(key) or [default] * 3).view(1, 3, 1, 1)
+
+    return ImageModel(
+        model=model.float().eval().to(device),
+        size=(height, width),
+        mean=statistics("image_mean", 0.5),
+        std=statistics("image_std", 0.5),
+        device=device,
+        fingerprint=_fingerprint(folder) if cache else "",
+        cache=cache,
+    )

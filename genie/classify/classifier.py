@@ -1,0 +1,99 @@
+"""Classifiers: a common `fit` and `predict_proba` for heads and fine-tuned networks."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from genie.classify.examples import Examples, take, weights_of
+from genie.classify.finetune import TrainingSettings, network_probabilities, train_network
+from genie.classify.heads import HEADS, Weights, head_probabilities
+from genie.errors import GenieError
+
+FINETUNE = "finetune"
+"""The value of `head` for training the whole network instead of a head."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained classifier: its class names in column order and its weights by name.
+
+    `head` is a key of HEADS, or FINETUNE for a network whose initial weights are given by `start`.
+    `backbone` is the folder of the underlying model.
+    """
+
+    head: str
+    start: str
+    backbone: Path
+    classes: tuple[str, ...]
+    weights: Weights
+
+
+def fit(head: str, examples: Examples, *, settings: TrainingSettings) -> Classifier:
+    """Train a classifier on the examples; `head` is a key of HEADS or FINETUNE.
+
+    Raises GenieError for fewer than two classes.
+    """
+    classes = tuple(sorted(set(examples.labels)))
+    if len(classes) < 2:
+        raise GenieError(f"a classifier needs at least two classes, got {list(classes)}")
+    targets = np.array([classes.index(label) for label in examples.labels])
+    if head == FINETUNE:
+        weights = train_network(examples, targets, classes, settings)
+    else:
+        weights = HEADS[head](examples.embeddings, targets, weights_of(examples), settings.seed)
+    return Classifier(head, settings.start, settings.backbone, classes, weights)
+
+
+def predict_proba(classifier: Classifier, examples: Examples) -> np.ndarray:
+    """Return (n, c) probabilities in the order of `classifier.classes`."""
+    if classifier.head == FINETUNE:
+        return network_probabilities(
+            classifier.weights,
+            examples.images,
+            start=classifier.start,
+            backbone=classifier.backbone,
+            classes=len(classifier.classes),
+        )
+    return head_probabilities(classifier.weights, examples.embeddings)
+
+
+def predict(classifier: Classifier, examples: Examples) -> np.ndarray:
+    """Return the predicted class name of each example, (n,)."""
+    return np.array(classifier.classes)[predict_proba(classifier, examples).argmax(1)]
+
+
+def out_of_fold(
+    head: str, examples: Examples, *, settings: TrainingSettings, folds: int = 5
+) -> np.ndarray:
+    """Return (n, c) probabilities, each row from a classifier that was not trained on the example.
+
+    Columns are the sorted class names. FINETUNE is replaced by logistic regression on the frozen
+    embeddings, because `folds` more networks per task would cost more than all other training. The
+    examples of each class are assigned to the folds in rotation, so a class with fewer images than
+    folds is absent from some folds. A class that is absent from training has probability 0. If
+    fewer than two classes are left for training, as in 1-shot tasks, the whole row is 0.
+    """
+    labels = np.array(examples.labels)
+    classes = sorted(set(labels))
+    fold = _folds(labels, folds)
+    probabilities = np.zeros((len(labels), len(classes)))
+    for k in np.unique(fold):
+        kept = take(examples, np.flatnonzero(fold != k).tolist())
+        if len(set(kept.labels)) < 2:
+            continue
+        model = fit("logistic" if head == FINETUNE else head, kept, settings=settings)
+        columns = np.array([classes.index(c) for c in model.classes])
+        rows = np.flatnonzero(fold == k)
+        held_out = take(examples, rows.tolist())
+        probabilities[np.ix_(rows, columns)] = predict_proba(model, held_out)
+    return probabilities
+
+
+def _folds(labels: np.ndarray, folds: int) -> np.ndarray:
+    """Return the fold of each example (n,), assigned in rotation within each class."""
+    fold = np.empty(len(labels), int)
+    for label in np.unique(labels):
+        members = labels == label
+        fold[members] = np.arange(members.sum()) % folds
+    return fold

@@ -1,0 +1,100 @@
+"""CLIP models (dual encoders) from transformers folders: images and texts in one space."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import AutoConfig, AutoTokenizer, CLIPModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from genie.classify.backbone import ImageModel, check_folder, image_model, vectors
+from genie.errors import GenieError, one_line
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A frozen dual encoder; `vision` holds the model with its preprocessing and cache."""
+
+    vision: ImageModel
+    tokenizer: Any
+
+
+class _ImageTower(torch.nn.Module):
+    """The image encoder of a CLIP model: exp(logit scale) times the unit image embedding, (B, d).
+
+    A linear layer with prompt embeddings as weights then gives CLIP's zero-shot logits.
+    """
+
+    def __init__(self, model: CLIPModel) -> None:
+        super().__init__()
+        self.vision_model = model.vision_model
+        self.visual_projection = model.visual_projection
+        self.logit_scale = model.logit_scale
+
+    def forward(self, batch: torch.Tensor) -> BaseModelOutputWithPooling:
+        projected = self.visual_projection(self.vision_model(batch).pooler_output)
+        scaled = self.logit_scale.exp() * torch.nn.functional.normalize(projected, dim=-1)
+        return BaseModelOutputWithPooling(pooler_output=scaled)
+
+
+def load_clip(
+    folder: Path, *, parameter: str, device: str | None = None, cache: Path | None = None
+) -> Clip:
+    """Load the dual encoder of a transformers folder.
+
+    Raises GenieError, naming `parameter`, if the folder, its weights or its tokenizer are missing,
+    or if it is not a CLIP model.
+    """
+    check_folder(folder, parameter=parameter)
+    try:
+        kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+        if kind != "clip":  # it would load, slowly, with fresh weights
+            raise ValueError(f"its config.json says {kind}")
+        model = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise GenieError(
+            f"{parameter} must be a CLIP model with its tokenizer, got {folder} "
+            f"({one_line(error)}); download one with `genie fetch "
+            f"openai/clip-vit-base-patch32 {folder}`"
+        ) from error
+    return Clip(image_model(model, folder, device, cache), tokenizer)
+
+
+def load_image_tower(folder: Path, *, parameter: str, device: str | None = None) -> ImageModel:
+    """Load the image encoder of a CLIP folder for fine-tuning; see `load_clip` for errors."""
+    model = load_clip(folder, parameter=parameter, device=device).vision
+    assert isinstance(model.model, CLIPModel)
+    return replace(model, model=_ImageTower(model.model))
+
+
+def embed_images(images: Sequence[Image.Image], clip: Clip) -> np.ndarray:
+    """Return CLIP's image embeddings, (n, d) float32 unit vectors, cached where possible."""
+    model: Any = clip.vision.model
+
+    def unit(batch: torch.Tensor) -> torch.Tensor:
+        projected = model.visual_projection(model.vision_model(batch).pooler_output)
+        return torch.nn.functional.normalize(projected, dim=-1)
+
+    return vectors(images, clip.vision, unit, kind="clip")
+
+
+@torch.inference_mode()
+def embed_texts(texts: Sequence[str], clip: Clip) -> np.ndarray:
+    """Return (n, d) float32 unit vectors, in the same space as those of `embed_images`."""
+    model: Any = clip.vision.model
+    tokens = clip.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+    hidden = model.text_model(**tokens.to(clip.vision.device)).pooler_output
+    unit = torch.nn.functional.normalize(model.text_projection(hidden), dim=-1)
+    return unit.float().cpu().numpy()
+
+
+def zero_shot(images: Sequence[Image.Image], prompts: Mapping[str, str], clip: Clip) -> list[str]:
+    """Return the class whose prompt is nearest to each image; `prompts` maps classes to prompts."""
+    similarity = embed_images(images, clip) @ embed_texts(list(prompts.values()), clip).T
+    classes = list(prompts)
+    return [classes[i] for i in similarity.argmax(1)]

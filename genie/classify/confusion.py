@@ -1,0 +1,80 @@
+"""Confusion between classes, from out-of-fold probabilities, and the choice of source classes."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+
+from genie.keyed import text_rng
+
+
+def confusion(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return mean out-of-fold probabilities: true classes as rows, predicted ones as columns.
+
+    Both are sorted. `predictions` is the predictions table of one task, with the columns label,
+    predicted and probability. Counts of hard predictions would be too small with five shots.
+    """
+    pairs = predictions.groupby(["label", "predicted"])["probability"]
+    return pairs.mean().unstack()
+
+
+def source_classes(matrix: pd.DataFrame, *, strategy: str, top_k: int, seed: int) -> pd.DataFrame:
+    """Return the columns target, source and rank (1 = first choice) for every class as target.
+
+    `strategy` is a key of STRATEGIES. With fewer than `top_k` other classes, all of them are
+    returned.
+    """
+    rows = []
+    for target in matrix.index:
+        shares = {c: matrix.loc[target, c] for c in sorted(matrix.columns) if c != target}
+        kept = STRATEGIES[strategy](target, shares, top_k, seed)
+        rows += [(target, source, rank) for rank, source in enumerate(kept, start=1)]
+    return pd.DataFrame(rows, columns=["target", "source", "rank"])
+
+
+def boundary_pairs(matrix: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the pairs of classes that are nearest to the decision boundary, each sorted by name.
+
+    Each class is paired with the class that its images are most often mistaken for. A pair that
+    both classes yield is listed once. A class that is mistaken for no other yields no pair, as in
+    1-shot tasks, which have no folds.
+    """
+    ranked = source_classes(matrix, strategy="confusion", top_k=1, seed=0)
+    pairs = zip(ranked["target"], ranked["source"], strict=True)
+    return sorted({(min(a, b), max(a, b)) for a, b in pairs if matrix.loc[a, b] > 0})
+
+
+Strategy = Callable[[str, Mapping[str, float], int, int], Sequence[str]]
+"""Maps a target, the probabilities of the other classes (its row), top_k and a seed to sources."""
+
+
+def _most_confused(
+    target: str, shares: Mapping[str, float], top_k: int, seed: int
+) -> Sequence[str]:
+    """Take the classes with the highest probabilities, ties by class name."""
+    return sorted(shares, key=lambda c: -shares[c])[:top_k]
+
+
+def _least_confused(
+    target: str, shares: Mapping[str, float], top_k: int, seed: int
+) -> Sequence[str]:
+    """Take the classes with the lowest probabilities, ties by class name."""
+    return sorted(shares, key=lambda c: shares[c])[:top_k]
+
+
+def _random(target: str, shares: Mapping[str, float], top_k: int, seed: int) -> Sequence[str]:
+    """Take `top_k` classes in a random order keyed by seed and target."""
+    return list(text_rng(f"{seed}|{target}").permutation(list(shares)))[:top_k]
+
+
+def _every(target: str, shares: Mapping[str, float], top_k: int, seed: int) -> Sequence[str]:
+    """Take every other class and ignore `top_k`."""
+    return list(shares)
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "confusion": _most_confused,
+    "random": _random,
+    "distant": _least_confused,
+    "all": _every,
+}
+"""The strategies by name."""

@@ -1,0 +1,67 @@
+"""Examples that classifiers train on and predict: images, embeddings and labels."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from genie.classify.backbone import ImageModel, embed
+from genie.data.images import decode_image
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images with their backbone embeddings (n, d) and, for training, their labels.
+
+    `weights` (n,) in [0, 1] says how much each label counts; None means 1 for all. A mixture of two
+    images is represented by two examples with one label each.
+    """
+
+    images: Sequence[Image.Image]
+    embeddings: np.ndarray
+    labels: Sequence[str]
+    weights: np.ndarray | None = None
+
+
+def load_examples(images: pd.DataFrame, *, backbone: ImageModel) -> Examples:
+    """Return the examples of an images table, in its order."""
+    pictures = [decode_image(png) for png in images["png"]]
+    return Examples(pictures, embed(pictures, model=backbone), list(images["label"]))
+
+
+def picker(examples: Examples, ids: Iterable[str]) -> Callable[[Iterable[str]], Examples]:
+    """Return a function that selects examples by id, in the order given to it.
+
+    `ids` has the id of every example, in the order of `examples`.
+    """
+    position = {image_id: i for i, image_id in enumerate(ids)}
+    return lambda wanted: take(examples, [position[image_id] for image_id in wanted])
+
+
+def take(examples: Examples, rows: Sequence[int]) -> Examples:
+    """Return the examples at the given rows, in that order."""
+    chosen = list(rows)
+    return Examples(
+        [examples.images[i] for i in chosen],
+        examples.embeddings[chosen],
+        [examples.labels[i] for i in chosen],
+        None if examples.weights is None else examples.weights[chosen],
+    )
+
+
+def join(*parts: Examples) -> Examples:
+    """Concatenate examples; parts may be empty."""
+    full = [p for p in parts if len(p.labels)]
+    return Examples(
+        [image for p in full for image in p.images],
+        np.concatenate([p.embeddings for p in full]),
+        [label for p in full for label in p.labels],
+        np.concatenate([weights_of(p) for p in full]),
+    )
+
+
+def weights_of(examples: Examples) -> np.ndarray:
+    """Return how much each example counts, (n,)."""
+    return np.ones(len(examples.labels)) if examples.weights is None else examples.weights

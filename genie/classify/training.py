@@ -1,0 +1,114 @@
+"""Training samples of a classifier, the same number for every method.
+
+A method that generates fewer images than others makes up the difference with copies of real images.
+A method may also mix its generated images with real ones. COPIERS and MIXERS define how, by method
+name.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from genie.classify.backbone import ImageModel, embed, resized
+from genie.classify.examples import Examples, join, take
+from genie.classify.transforms import (
+    Copier,
+    Mixer,
+    cutmix_copies,
+    mixup_copies,
+    pixel_and_patch_mix,
+    strong_copies,
+    unchanged_copies,
+    weak_copies,
+)
+from genie.data.tasks import shot_groups
+
+COPIERS: dict[str, Copier] = {
+    "cap2aug": weak_copies,
+    "cutmix": cutmix_copies,
+    "da-fusion": weak_copies,
+    "diffcore-mix": weak_copies,
+    "genie": weak_copies,
+    "img2img": weak_copies,
+    "mixup": mixup_copies,
+    "none": unchanged_copies,
+    "strong": strong_copies,
+    "txt2img": weak_copies,
+    "weak": weak_copies,
+}
+"""How each method copies real images."""
+
+MIXERS: dict[str, Mixer] = {"diffcore-mix": pixel_and_patch_mix}
+"""How each method that mixes its generated images with real ones does so."""
+
+
+def generated_per_class(
+    labels: Sequence[str], *, per_class: int, classes: str, every_source: bool
+) -> dict[str, int]:
+    """Return how many images each class of a task gets in addition to its support images.
+
+    `labels` has the label of every support image of the task. `classes` is "all", or "few" to leave
+    out classes with 20 or more support images. With `every_source` (strategy
+    "all"), a class gets one per support image of all other classes, and `per_class` is ignored.
+    """
+    counts = pd.Series(list(labels)).value_counts().sort_index()
+    group = shot_groups(counts)
+    kept = [str(c) for c in counts.index if classes == "all" or group[c] == "few"]
+    return {c: int(counts.sum() - counts[c]) if every_source else per_class for c in kept}
+
+
+def copies(
+    examples: Examples,
+    wanted: Mapping[str, int],
+    copier: Copier,
+    *,
+    backbone: ImageModel,
+    seed: int,
+) -> Examples:
+    """Make `wanted[label]` copies of each class with `copier`, taking its images in rotation."""
+    labels = np.array(examples.labels)
+    rows = [
+        int(members[i % len(members)])
+        for label, count in sorted(wanted.items())
+        for members in [np.flatnonzero(labels == label)]
+        for i in range(count)
+    ]
+    originals = resized([examples.images[i] for i in rows], model=backbone)
+    made = copier(originals, [examples.labels[i] for i in rows], seed)
+    if not rows:
+        return take(examples, [])
+    drawn = Examples(made.images, embed(made.images, model=backbone), [""] * len(made.images))
+    chosen = take(drawn, list(made.rows))
+    return Examples(chosen.images, chosen.embeddings, made.labels, np.array(made.weights))
+
+
+def mixed(
+    generated: Examples, real: Examples, mixer: Mixer, *, backbone: ImageModel, seed: int
+) -> tuple[Examples, pd.DataFrame]:
+    """Mix each generated image with a real one of its class, taken in rotation.
+
+    Returns the examples and a record. A mixture becomes two examples of one image, whose weights
+    sum to one: the generated image's label with its share, and the real image's label with the
+    rest. The record has one row per mixture: label, level (pixel or patch) and share.
+    """
+    members = {c: np.flatnonzero(np.array(real.labels) == c) for c in set(generated.labels)}
+    turn = pd.Series(list(generated.labels), dtype=str).groupby(list(generated.labels)).cumcount()
+    partners = [
+        int(members[c][i % len(members[c])]) for c, i in zip(generated.labels, turn, strict=True)
+    ]
+    scaled = resized(generated.images, model=backbone)
+    mixtures = mixer(scaled, resized([real.images[i] for i in partners], model=backbone), seed)
+    images = [m.image for m in mixtures]
+    share = np.array([m.share for m in mixtures])
+    once = Examples(images, embed(images, model=backbone), generated.labels, share)
+    rest = replace(once, labels=[real.labels[i] for i in partners], weights=1 - share)
+    record = {"label": generated.labels, "level": [m.level for m in mixtures], "share": share}
+    return join(once, rest), pd.DataFrame(record)
+
+
+def shortfall(wanted: Mapping[str, int], labels: Sequence[str]) -> dict[str, int]:
+    """Return the number of missing samples per class, omitting classes that have enough."""
+    missing = {label: count - list(labels).count(label) for label, count in wanted.items()}
+    return {label: count for label, count in missing.items() if count > 0}

@@ -1,0 +1,217 @@
+"""Regimes: how tasks (support and query sets) are drawn from two pools of images.
+
+In every regime, support images come from the support pool and queries from the query pool, so no
+image is in both. Every draw is keyed by (seed, task, class), so adding a class or task changes no
+other draw. A k-shot support set is the first k images of one permutation, so smaller sets are
+nested in larger ones.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from genie.errors import GenieError
+from genie.keyed import numbered_rng
+from genie.tables import TASKS
+
+Images = dict[str, list[str]]  # class -> sorted image_ids
+Task = tuple[Images, Images]  # support, query
+
+POOL, CLASSES, SUPPORT, QUERY = range(4)  # what a draw is for; part of its key
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The settings of `make_tasks`; each regime uses those that it needs."""
+
+    seed: int
+    shots: int
+    tasks: int
+    imbalance: float | None
+    n_way: int
+    n_query: int | None
+    pool: int | None
+
+
+Regime = Callable[[Images, Images, Draws], Iterator[Task]]
+"""Maps the support pool, the query pool and the settings to tasks."""
+
+
+def make_tasks(
+    support: pd.DataFrame,
+    query: pd.DataFrame,
+    *,
+    regime: str,
+    seed: int,
+    shots: int = 5,
+    tasks: int = 5,
+    imbalance: float | None = None,
+    n_way: int = 5,
+    n_query: int | None = 16,
+    pool: int | None = None,
+) -> pd.DataFrame:
+    """Draw the tasks of a regime from two images tables.
+
+    Returns a table with the columns task, role, image_id and label. The regimes are:
+
+    all: one task with every image.
+    shots: `tasks` support sets of `shots` images per class, each with all query images.
+    longtail: `tasks` support sets, each with all query images. Class sizes decrease exponentially
+      from the largest class to 1/`imbalance` of it. The same classes are rare in every task.
+      Without `imbalance`, there is one task with all support images.
+    episodes: `tasks` tasks of `n_way` classes with `shots` support and `n_query` (None: all) query
+      images per class. Support images come from the first `pool` per class (None: all).
+    """
+    _check_pools(support, query)
+    if seed < 0:
+        raise GenieError(f"seed must be 0 or more, got {seed}")
+    if regime not in REGIMES:
+        raise GenieError(f"data.regime must be one of {', '.join(REGIMES)}, got {regime!r}")
+    draws = Draws(seed, shots, tasks, imbalance, n_way, n_query, pool)
+    table = _table(REGIMES[regime](_by_class(support), _by_class(query), draws))
+    assert leaks(table).empty, "support and query of a task share an image"
+    return table
+
+
+def leaks(tasks: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows (task, image_id) whose image is both support and query of that task."""
+    roles = tasks[["task", "image_id", "role"]].drop_duplicates()
+    both = roles.duplicated(["task", "image_id"])
+    return roles.loc[both, ["task", "image_id"]].reset_index(drop=True)
+
+
+def shot_group(count: int) -> str:
+    """Return a class's group by its number of training images: many (> 100), medium, few (< 20)."""
+    if count > 100:
+        return "many"
+    return "medium" if count >= 20 else "few"
+
+
+def shot_groups(counts: pd.Series) -> pd.Series:
+    """Return the group of each class, given its number of training images."""
+    return counts.map(shot_group).rename("group")
+
+
+def _check_pools(support: pd.DataFrame, query: pd.DataFrame) -> None:
+    if shared := set(support["image_id"]) & set(query["image_id"]):
+        raise GenieError(
+            f"{len(shared)} images are in both the support and the query pool; remove them from one"
+        )
+    if odd := sorted(set(support["label"]) ^ set(query["label"])):
+        raise GenieError(f"class {odd[0]!r} must have both support and query images; add some")
+    if len(classes := sorted(set(support["label"]))) < 2:
+        raise GenieError(
+            f"there must be at least two classes to tell apart, got only {', '.join(classes)}; "
+            "add a folder per class"
+        )
+
+
+def _by_class(table: pd.DataFrame) -> Images:
+    return {str(c): sorted(ids) for c, ids in table.groupby("label", sort=True)["image_id"]}
+
+
+def _draw(images: Images, count: int, *key: int) -> Images:
+    """Return `count` images per class, the first of a permutation keyed by `key` and class name."""
+    return {c: _permute(ids, *key, label=c)[:count] for c, ids in images.items()}
+
+
+def _permute(ids: list[str], *key: int, label: str) -> list[str]:
+    return [ids[i] for i in numbered_rng(*key, label=label).permutation(len(ids))]
+
+
+def _all(support: Images, query: Images, draws: Draws) -> Iterator[Task]:
+    yield support, query
+
+
+def _shots(support: Images, query: Images, draws: Draws) -> Iterator[Task]:
+    _check_positive("data.tasks", draws.tasks)
+    _check_enough("data.shots", draws.shots, support, "support")
+    for task in range(draws.tasks):
+        yield _draw(support, draws.shots, draws.seed, task, SUPPORT), query
+
+
+def _longtail(support: Images, query: Images, draws: Draws) -> Iterator[Task]:
+    if draws.imbalance is None:
+        yield support, query
+        return
+    if draws.imbalance < 1:
+        raise GenieError(f"data.imbalance must be 1 or more, or null, got {draws.imbalance}")
+    _check_positive("data.tasks", draws.tasks)
+    sizes = _longtail_sizes(support, seed=draws.seed, imbalance=draws.imbalance)
+    for task in range(draws.tasks):
+        drawn = {c: _permute(ids, draws.seed, task, SUPPORT, label=c) for c, ids in support.items()}
+        yield {c: ids[: sizes[c]] for c, ids in drawn.items()}, query
+
+
+def _longtail_sizes(support: Images, *, seed: int, imbalance: float) -> dict[str, int]:
+    """Return class sizes n_i = n_max * imbalance^(-i / (C - 1)), at least 1.
+
+    No class gets more images than it has. Classes i = 0, ..., C - 1 are ordered by decreasing size,
+    those of equal size by a draw from the seed.
+    """
+    order = sorted(support, key=lambda c: (-len(support[c]), _class_key(c, seed)))
+    largest, last = len(support[order[0]]), max(1, len(order) - 1)
+    sizes = {c: round(largest * imbalance ** (-i / last)) for i, c in enumerate(order)}
+    return {c: min(max(1, n), len(support[c])) for c, n in sizes.items()}
+
+
+def _episodes(support: Images, query: Images, draws: Draws) -> Iterator[Task]:
+    _check_positive("data.tasks", draws.tasks)
+    seed, shots, n_way, n_query = draws.seed, draws.shots, draws.n_way, draws.n_query
+    if not 2 <= n_way <= len(support):
+        raise GenieError(
+            f"data.n_way must be from 2 to the number of classes, {len(support)}, got {n_way}"
+        )
+    if draws.pool is not None:
+        _check_positive("data.pool", draws.pool)
+        support = _draw(support, draws.pool, seed, POOL)
+    _check_enough("data.shots", shots, support, "support")
+    if n_query is not None:
+        _check_enough("data.n_query", n_query, query, "query")
+    for task in range(draws.tasks):
+        classes = sorted(sorted(support, key=lambda c: _class_key(c, seed, task))[:n_way])
+        asked = {c: query[c] for c in classes}
+        yield (
+            _draw({c: support[c] for c in classes}, shots, seed, task, SUPPORT),
+            asked if n_query is None else _draw(asked, n_query, seed, task, QUERY),
+        )
+
+
+def _class_key(label: str, *key: int) -> tuple[float, str]:
+    """Return a random sort key of a class, so that a new class displaces at most one other."""
+    return float(numbered_rng(*key, CLASSES, label=label).random()), label
+
+
+def _check_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise GenieError(f"{name} must be at least 1, got {value}")
+
+
+def _check_enough(name: str, count: int, images: Images, role: str) -> None:
+    _check_positive(name, count)
+    label = min(images, key=lambda c: (len(images[c]), c))
+    if count > len(images[label]):
+        raise GenieError(
+            f"{name} must be at most the number of {role} images of each class: class {label!r} "
+            f"has {len(images[label])}, got {count}; lower it or add images"
+        )
+
+
+def _table(tasks: Iterator[Task]) -> pd.DataFrame:
+    rows = [
+        (task, role, image, label)
+        for task, (support, query) in enumerate(tasks)
+        for role, images in (("support", support), ("query", query))
+        for label in sorted(images)
+        for image in sorted(images[label])
+    ]
+    return pd.DataFrame(rows, columns=list(TASKS))
+
+
+REGIMES: dict[str, Regime] = {
+    "all": _all,
+    "shots": _shots,
+    "longtail": _longtail,
+    "episodes": _episodes,
+}

@@ -1,0 +1,168 @@
+"""Class names in folders, in words, and in prompts and negative prompts."""
+
+import hashlib
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote, unquote
+
+from genie.errors import GenieError
+from genie.tables import CAPTIONS, CONTEXTS, NAMES, read_table
+
+TEMPLATE = "a photo of a {class}"
+
+
+def slug(name: str) -> str:
+    """Return the folder name of a class: ASCII, safe on every file system, unique per class name.
+
+    All characters except ASCII letters, digits and `_.-~` are percent-encoded (UTF-8), as is a
+    leading or trailing dot. `class_name` is the inverse. A slug of more than 200 characters is
+    truncated and ends in `%-` and a hash. Names that differ only in case collide on a
+    case-insensitive file system.
+    """
+    text = quote(name, safe="", errors="surrogatepass")
+    if text.startswith("."):
+        text = "%2E" + text[1:]
+    if text.endswith("."):
+        text = text[:-1] + "%2E"
+    if len(text) <= 200:
+        return text or "%-"
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:32]
+    return f"{text[:160]}%-{digest}"
+
+
+def class_name(folder_name: str) -> str:
+    """Return the class name that a folder name encodes, in Unicode form NFC.
+
+    Percent-escapes are decoded as UTF-8. If any of them is not valid UTF-8, none is decoded.
+    """
+    try:
+        name = unquote(folder_name, errors="strict")
+    except UnicodeDecodeError:
+        name = folder_name
+    return unicodedata.normalize("NFC", name)
+
+
+class Wording(NamedTuple):
+    """A prompt and its negative prompt."""
+
+    prompt: str
+    negative: str
+
+
+Contexts = Mapping[str, Sequence[Wording]]
+"""Prompt templates with `{class}` and their negative prompts by class, used in rotation.
+
+The key "" serves every class without a key of its own.
+"""
+
+
+def readable_name(class_name: str) -> str:
+    """Return the class name in words: `golden_retriever` becomes `golden retriever`."""
+    return " ".join(class_name.replace("_", " ").split())
+
+
+def read_names(path: Path) -> dict[str, str]:
+    """Read readable names by class from a CSV with the columns class and name (`n02084071,dog`).
+
+    Classes that are not listed keep their own name. Raises GenieError for a missing file or column,
+    a class that is listed twice, or an empty name.
+    """
+    table = read_table(path, NAMES)
+    twice = table["class"][table["class"].duplicated()]
+    if len(twice):
+        raise GenieError(f"{path} must list each class once, got {twice.iloc[0]!r} twice")
+    names = dict(zip(table["class"], table["name"], strict=True))
+    if empty := [c for c, name in names.items() if not name.strip()]:
+        raise GenieError(f"{path} must give {empty[0]!r} a name, got an empty one")
+    return names
+
+
+def read_contexts(path: Path) -> dict[str, list[Wording]]:
+    """Read contextual prompts by class from a CSV with the columns class, prompt and negative.
+
+    A row without a class serves every class that has no rows of its own. Raises GenieError for a
+    missing file or column, or a prompt without `{class}`.
+    """
+    table = read_table(path, CONTEXTS)
+    contexts: dict[str, list[Wording]] = {}
+    for row in table.itertuples(index=False):
+        _require_class(row.prompt, where=f"{path}: the prompt")
+        contexts.setdefault(row[0], []).append(Wording(row.prompt, row.negative))
+    return contexts
+
+
+def wording_in_turn(
+    class_name: str,
+    source_id: str | None,
+    turn: int,
+    *,
+    templates: tuple[str, ...] = (TEMPLATE,),
+    superclass: str | None = None,
+    negative: str = "",
+    names: Mapping[str, str] | None = None,
+    captions: Mapping[str, str] | None = None,
+    contexts: Contexts | None = None,
+) -> Wording:
+    """Return the prompt and negative prompt of a class's image number `turn`.
+
+    The templates are used in rotation. With `captions` (by source image id), the caption of the
+    source is the prompt, as in Cap2Aug. With `contexts`, the rows of the class are used in rotation
+    instead of the templates, as in DiffCoRe-Mix, and `negative` is appended to the row's negative
+    prompt. Raises GenieError if `contexts` has rows for neither the class nor "".
+    """
+    if captions is not None and source_id is not None:
+        return Wording(captions[source_id], negative)
+    name = (names or {}).get(class_name, class_name)
+    if contexts is None:
+        template = templates[turn % len(templates)]
+        return Wording(prompt_for(name, template=template, superclass=superclass), negative)
+    rows = contexts.get(class_name) or contexts.get("")
+    if not rows:
+        raise GenieError(
+            f"contexts.csv in prompt.folder must have a row for {class_name!r}, or one without a "
+            'class for all; add one, for example `,"a photo of a {class} outdoors",blurry`'
+        )
+    template, row_negative = rows[turn % len(rows)]
+    joined = ", ".join(text for text in (row_negative, negative) if text)
+    return Wording(prompt_for(name, template=template, superclass=superclass), joined)
+
+
+def prompt_for(class_name: str, *, template: str = TEMPLATE, superclass: str | None = None) -> str:
+    """Return the prompt of a class, `a photo of a {class}[, a type of {superclass}]` (section 3.1).
+
+    `{class}` is replaced literally, so a name may contain braces, quotes or umlauts. Raises
+    GenieError if the template has no `{class}`.
+    """
+    _require_class(template, where="the prompt template")
+    prompt = template.replace("{class}", readable_name(class_name))
+    return f"{prompt}, a type of {readable_name(superclass)}" if superclass else prompt
+
+
+def _require_class(template: str, *, where: str) -> None:
+    if "{class}" not in template:
+        raise GenieError(f"{where} must contain {{class}}, got {template!r}; use {TEMPLATE!r}")
+
+
+def read_captions(path: Path) -> dict[str, str]:
+    """Read captions by image id.
+
+    Raises GenieError for a missing file or column, or an image that is listed twice.
+    """
+    table = read_table(path, CAPTIONS)
+    twice = table["image_id"][table["image_id"].duplicated()]
+    if len(twice):
+        raise GenieError(f"{path} must list each image once, got {twice.iloc[0]} twice")
+    return dict(zip(table["image_id"], table["caption"], strict=True))
+
+
+def require_captions(captions: Mapping[str, str], images: Sequence[str], *, path: Path) -> None:
+    """Raise GenieError unless every image has a caption."""
+    missing = [i for i in images if not captions.get(i, "").strip()]
+    if missing:
+        raise GenieError(
+            f"{path} has no caption for {len(missing)} of {len(images)} support "
+            f"images, the first is {missing[0]}; run `genie caption MODEL data/prepared/support "
+            f"{path}`, or write them by hand"
+        )

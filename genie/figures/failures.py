@@ -1,0 +1,59 @@
+"""Figure of generated images that the oracle assigns to a class other than their label."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+
+from genie.data.images import decode_image
+from genie.figures.canvas import picture, save_figure
+from genie.measure.analysis import failures
+
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A generated image, and its source if it has one."""
+
+    title: str
+    source: Image.Image | None
+    generated: Image.Image
+
+
+def failure_rows(
+    members: pd.DataFrame, verdicts: pd.DataFrame, png: Mapping[str, bytes], *, folder: Path
+) -> list[Failure]:
+    """Return images in `folder` that the oracle assigns to a class other than their label.
+
+    The most confident verdicts come first. `png` holds support images by id.
+    """
+    return [
+        Failure(
+            f"{row.source_label or 'noise'} → {row.label}\nr = {row.r:g}, called {row.verdict}",
+            decode_image(png[row.source_id]) if row.source_id in png else None,
+            decode_image((folder / row.file_name).read_bytes()),
+        )
+        for row in failures(members, verdicts, SHOWN).itertuples()
+    ]
+
+
+def failure_sheet(rows: Sequence[Failure], path: Path, *, judged: int) -> None:
+    """Write a PNG with a column per failure, the source above the generated image.
+
+    `judged` is the number of images that the oracle judged, shown if there are no failures.
+    """
+    columns = max(1, len(rows))
+    figure = Figure(figsize=(1.5 * columns, 3.4 if rows else 1), dpi=110)
+    if not rows:
+        text = f"the oracle confirms all {judged} labels" if judged else "no image was judged"
+        figure.text(0.5, 0.5, text, ha="center", va="center")
+    else:
+        grid = figure.subplots(2, columns, squeeze=False)
+        for row, above, below in zip(rows, *grid, strict=True):
+            picture(above, row.source, row.title)
+            picture(below, row.generated, "")
+    save_figure(figure, path)

@@ -1,0 +1,78 @@
+"""GeNIe-Ada: choice of the noise level that crosses from the source to the target class.
+
+| code | paper | meaning |
+|---|---|---|
+| z_levels | Z_r | embeddings of the images rendered at r_1 < ... < r_M |
+| z_source, z_target | Z_S, Z_T | embedding of the source; mean embedding of the target's support |
+| positions | d_1 ... d_M | projections on the axis from source (0) to target (1) |
+"""
+
+from collections.abc import Collection
+
+import numpy as np
+
+from genie.errors import GenieError
+
+
+def axis_positions(z_levels: np.ndarray, z_source: np.ndarray, z_target: np.ndarray) -> np.ndarray:
+    """Compute the position of each level on the axis from source (0) to target (1).
+
+    d_m = (Z_m - Z_S) . (Z_T - Z_S) / ||Z_T - Z_S||^2 (Algorithm 1). `z_levels` has shape (M, d),
+    `z_source` and `z_target` (d,), and the result (M,). Raise GenieError if source and target
+    coincide or a value is not finite.
+    """
+    z_levels, z_source, z_target = (
+        np.asarray(z, dtype=np.float64) for z in (z_levels, z_source, z_target)
+    )
+    for name, z in (("z_levels", z_levels), ("z_source", z_source), ("z_target", z_target)):
+        if not np.isfinite(z).all():
+            raise GenieError(f"{name} must be finite to place images on the source-target axis")
+    axis = z_target - z_source
+    squared_length = float(axis @ axis)
+    if squared_length <= 1e-12 * max(float(z_source @ z_source), float(z_target @ z_target)):
+        raise GenieError(
+            "z_source and z_target must differ to span an axis, got the same embedding; "
+            "leave this pair out or use another backbone"
+        )
+    return (z_levels - z_source) @ axis / squared_length
+
+
+def largest_shift(positions: np.ndarray, *, among: Collection[int] | None = None) -> int:
+    """Return the index of the level after the largest jump along the source-target axis.
+
+    `positions[i]` belongs to the image generated at level i, levels ascending (GeNIe-Ada,
+    Algorithm 1). The first level has no predecessor and is never chosen. Ties go to the lowest
+    level, which is closest to the source. Jumps within 1e-9 of each other are ties, so rounding
+    cannot decide. With `among`, only jumps between two adjacent levels of this set count.
+    """
+    shifts = _shifts(positions)
+    if among is not None:
+        counts = [m in among and m + 1 in among for m in range(len(shifts))]
+        shifts = np.where(counts, shifts, -1.0)
+    return int(np.flatnonzero(shifts >= shifts.max() - 1e-9)[0]) + 1
+
+
+def shift_ratio(positions: np.ndarray) -> float:
+    """Return the largest jump divided by the second largest; the higher, the clearer the choice.
+
+    The ratio is at least 1. It is NaN if there is nothing to compare (M = 2, or no jump at all),
+    and infinite if all other jumps are 0.
+    """
+    shifts = np.sort(_shifts(positions))[::-1]
+    if len(shifts) < 2 or shifts[0] == 0:
+        return float("nan")
+    return float(shifts[0] / shifts[1]) if shifts[1] > 0 else float("inf")
+
+
+def finalists(positions: np.ndarray) -> list[int]:
+    """Return the levels before and after the two largest jumps, ascending."""
+    ends = np.argsort(-_shifts(positions), kind="stable")[:2] + 1
+    return sorted({int(m) for m in (*ends, *(ends - 1))})
+
+
+def _shifts(positions: np.ndarray) -> np.ndarray:
+    if len(positions) < 2:
+        raise GenieError(f"noise.M must be at least 2 to compare levels, got {len(positions)}")
+    if not np.isfinite(positions).all():
+        raise GenieError(f"positions must be finite to compare levels, got {list(positions)}")
+    return np.abs(np.diff(positions))

@@ -1,0 +1,252 @@
+"""Augmentation methods: one planning function per method, all of the same type.
+
+The function is called once per task with a `Brief`. It returns one tuple per image to be kept: the
+candidates for that image, at ascending r, which share one noise sample. With a single level there
+is nothing to choose.
+
+The plan does not depend on the task's number, which only appears in error messages. Tasks that
+share images therefore share requests.
+
+`COPIERS` and `MIXERS` in `genie.classify.training` define how a method copies real images and mixes
+them with generated ones.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count, islice
+from typing import Literal
+
+import pandas as pd
+
+from genie.data.wording import Wording
+from genie.errors import GenieError
+from genie.generate.noise import levels
+from genie.generate.request import Candidates, Request, Wanted
+from genie.keyed import digest, shuffled
+
+WordingOf = Callable[[str, str | None, int], Wording]
+"""Maps class name, source image and turn to the wording. Templates are used in turn."""
+
+
+@dataclass(frozen=True)
+class Brief:
+    """The inputs from which a method plans one task.
+
+    - `support`: the task's support images (columns image_id, label)
+    - `sources`: the ranked source classes of each target (columns target, source, rank)
+    - `per_class`: the number of images per target; None means one per support image of the target's
+      source classes
+    - `levels`: the noise ratios
+    - `wording`: returns the prompts of an image
+    """
+
+    support: pd.DataFrame
+    sources: pd.DataFrame
+    per_class: Mapping[str, int | None]
+    levels: Sequence[float]
+    wording: WordingOf
+    seed: int
+    task: int | None
+
+
+Plan = Callable[[Brief], list[Candidates]]
+
+
+def no_images(brief: Brief) -> list[Candidates]:
+    """Plan no images."""
+    return []
+
+
+def genie(brief: Brief) -> list[Candidates]:
+    """Plan GeNIe: images of the source classes in turn, denoised under the target's prompt."""
+    images = _images_by_class(brief)
+    planned = []
+    for target, wanted in brief.per_class.items():
+        classes = _source_classes(brief, target)
+        pools = [(c, _pool(images, c, target=target, brief=brief)) for c in classes]
+        if wanted is None:
+            slots = [(c, image, 0) for c, pool in pools for image in pool]
+        else:
+            slots = list(islice(_rotation(pools, target, brief.task), wanted))
+        planned += [_candidates(*slot, target=target, brief=brief) for slot in slots]
+    return planned
+
+
+def img2img(brief: Brief) -> list[Candidates]:
+    """Plan Img2Img: images of the target class, denoised under its own prompt."""
+    images = _images_by_class(brief)
+    planned = []
+    for target in brief.per_class:
+        pool = _pool(images, target, target=target, brief=brief)
+        rotation = _rotation([(target, pool)], target, brief.task)
+        slots = islice(rotation, _count(brief, target, images))
+        planned += [_candidates(*slot, target=target, brief=brief) for slot in slots]
+    return planned
+
+
+def txt2img(brief: Brief) -> list[Candidates]:
+    """Plan Txt2Img: pure noise (r = 1, whatever the levels) denoised under the target's prompt."""
+    images = _images_by_class(brief)
+    drawn = replace(brief, levels=(1.0,))
+    return [
+        _candidates(None, None, replicate, target=target, brief=drawn)
+        for target in brief.per_class
+        for replicate in range(_count(brief, target, images))
+    ]
+
+
+@dataclass(frozen=True)
+class Method:
+    """An augmentation method.
+
+    - `plan`: returns the images it renders for a task
+    - `ratio`: its noise ratio if `noise.r` is "ada" but it does not compare levels; None if it
+      compares them or has no source
+    - `searches`: whether an image has several candidates when several levels are given
+    - `learns`: whether its prompts contain a token learned from the class's support images
+    - `captions`: whether its prompts are the captions of the source images
+    - `contexts`: whether its prompts come from the contexts file
+    - `rule`: its default filter rule
+    """
+
+    plan: Plan
+    ratio: float | None = None
+    searches: bool = False
+    learns: bool = False
+    captions: bool = False
+    contexts: bool = False
+    rule: str = "none"
+
+
+OWN_CLASS_RATIO = 0.7  # as in the paper's Img2Img H; for sources of the target class
+
+METHODS: dict[str, Method] = {
+    "cap2aug": Method(img2img, ratio=OWN_CLASS_RATIO, captions=True),
+    "cutmix": Method(no_images),
+    "da-fusion": Method(img2img, ratio=OWN_CLASS_RATIO, learns=True),
+    "diffcore-mix": Method(txt2img, contexts=True, rule="cosine"),
+    "genie": Method(genie, searches=True),
+    "img2img": Method(img2img, ratio=OWN_CLASS_RATIO),
+    "mixup": Method(no_images),
+    "none": Method(no_images),
+    "strong": Method(no_images),
+    "txt2img": Method(txt2img),
+    "weak": Method(no_images),
+}
+
+
+def noise_ratios(
+    method: str, *, r: float | Literal["ada"], count: int, low: float, high: float
+) -> tuple[float, ...]:
+    """Return the noise ratios that a method renders, ascending: one ratio, or all levels.
+
+    With r "ada", a method that does not compare levels renders its default ratio.
+    """
+    ratio = METHODS[method].ratio
+    if r != "ada":
+        return (r,)
+    return levels(low, high, count) if ratio is None else (ratio,)
+
+
+def plan_tasks(
+    method: str,
+    support: pd.DataFrame,
+    sources: pd.DataFrame,
+    *,
+    ratios: Sequence[float],
+    per_class: Callable[[Sequence[str]], Mapping[str, int | None]],
+    wording_of: Callable[[int], WordingOf],
+    seed: int,
+) -> list[Wanted]:
+    """Plan the images of a method for all tasks, task by task.
+
+    `support` has columns task, image_id, label. `sources` has the columns of SOURCES. `per_class`
+    maps the labels of a task's support images to the number of images per class. `wording_of` maps
+    a task to its wording function.
+    """
+    wanted = []
+    for task, rows in support.groupby("task"):
+        brief = Brief(
+            support=rows,
+            sources=sources[sources["task"] == task],
+            per_class=per_class(list(rows["label"])),
+            levels=ratios,
+            wording=wording_of(int(task)),
+            seed=seed,
+            task=int(task),
+        )
+        wanted += [Wanted(int(task), one) for one in METHODS[method].plan(brief)]
+    return wanted
+
+
+def _images_by_class(brief: Brief) -> dict[str, list[str]]:
+    """Return the distinct image ids of each class, sorted."""
+    by_class = brief.support.groupby("label")["image_id"]
+    return {label: sorted(set(ids)) for label, ids in by_class}
+
+
+def _source_classes(brief: Brief, target: str) -> list[str]:
+    """Return the target's source classes in order of rank."""
+    rows = brief.sources[brief.sources["target"] == target]
+    return list(rows.sort_values("rank")["source"])
+
+
+def _pool(images: Mapping[str, list[str]], label: str, *, target: str, brief: Brief) -> list[str]:
+    """Return a class's support images in an order that depends only on seed, target and image."""
+    if label not in images:
+        raise GenieError(
+            f"every source class must have support images, but {label!r} has none in task "
+            f"{brief.task}; run `dvc repro select_sources` again"
+        )
+    return shuffled(images[label], lambda image: f"{brief.seed}/{target}/{image}")
+
+
+def _rotation(
+    pools: Sequence[tuple[str, list[str]]], target: str, task: int | None
+) -> Iterator[tuple[str, str, int]]:
+    """Yield (label, image, replicate) endlessly, one image of each class in turn.
+
+    Each class cycles through its images, and `replicate` counts the cycles.
+    """
+    if not pools:
+        raise GenieError(
+            f"every target must have a source class, but {target!r} has none in task {task}; "
+            f"run `dvc repro select_sources` again"
+        )
+    for i in count():
+        label, pool = pools[i % len(pools)]
+        replicate, position = divmod(i // len(pools), len(pool))
+        yield label, pool[position], replicate
+
+
+def _count(brief: Brief, target: str, images: Mapping[str, list[str]]) -> int:
+    """Return the number of images wanted of a target.
+
+    Where `per_class` is None, it is one per support image of the target's source classes.
+    """
+    wanted = brief.per_class[target]
+    if wanted is not None:
+        return wanted
+    return sum(len(images.get(c, ())) for c in _source_classes(brief, target))
+
+
+def _candidates(
+    source_label: str | None, source_id: str | None, replicate: int, *, target: str, brief: Brief
+) -> Candidates:
+    # the turn depends on the image and not on its place in a task, so that tasks share requests
+    start = "" if source_id is None else f"{source_id}/{target}"
+    turn = int.from_bytes(digest(start), "big") + replicate if start else replicate
+    wording = brief.wording(target, source_id, turn)
+    return tuple(
+        Request(
+            source_id=source_id,
+            source_label=source_label,
+            target_label=target,
+            prompt=wording.prompt,
+            negative_prompt=wording.negative,
+            r=r,
+            replicate=replicate,
+            seed=brief.seed,
+        )
+        for r in sorted(brief.levels)
+    )

@@ -1,0 +1,59 @@
+"""Random draws keyed by identity instead of order, and fingerprints of files.
+
+Every choice of data, source and noise is keyed by what it is for, so adding a task or an image
+changes no other draw. Copies and mini-batches are drawn in order from one seed. The hashed bytes of
+a key determine the results, so a change here changes images and metrics.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+
+def digest(text: str) -> bytes:
+    """Return the SHA-256 digest of a text."""
+    return hashlib.sha256(text.encode()).digest()
+
+
+def number(text: str) -> int:
+    """Return a 64-bit integer, the first eight bytes of the text's digest."""
+    return int.from_bytes(digest(text)[:8], "big")
+
+
+def shuffled(names: Iterable[str], key: Callable[[str], str]) -> list[str]:
+    """Return the names in a random order that depends only on `key(name)`."""
+    return sorted(names, key=lambda name: digest(key(name)))
+
+
+def numbered_rng(*key: int, label: str = "") -> np.random.Generator:
+    """Return a random generator keyed by integers and a label."""
+    return np.random.default_rng([*key, zlib.crc32(label.encode())])
+
+
+def text_rng(text: str) -> np.random.Generator:
+    """Return a random generator keyed by a text."""
+    return np.random.default_rng(number(text))
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Return the seed of one training step.
+
+    A resumed training run draws the same numbers as an uninterrupted one.
+    """
+    return seed * 1_000_003 + step
+
+
+def fingerprint(folder: Path, files: Iterable[Path]) -> str:
+    """Return the SHA-256 (hex) of the names and contents of files in a folder.
+
+    Names are relative to `folder`, so its location does not matter.
+    """
+    total = hashlib.sha256()
+    for path in sorted(files):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+    return total.hexdigest()

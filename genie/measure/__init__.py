@@ -1,0 +1,5 @@
+"""Metrics of classifiers and generated images.
+
+`metrics` has accuracies, intervals and tests. `evaluation` turns predictions into the tables and
+the summary in metrics/. `analysis` measures why the method works, using the recorded trajectories.
+"""

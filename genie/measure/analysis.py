@@ -1,0 +1,145 @@
+"""Analysis of the recorded trajectories: the decision boundary, positions and choices.
+
+Sources: paper section 4.3, Figures 5, 6, A1, A2 and A5.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from genie.classify.examples import Examples, weights_of
+from genie.classify.heads import fit_svm, head_probabilities
+from genie.data.augmented_set import UNCLEAR
+from genie.measure.metrics import overlap_coefficient
+from genie.tables import CHOICES, LEVELS, TRAJECTORIES, empty
+
+ADA = "GeNIe-Ada"
+PAIR = ["task", "target_label", "source_id", "replicate"]
+"""The columns that identify a trajectory in a table."""
+
+
+def between_classes(trajectories: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of trajectories whose source is of another class."""
+    edited = trajectories[trajectories["source_label"].notna()]
+    return edited[edited["source_label"] != edited["target_label"]]
+
+
+def boundary_probabilities(
+    trajectories: pd.DataFrame, support: Mapping[int, Examples], *, seed: int
+) -> pd.DataFrame:
+    """Compute P(S|X_r) and P(T|X_r) for every rendered image whose source is of another class.
+
+    They are the softmax of the margins of an SVM, fitted on the embeddings of the support images of
+    the task alone.
+    """
+    tables = []
+    for task, rows in between_classes(trajectories).groupby("task"):
+        real = support[int(task)]
+        classes, targets = np.unique(real.labels, return_inverse=True)
+        svm = fit_svm(real.embeddings, targets, weights_of(real), seed)
+        shares = head_probabilities(svm, np.stack(list(rows["embedding"])))
+        column = {label: i for i, label in enumerate(classes)}
+        every = np.arange(len(rows))
+        tables.append(
+            rows.assign(
+                p_source=shares[every, rows["source_label"].map(column)],
+                p_target=shares[every, rows["target_label"].map(column)],
+            )
+        )
+    if not tables:
+        return empty({**TRAJECTORIES, "p_source": float, "p_target": float})
+    return pd.concat(tables)
+
+
+def by_ratio(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Group rows by noise ratio; return a title and the rows of each group.
+
+    If there are several ratios, a last group has the chosen images.
+    """
+    groups = [(f"r = {r:g}", rows) for r, rows in table.groupby("r")]
+    return [*groups, (ADA, table[table["chosen"]])] if len(groups) > 1 else groups
+
+
+def by_level(table: pd.DataFrame) -> pd.DataFrame:
+    """Summarise the table of `boundary_probabilities`, with a row per noise ratio.
+
+    A further row summarises the chosen images. The columns are the means of the two probabilities,
+    the overlap coefficient of their densities in [0, 1], the mean position on the axis, and the
+    share of images that the baseline classifies as T. With previews (column `steps` of the
+    trajectories), the row of a noise ratio mixes previews and full images, while the row of the
+    chosen images has full images only.
+    """
+    rows = [
+        {
+            "level": name,
+            "images": len(group),
+            "p_source": group["p_source"].mean(),
+            "p_target": group["p_target"].mean(),
+            "overlap": overlap_coefficient(group["p_source"], group["p_target"]),
+            "position": group["position"].astype(float).mean(),
+            "called_target": group["called_target"].astype(float).mean(),
+        }
+        for name, group in by_ratio(table)
+    ]
+    return pd.DataFrame(rows, columns=list(LEVELS)).round(6)
+
+
+def choices(trajectories: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Summarise the choices between levels, with a row per chosen noise ratio and one for "all".
+
+    The columns are the number of images, the median `shift_ratio` (largest shift over second
+    largest), the share of unclear choices (ratio below UNCLEAR), and the shares of images that the
+    baseline and the oracle classify as T (NaN without verdicts of the oracle).
+    """
+    chosen = trajectories[trajectories["chosen"] & trajectories["shift_ratio"].notna()]
+    groups = [(f"{r:g}", group) for r, group in chosen.groupby("r")]
+    consistent = verdicts.set_index("key")["consistent"].astype(float)
+    rows = [
+        {
+            "r": name,
+            "images": len(group),
+            "shift_ratio": group["shift_ratio"].astype(float).median(),
+            "unclear": (group["shift_ratio"].astype(float) < UNCLEAR).mean(),
+            "called_target": group["called_target"].astype(float).mean(),
+            "label_consistency": group["key"].map(consistent).mean(),
+        }
+        for name, group in ([*groups, ("all", chosen)] if len(chosen) else [])
+    ]
+    return pd.DataFrame(rows, columns=list(CHOICES)).round(6)
+
+
+def failures(members: pd.DataFrame, verdicts: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return up to `count` generated images that the oracle assigns to a class other than T.
+
+    The result has the columns of the members table, and the oracle's verdict and its probability.
+    Each image occurs once, and the most confident verdicts come first.
+    """
+    judged = members.drop_duplicates("key").merge(
+        verdicts[["key", "verdict", "probability", "consistent"]], on="key"
+    )
+    wrong = judged[~judged["consistent"].astype(bool)]
+    return wrong.sort_values(["probability", "key"], ascending=[False, True]).head(count)
+
+
+def plane(vectors: np.ndarray) -> np.ndarray:
+    """Project embeddings (n, d) on their first two principal components, (n, 2)."""
+    centred = vectors - vectors.mean(0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    flat = centred @ axes[:2].T
+    return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
+
+
+def single_trajectories(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the rows of each trajectory by ascending level; trajectories are in table order."""
+    return [rows.sort_values("level") for _, rows in table.groupby(PAIR, sort=False, dropna=False)]
+
+
+def spread_out(table: pd.DataFrame, count: int) -> Sequence[pd.DataFrame]:
+    """Return `count` evenly spaced trajectories among those that have a source and a choice."""
+    edited = table[table["source_id"].notna()].sort_values(PAIR)
+    eligible = [rows for rows in single_trajectories(edited) if rows["chosen"].any()]
+    if not eligible:
+        return []
+    places = np.linspace(0, len(eligible) - 1, min(count, len(eligible)))
+    return [eligible[i] for i in np.unique(places.round().astype(int))]

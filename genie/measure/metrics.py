@@ -1,0 +1,106 @@
+"""Accuracies, confidence intervals over tasks, and paired tests."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95% interval over n tasks; undefined values are None."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Return the mean ± t(0.975, n-1) s / sqrt(n) (Student's t); one value has no interval."""
+    array = np.asarray(values, dtype=float)
+    n = len(array)
+    if n == 0:
+        return Interval(None, None, None, 0)
+    mean = float(array.mean())
+    if n == 1:
+        return Interval(round(mean, 6), None, None, 1)
+    half = float(stats.t.ppf(0.975, n - 1) * array.std(ddof=1) / np.sqrt(n))
+    return Interval(round(mean, 6), round(mean - half, 6), round(mean + half, 6), n)
+
+
+def class_accuracies(labels: np.ndarray, predicted: np.ndarray) -> pd.Series:
+    """Return the accuracy in [0, 1] per true class, sorted by class name."""
+    correct = pd.Series(np.asarray(labels) == np.asarray(predicted))
+    return correct.groupby(np.asarray(labels)).mean().sort_index()
+
+
+def group_accuracies(per_class: pd.Series, groups: pd.Series) -> dict[str, float | None]:
+    """Return the mean per-class accuracy of the groups many, medium and few (None if empty)."""
+    result: dict[str, float | None] = {}
+    for group in ("many", "medium", "few"):
+        members = [c for c in per_class.index if groups[c] == group]
+        result[group] = round(float(per_class[members].mean()), 6) if members else None
+    return result
+
+
+def boundary_accuracy(
+    probabilities: np.ndarray,
+    labels: Sequence[str],
+    *,
+    classes: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+) -> float | None:
+    """Return the accuracy of choosing between a and b on their images, averaged over pairs (a, b).
+
+    `probabilities` (n, c) has the columns `classes`; `labels` is (n,). Chance level is about 0.5.
+    Returns None if no pair has images.
+    """
+    column = {c: i for i, c in enumerate(classes)}
+    truth = np.asarray(labels)
+    scores = []
+    for a, b in pairs:
+        in_pair = np.isin(truth, (a, b))
+        if in_pair.any():
+            called_a = probabilities[in_pair, column[a]] >= probabilities[in_pair, column[b]]
+            scores.append(float((called_a == (truth[in_pair] == a)).mean()))
+    return round(float(np.mean(scores)), 6) if scores else None
+
+
+def paired_p(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Return the two-sided p-value of the paired t-test over tasks, None for fewer than two tasks.
+
+    The p-value is 1 if all differences are 0, as for two identical methods.
+    """
+    gaps = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
+    if len(gaps) < 2:
+        return None
+    spread = gaps.std(ddof=1)
+    if spread == 0:
+        return 1.0 if gaps.mean() == 0 else 0.0
+    t = gaps.mean() / (spread / np.sqrt(len(gaps)))
+    return float(2 * stats.t.sf(abs(t), len(gaps) - 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Apply Holm's step-down correction (1979) to a family of p-values, keeping their order."""
+    order = np.argsort(p_values)
+    scaled = np.asarray(p_values)[order] * np.arange(len(p_values), 0, -1)
+    corrected = np.minimum(1.0, np.maximum.accumulate(scaled))
+    return [float(corrected[i]) for i in np.argsort(order)]
+
+
+def overlap_coefficient(
+    first: Sequence[float], second: Sequence[float], *, bins: int = 20
+) -> float | None:
+    """Return the overlap of two densities on [0, 1], estimated by histogram (Weitzman 1970).
+
+    It is 0 for disjoint densities, 1 for equal ones and None if either sample is empty.
+    """
+    if not len(first) or not len(second):
+        return None
+    edges = np.linspace(0, 1, bins + 1)
+    shares = [np.histogram(v, edges)[0] / len(v) for v in (first, second)]
+    return float(np.minimum(*shares).sum())

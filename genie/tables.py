@@ -1,0 +1,186 @@
+"""Schemas of the tables that stages exchange, and functions to read and write them.
+
+A schema maps column names to types, in file order. A text column is always read as text, because a
+class may be called "007" or "None".
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from genie.errors import GenieError, one_line
+
+Schema = Mapping[str, type]
+
+# data/prepared/
+IMAGES: Schema = {"image_id": str, "label": str, "png": bytes}
+TASKS: Schema = {"task": int, "role": str, "image_id": str, "label": str}
+
+# data/baseline/, data/sources/
+PREDICTIONS: Schema = {
+    "task": int,
+    "image_id": str,
+    "label": str,
+    "predicted": str,
+    "probability": float,
+}
+CONFUSION: Schema = {"task": int, "label": str, "predicted": str, "probability": float}
+SOURCES: Schema = {"task": int, "target": str, "source": str, "rank": int}
+
+# data/augmented/, data/thumbnails.parquet
+MEMBERS: Schema = {
+    "task": int,
+    "label": str,
+    "key": str,
+    "file_name": str,
+    "r": float,
+    "source_id": str,
+    "source_label": str,
+}
+METADATA: Schema = {
+    "file_name": str,
+    "label": str,
+    "key": str,
+    "image_id": str,
+    "method": str,
+    "source_id": str,
+    "source_label": str,
+    "prompt": str,
+    "negative_prompt": str,
+    "r": float,
+    "seed": int,
+    "replicate": int,
+    "steps": int,
+    "guidance_scale": float,
+    "scheduler": str,
+    "generator": str,
+    "fingerprint": str,
+}
+TRAJECTORIES: Schema = {
+    "task": int,
+    "target_label": str,
+    "source_label": str,
+    "source_id": str,
+    "replicate": int,
+    "level": int,
+    "r": float,
+    "key": str,
+    "steps": int,
+    "position": float,
+    "shift_ratio": float,
+    "chosen": bool,
+    "called_target": bool,
+    "embedding": list,
+}
+THUMBNAILS: Schema = {"key": str, "webp": bytes}
+
+# models/augmented/
+MIXTURES: Schema = {"task": int, "file_name": str, "label": str, "level": str, "share": float}
+
+# data/evaluation/, metrics/, plots/
+VERDICTS: Schema = {
+    "key": str,
+    "label": str,
+    "verdict": str,
+    "probability": float,
+    "consistent": bool,
+}
+SCORES: Schema = {
+    "task": int,
+    "model": str,
+    "accuracy": float,
+    "boundary": float,
+    "many": float,
+    "medium": float,
+    "few": float,
+    "queries": int,
+}
+CLASS_SCORES: Schema = {"label": str, "model": str, "accuracy": float, "tasks": int}
+CALLED: Schema = {"label": str, "predicted": str}
+LEVELS: Schema = {
+    "level": str,
+    "images": int,
+    "p_source": float,
+    "p_target": float,
+    "overlap": float,
+    "position": float,
+    "called_target": float,
+}
+CHOICES: Schema = {
+    "r": str,
+    "images": int,
+    "shift_ratio": float,
+    "unclear": float,
+    "called_target": float,
+    "label_consistency": float,
+}
+
+# prompts/, written by hand
+NAMES: Schema = {"class": str, "name": str}
+CAPTIONS: Schema = {"image_id": str, "label": str, "caption": str}
+CONTEXTS: Schema = {"class": str, "prompt": str, "negative": str}
+
+
+def empty(schema: Schema) -> pd.DataFrame:
+    """Return a table with the columns of the schema and no rows."""
+    dtypes = {c: t if t in (int, float, bool) else object for c, t in schema.items()}
+    return pd.DataFrame(columns=list(schema)).astype(dtypes)
+
+
+def write_table(table: pd.DataFrame, path: Path, schema: Schema) -> None:
+    """Write the columns of the schema, in its order, as Parquet or CSV depending on the suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = table.loc[:, list(schema)]
+    if path.suffix == ".parquet":
+        columns.reset_index(drop=True).to_parquet(path, index=False)
+    else:
+        columns.to_csv(path, index=False, lineterminator="\n")
+
+
+def read_table(path: Path, schema: Schema) -> pd.DataFrame:
+    """Read the columns of the schema, in its order, from a CSV or Parquet file.
+
+    In a CSV file, an empty cell is NaN in a float column and "" in a text column. In Parquet,
+    missing text is None. Raises GenieError if the file is missing or malformed, or if it lacks a
+    column.
+    """
+    if not path.is_file():
+        raise GenieError(f"{path} does not exist; run `dvc repro` to make it")
+    table = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path, schema)
+    if missing := [c for c in schema if c not in table.columns]:
+        present = ", ".join(map(str, table.columns))
+        raise GenieError(f"{path} must have the column {missing[0]!r}, found only: {present}")
+    return table.loc[:, list(schema)]
+
+
+def write_images(table: pd.DataFrame, folder: Path) -> None:
+    """Write an images table to `folder/images.parquet`."""
+    write_table(table, folder / "images.parquet", IMAGES)
+
+
+def read_images(folder: Path) -> pd.DataFrame:
+    """Read the images table of a folder; raises GenieError as `read_table` does."""
+    return read_table(folder / "images.parquet", IMAGES)
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        return pq.read_table(path).to_pandas()
+    except (OSError, pa.ArrowException) as error:
+        raise GenieError(
+            f"{path} must be a Parquet file ({one_line(error)}); run `dvc repro` to make it"
+        ) from error
+
+
+def _read_csv(path: Path, schema: Schema) -> pd.DataFrame:
+    floats = {c: [""] for c, kind in schema.items() if kind is float}
+    try:
+        return pd.read_csv(path, dtype=dict(schema), keep_default_na=False, na_values=floats)
+    except ValueError as error:  # parser errors, wrong encodings and wrong types
+        raise GenieError(
+            f"{path} must be a CSV file in UTF-8 with the columns {', '.join(schema)} "
+            f"({one_line(error)}); quote fields that contain commas"
+        ) from None

@@ -1,0 +1,159 @@
+"""Runs the rows of a protocol through the stages, and keeps what they gave.
+
+The runs of a setting share a folder. `prepare` and `train_baseline` run there only if what they
+depend on has changed (`upstream.json`). A row's result is kept by all that it depends on
+(`rows/KEY.json`), so a row that ran before is read.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import pandas as pd
+import yaml
+
+from genie.keyed import digest, fingerprint
+from genie.tables import SCORES, read_table
+from protocols.specification import BASELINE, Run
+from stages import evaluate, generate, prepare, retrain, select_sources, train_baseline
+from stages.shared.params import Params
+from stages.validate import check_paths
+
+UPSTREAM = ("seed", "data", "augment", "prompt", "classifier")
+"""Sections of params.yaml that `prepare` and `train_baseline` read."""
+
+CODE = ("genie", "stages")
+"""Packages whose code decides results."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a row's images are like and what they cost; None where there are no images."""
+
+    label_consistency: float | None
+    mean_r: float | None
+    images: int
+    guided_steps: int
+    rejected: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run gave: the scores of both classifiers (schema SCORES), and facts."""
+
+    scores: pd.DataFrame
+    facts: Facts
+
+
+def run_rows(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores by setting, row and task, and facts by setting and row.
+
+    Each setting's first run also gives the scores of the baseline. GenieError for a path that is
+    not there, before anything runs.
+    """
+    for run in runs:
+        check_paths(run.params)
+    scores: list[pd.DataFrame] = []
+    facts: list[dict[str, object]] = []
+    begun: set[str] = set()
+    for number, run in enumerate(runs, 1):
+        click.echo(f"[{number} of {len(runs)}] {run.setting}: {run.row}")
+        result = run_row(run)
+        row_of = {"augmented": run.row}
+        if run.setting not in begun:
+            row_of["baseline"] = BASELINE
+        begun.add(run.setting)
+        own = result.scores[result.scores["model"].isin(row_of)]
+        scores.append(own.assign(setting=run.setting, row=own["model"].map(row_of)))
+        facts.append({"setting": run.setting, "row": run.row, **asdict(result.facts)})
+    return pd.concat(scores, ignore_index=True), pd.DataFrame(facts)
+
+
+def run_row(run: Run) -> Result:
+    """The result of one run; one that ran before is read."""
+    key = digest(row_inputs(run.params)).hex()[:24]
+    path = run.place / "rows" / f"{key}.json"
+    if path.is_file():
+        return _read_result(path)
+    run_stages(run)
+    summary = json.loads((run.place / "metrics/evaluate.json").read_text())
+    cost = json.loads((run.place / "metrics/cost.json").read_text())
+    facts = Facts(
+        label_consistency=summary["label_consistency"],
+        mean_r=summary["mean_r"],
+        images=summary["images"],
+        guided_steps=cost["guided_steps_needed"],
+        rejected=cost["rejected"],
+    )
+    result = Result(read_table(run.place / "metrics/tasks.csv", SCORES), facts)
+    _write_result(result, path)
+    return result
+
+
+def run_stages(run: Run) -> None:
+    """All stages in the run's folder; the early ones only if what they depend on has changed."""
+    run.place.mkdir(parents=True, exist_ok=True)
+    file = run.place / "params.yaml"
+    file.write_text(yaml.safe_dump(run.params.model_dump(mode="json"), sort_keys=False))
+    arguments = ["--params", str(file), "--root", str(run.place)]
+    done, upstream = run.place / "upstream.json", upstream_of(run.params)
+    if not done.is_file() or done.read_text() != upstream:
+        done.unlink(missing_ok=True)
+        for stage in (prepare, train_baseline):
+            stage.main.main(arguments, standalone_mode=False)
+        done.write_text(upstream)
+    shutil.rmtree(run.place / "data/augmented", ignore_errors=True)
+    for stage in (select_sources, generate, retrain, evaluate):
+        stage.main.main(arguments, standalone_mode=False)
+
+
+def upstream_of(params: Params) -> str:
+    """All that `prepare` and `train_baseline` depend on, as text: parameters, files and code."""
+    known = {
+        "params": params.model_dump(mode="json", include=set(UPSTREAM)),
+        # decides how many copies there are
+        "every_source": params.sources.strategy == "all",
+        "files": _files(params.data.path, params.classifier.backbone, params.prompt.names),
+        "code": fingerprint(Path(), (p for name in CODE for p in Path(name).rglob("*.py"))),
+    }
+    return json.dumps(known, sort_keys=True)
+
+
+def row_inputs(params: Params) -> str:
+    """All that a row depends on, as text."""
+    files = _files(
+        *(params.generator.model, params.oracle.model, params.filter.clip, params.prompt.folder)
+    )
+    return json.dumps([upstream_of(params), params.model_dump(mode="json"), files], sort_keys=True)
+
+
+def _files(*paths: Path) -> list[list[tuple[str, int, int]]]:
+    """Name, size and time of change of the files under each path: whether one has changed."""
+    return [[_stamp(file) for file in _under(path)] for path in paths]
+
+
+def _under(path: Path) -> Iterable[Path]:
+    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+
+
+def _stamp(file: Path) -> tuple[str, int, int]:
+    status = file.stat()
+    return str(file), status.st_size, status.st_mtime_ns
+
+
+def _write_result(result: Result, path: Path) -> None:
+    """Write a result as JSON, whole or not at all."""
+    scores = json.loads(result.scores.to_json(orient="records", double_precision=15))
+    path.parent.mkdir(exist_ok=True)
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps({"scores": scores, "facts": asdict(result.facts)}))
+    unfinished.replace(path)
+
+
+def _read_result(path: Path) -> Result:
+    kept = json.loads(path.read_text())
+    scores = pd.DataFrame(kept["scores"], columns=list(SCORES)).astype(dict(SCORES))
+    return Result(scores, Facts(**kept["facts"]))

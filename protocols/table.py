@@ -1,0 +1,190 @@
+"""A protocol's table: accuracies with intervals, differences paired by task, and its page."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from genie.measure.metrics import holm, interval, paired_p
+from genie.tables import Schema
+from protocols.specification import BASELINE, Protocol
+
+GROUPS = ("many", "medium", "few")
+SHARES = ("boundary", *GROUPS)
+
+ROW_SCORES: Schema = {
+    "setting": str,
+    "row": str,
+    "task": int,
+    "accuracy": float,
+    "boundary": float,
+    "many": float,
+    "medium": float,
+    "few": float,
+}
+RESULTS: Schema = {
+    "setting": str,
+    "row": str,
+    "accuracy": float,
+    "low": float,
+    "high": float,
+    "gain": float,
+    "gain_low": float,
+    "gain_high": float,
+    "to_reference": float,
+    "to_reference_low": float,
+    "to_reference_high": float,
+    "p_holm": float,
+    "n": int,
+    "boundary": float,
+    "many": float,
+    "medium": float,
+    "few": float,
+    "label_consistency": float,
+    "mean_r": float,
+    "images": float,
+    "rejected": float,
+    "guided_steps": float,
+    "paper": float,
+}
+
+LEGEND = (
+    "Accuracy in percent, mean over tasks ± 95% interval (Student's t). Differences are paired "
+    "by task. `Weak` is the baseline: support images and weak copies, as many samples as every "
+    "other row trains on. `boundary`: accuracy between the classes that are most often taken "
+    "for one another on the support images, two at a time (chance is about 50)."
+)
+
+Row = Mapping[str, object]
+"""One row of the results, by column."""
+
+
+def compare(protocol: Protocol, scores: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
+    """The table of results (schema RESULTS): means over tasks, and differences paired by task.
+
+    `scores` has the columns of ROW_SCORES. Intervals are Student's t over tasks (95%); p values
+    are of paired t-tests against the reference row, by Holm's correction over the rows of one
+    setting.
+    """
+    rows: list[Row] = []
+    for setting in protocol.settings:
+        rows += _compared(protocol, setting, scores[scores["setting"] == setting])
+    table = pd.DataFrame(rows).merge(facts, on=["setting", "row"], how="left")
+    return table.loc[:, list(RESULTS)].astype(dict(RESULTS))
+
+
+def markdown(protocol: Protocol, results: pd.DataFrame) -> str:
+    """The table for people: percentages with their interval, our figure beside the paper's."""
+    lines = [f"# {protocol.title}", ""]
+    for setting, rows in results.groupby("setting", sort=False):
+        lines += [f"## {setting} (n = {rows['n'].iloc[0]} tasks)", ""]
+        lines += [*_section(rows, protocol.reference), ""]
+    return "\n".join([*lines, LEGEND, ""])
+
+
+def percent(
+    mean: float | None, low: float | None = None, high: float | None = None, *, signed: bool = False
+) -> str:
+    """A share as percent with half the width of its interval; empty for None and NaN."""
+    if mean is None or np.isnan(mean):
+        return ""
+    text = f"{100 * mean:+.1f}" if signed else f"{100 * mean:.1f}"
+    if low is None or high is None or np.isnan(low):
+        return text
+    return f"{text} ± {50 * (high - low):.1f}"
+
+
+def _compared(protocol: Protocol, setting: str, scores: pd.DataFrame) -> list[Row]:
+    """The rows of one setting, without facts."""
+    wide = scores.pivot(index="task", columns="row", values="accuracy")
+    names = [BASELINE, *(row for row in protocol.settings[setting].rows if row != BASELINE)]
+    p_values = _corrected_p(wide[names], protocol.reference)
+    published = protocol.paper.get(setting, {})
+    return [
+        {
+            "setting": setting,
+            "row": row,
+            **_intervals(wide, row, protocol.reference),
+            "p_holm": p_values.get(row),
+            **_mean_shares(scores[scores["row"] == row]),
+            "paper": published.get(row),
+        }
+        for row in names
+    ]
+
+
+def _intervals(wide: pd.DataFrame, row: str, reference: str) -> Row:
+    """Accuracy, gain over the baseline and difference to the reference, by column."""
+    accuracy = interval(wide[row])
+    gain = interval(wide[row] - wide[BASELINE])
+    gap = interval(wide[row] - wide[reference])
+    return {
+        "accuracy": accuracy.mean,
+        "low": accuracy.low,
+        "high": accuracy.high,
+        "gain": gain.mean,
+        "gain_low": gain.low,
+        "gain_high": gain.high,
+        "to_reference": gap.mean,
+        "to_reference_low": gap.low,
+        "to_reference_high": gap.high,
+        "n": accuracy.n,
+    }
+
+
+def _corrected_p(wide: pd.DataFrame, reference: str) -> dict[str, float]:
+    """Holm's p value of each row but the reference; 1 where one task gives none."""
+    others = [row for row in wide.columns if row != reference]
+    p_values = [paired_p(wide[row], wide[reference]) for row in others]
+    corrected = holm([1.0 if p is None else p for p in p_values])
+    return {row: round(p, 6) for row, p in zip(others, corrected, strict=True)}
+
+
+def _mean_shares(scores: pd.DataFrame) -> dict[str, float]:
+    """Mean over tasks of boundary and group accuracies, NaN where there are none."""
+    return {name: round(float(scores[name].mean()), 6) for name in SHARES}
+
+
+def _section(rows: pd.DataFrame, reference: str) -> list[str]:
+    """The lines of one setting's table."""
+    shown = _shown(rows)
+    head = ["method", "accuracy", *shown, "gain over weak", f"minus {reference}"]
+    head += ["label consistency", "mean r", "images", "rejected", "guided steps"]
+    cells = [_cells(row, shown) for row in rows.to_dict("records")]
+    if rows["paper"].notna().any():
+        head.append("paper")
+        for line, published in zip(cells, rows["paper"], strict=True):
+            line.append(percent(published))
+    return [_line(head), "|---" * len(head) + "|", *map(_line, cells)]
+
+
+def _shown(rows: pd.DataFrame) -> list[str]:
+    """The shares that the table has; one group alone says the same as the accuracy."""
+    shown = [name for name in SHARES if rows[name].notna().any()]
+    groups = [name for name in shown if name in GROUPS]
+    return [name for name in shown if name not in groups] if len(groups) == 1 else shown
+
+
+def _cells(row: Mapping[str, float], shown: Sequence[str]) -> list[str]:
+    return [
+        str(row["row"]),
+        percent(row["accuracy"], row["low"], row["high"]),
+        *(percent(row[name]) for name in shown),
+        percent(row["gain"], row["gain_low"], row["gain_high"], signed=True),
+        percent(
+            row["to_reference"], row["to_reference_low"], row["to_reference_high"], signed=True
+        ),
+        percent(row["label_consistency"]),
+        _number(row["mean_r"], ".2f"),
+        _number(row["images"], ".0f"),
+        _number(row["rejected"], ",.0f"),
+        _number(row["guided_steps"], ",.0f"),
+    ]
+
+
+def _number(value: float | None, style: str) -> str:
+    return "" if value is None or np.isnan(value) else format(value, style)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

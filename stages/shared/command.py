@@ -1,0 +1,97 @@
+"""The command line of the stages: options, error messages, closing line and run time."""
+
+import errno
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from genie.errors import GenieError
+from stages.shared.params import Params, read_params
+from stages.shared.places import note_run
+from stages.shared.progress import is_first_process
+
+
+def stage(run: Callable[[Params, Path], str], *, trains: bool = False) -> click.Command:
+    """Make a click command of `run(params, root)`, which returns the closing line of the stage.
+
+    If `trains` is True, the command runs on every GPU of a machine with several GPUs when it
+    fine-tunes a network. A GenieError, a full disk, or a file that cannot be read or written ends
+    the command with one line on stderr and exit code 1.
+    """
+    name = run.__module__.rpartition(".")[2]
+    started_alone = name == "__main__"
+    if started_alone:
+        name = Path(sys.argv[0]).stem
+
+    @click.command(help=run.__doc__)
+    @click.option("--params", "params_file", type=Path, default="params.yaml", show_default=True)
+    @click.option("--root", type=Path, default=".", show_default=True, help="Folder for outputs.")
+    def command(params_file: Path, root: Path) -> None:
+        _show_log()
+        start = time.perf_counter()
+        with _errors_on_one_line(root):
+            params = read_params(params_file)
+            if trains and started_alone and params.classifier.head == "finetune":
+                _start_on_each_gpu(f"stages.{name}")
+            line = run(params, root)
+            if is_first_process():
+                note_run(root, name, seconds=round(time.perf_counter() - start, 2))
+                click.echo(line)
+
+    return command
+
+
+@contextmanager
+def _errors_on_one_line(root: Path) -> Iterator[None]:
+    """Report errors that a user can fix as one line on stderr, with exit code 1."""
+    try:
+        yield
+    except GenieError as error:
+        _stop(str(error))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            _stop(
+                f"no space left on the device while writing {error.filename or root.resolve()}; "
+                "free some space and run the same command again; finished images are kept"
+            )
+        if error.filename is None:
+            raise
+        _stop(f"{error.filename}: {error.strerror}; fix this and run the same command again")
+
+
+def _show_log() -> None:
+    """Show warnings of all libraries on stderr, and info messages of this one."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_LogLine())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("genie").setLevel(logging.INFO)
+
+
+class _LogLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        message = super().format(record)
+        return f"Warning: {message}" if record.levelno >= logging.WARNING else message
+
+
+def _start_on_each_gpu(module: str) -> None:
+    """Run this command on each GPU and exit with its status, if there are several GPUs."""
+    import torch  # slow to import, and not needed by the other stages
+
+    count = torch.cuda.device_count()
+    if count < 2 or "RANK" in os.environ:
+        return
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*launcher, f"--nproc-per-node={count}", "--module", module, *sys.argv[1:]]
+    raise SystemExit(subprocess.run(command).returncode)
+
+
+def _stop(message: str) -> None:
+    click.echo(f"Error: {message}", err=True)
+    raise SystemExit(1)

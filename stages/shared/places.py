@@ -1,0 +1,32 @@
+"""Working folders that are not outputs of a stage: the image store, caches and run notes."""
+
+import json
+import os
+from pathlib import Path
+
+
+def store_folder(root: Path) -> Path:
+    """Return the image store, which DVC experiments in temporary folders share (DVC_ROOT)."""
+    return Path(os.environ.get("DVC_ROOT", root)) / ".genie" / "store"
+
+
+def features_file(root: Path) -> Path:
+    """Return the file of cached image embeddings, shared like the store."""
+    return store_folder(root).parent / "features.sqlite"
+
+
+def tokens_folder(root: Path) -> Path:
+    """Return the folder of learned tokens, shared like the store."""
+    return store_folder(root).parent / "tokens"
+
+
+def runs_folder(root: Path) -> Path:
+    """Return the folder for facts that differ from run to run, such as seconds."""
+    return root / ".genie" / "runs"
+
+
+def note_run(root: Path, name: str, **facts: float) -> None:
+    """Write facts about this run to the JSON file `name`."""
+    folder = runs_folder(root)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n")

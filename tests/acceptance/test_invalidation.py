@@ -1,0 +1,108 @@
+"""What one edited line reruns, with the real dvc: docs/invalidation.md is written here.
+
+Each edit comes on top of the ones before, and `dvc repro` follows it.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.scratch import ROOT, call, commit, make_scratch, ran, read_json
+
+STAGES = (
+    *("validate", "prepare", "train_baseline", "select_sources"),
+    *("generate", "retrain", "evaluate", "analyse"),
+)
+COMMENTED = (
+    *("genie/errors.py", "genie/keyed.py", "genie/tables.py", "genie/device.py"),
+    *("genie/data/images.py", "genie/classify/heads.py", "genie/generate/filters.py"),
+    *("genie/measure/metrics.py", "genie/figures/canvas.py", "genie/tools/summary.py"),
+    *("stages/shared/settings.py", "stages/shared/generation.py"),
+    *(f"stages/{name}.py" for name in STAGES),
+)
+FILTER = "`keep_all` in genie/generate/filters.py rejects every second image"
+
+HEAD = f"""# What an edit reruns
+
+`make acceptance` makes this table with the real `dvc`, on a small data set and a tiny generator.
+One line is edited, `dvc repro` runs, and so on from there. A stage reruns if a room or a file that
+it lists in dvc.yaml changed. If its outputs are the same bytes as before, as after a comment, the
+stages that follow it do not run. Images come from the store, so an edit of the code that makes them
+costs no rendering; a change of what a pixel is raises `RENDER_VERSION`, and every image is rendered
+anew.
+
+| edit | stages that ran (of {len(STAGES)}) | images rendered |
+|---|---|---|
+"""
+
+Edits = dict[str, tuple[list[str], int]]
+"""What was edited -> the stages that ran, the images rendered."""
+
+
+@pytest.fixture(scope="module")
+def edits(photos: Path, tiny_sd_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Edits:
+    place = tmp_path_factory.mktemp("invalidation") / "scratch"
+    make_scratch(place, photos, tiny_sd_folder, {"filter": {"attempts": 1}})
+    call(place, "dvc", "repro")
+    commit(place)
+    found = {}
+    for name in COMMENTED:
+        found[f"a comment in {name}"] = after(place, name, lambda text: text + "# a comment\n")
+    found[FILTER] = after(place, "genie/generate/filters.py", reject_every_second)
+    rows = [
+        f"| {edit} | {', '.join(stages) or 'none'} | {images} |"
+        for edit, (stages, images) in found.items()
+    ]
+    (ROOT / "docs/invalidation.md").write_text(HEAD + "\n".join(rows) + "\n")
+    return found
+
+
+def after(place: Path, name: str, edit: Callable[[str], str]) -> tuple[list[str], int]:
+    """The stages that `dvc repro` ran after an edit of a file, and the images it rendered."""
+    path = place / name
+    before = path.read_text()
+    path.write_text(edit(before))
+    assert path.read_text() != before
+    stages = ran(call(place, "dvc", "repro"))
+    rendered = read_json(place / ".genie/runs/rendering.json")["rendered"]
+    return stages, rendered if "generate" in stages else 0
+
+
+def reject_every_second(text: str) -> str:
+    all_kept = "return np.ones(len(generated.labels), bool)"
+    assert text.count(all_kept) == 1
+    return text.replace(all_kept, "return np.arange(len(generated.labels)) % 2 == 0")
+
+
+def stages_of(edits: Edits, name: str) -> list[str]:
+    return edits[f"a comment in {name}"][0]
+
+
+def test_no_edit_renders_an_image(edits):
+    assert {edit: images for edit, (_, images) in edits.items() if images} == {}
+
+
+def test_figure_reruns_analyse_alone(edits):
+    assert stages_of(edits, "genie/figures/canvas.py") == ["analyse"]
+
+
+def test_tools_rerun_nothing(edits):
+    assert stages_of(edits, "genie/tools/summary.py") == []
+
+
+def test_measuring_reruns_nothing_before_it(edits):
+    assert stages_of(edits, "genie/measure/metrics.py") == ["evaluate", "analyse"]
+
+
+def test_comment_in_a_filter_stops_at_generate(edits):
+    assert stages_of(edits, "genie/generate/filters.py") == ["validate", "generate"]
+
+
+def test_filter_that_keeps_other_images_reruns_what_follows(edits):
+    assert edits[FILTER][0] == ["validate", "generate", "retrain", "evaluate", "analyse"]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_comment_in_a_stage_reruns_it_alone(edits, name):
+    assert stages_of(edits, f"stages/{name}.py") == [name]

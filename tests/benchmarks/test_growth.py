@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.growth import bundled_requests, grow_store, render_many, track
+from genie.generate.noise import levels
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def columns(name: str) -> list[str]:
+    """Those of a recorded table."""
+    return list(pd.read_csv(BENCHMARKS / f"growth-{name}.csv").columns)
+
+
+def test_requests_are_all_levels_of_one_pair_after_another():
+    requests, sources = bundled_requests(12)
+    assert [request.r for request in requests[5:10]] == list(levels(0.5, 0.9, 5))
+    assert len({request.source_id for request in requests}) == 3
+    assert {request.source_id for request in requests} <= set(sources)
+    more, _ = bundled_requests(5 * (len(sources) + 1))
+    assert len(set(more)) == len(more)  # a second round has other noise
+
+
+def test_rendering_reports_what_the_recorded_table_has(tiny_sd_folder):
+    row = render_many(3, tiny_sd_folder)
+    assert list(row) == columns("render")
+    assert row["requests"] == 3
+
+
+def test_store_is_filled_up_and_looked_up(tmp_path):
+    rows = grow_store(tmp_path, (3, 5))
+    assert [row["entries"] for row in rows] == [3, 5]
+    assert [list(row) for row in rows] == [columns("store")] * 2
+    assert len(list(tmp_path.rglob("*.png"))) == 5
+
+
+def test_tracking_brings_the_files_back(tmp_path):
+    row = track(2, "copy", tmp_path / "dvc")
+    assert list(row) == columns("dvc")
+    assert len(list((tmp_path / "dvc/images").rglob("*.png"))) == 2

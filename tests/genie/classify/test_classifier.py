@@ -1,0 +1,148 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from genie.classify.classifier import FINETUNE, fit, out_of_fold, predict, predict_proba
+from genie.classify.examples import Examples, join, take
+from genie.classify.heads import HEADS
+from genie.errors import GenieError
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_separable_classes_are_told_apart(head, blobs, settings):
+    examples = blobs(3)
+    model = fit(head, examples, settings=settings)
+    probabilities = predict_proba(model, examples)
+    assert model.classes == ("class 0", "class 1", "class 2")
+    assert probabilities.shape == (18, 3)
+    assert probabilities.sum(1) == pytest.approx(np.ones(18), abs=1e-5)
+    assert list(predict(model, examples)) == examples.labels
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_columns_are_the_sorted_classes_whatever_the_order_of_the_examples(head, blobs, settings):
+    examples = blobs(3)
+    backwards = take(examples, range(17, -1, -1))
+    model = fit(head, backwards, settings=settings)
+    assert model.classes == ("class 0", "class 1", "class 2")
+    assert list(predict(model, examples)) == examples.labels
+
+
+def test_two_halves_of_an_example_count_as_a_whole(blobs, settings):
+    examples = blobs(2)
+    half = replace(examples, weights=np.full(12, 0.5))
+    whole = fit("logistic", examples, settings=settings)
+    doubled = fit("logistic", join(half, half), settings=settings)
+    expected = predict_proba(whole, examples)
+    assert predict_proba(doubled, examples) == pytest.approx(expected, abs=1e-3)
+
+
+def test_one_class_is_refused(blobs, settings):
+    with pytest.raises(GenieError, match="at least two classes"):
+        fit("logistic", blobs(1), settings=settings)
+
+
+def test_head_of_ones_own_is_one_more_entry(monkeypatch, blobs, settings):
+    def last_class(embeddings, targets, weights, seed):
+        assert weights.tolist() == [1.0] * 18
+        assert seed == settings.seed
+        bias = np.arange(targets.max() + 1, dtype=np.float32)
+        return {"weight": np.zeros((len(bias), embeddings.shape[1]), np.float32), "bias": bias}
+
+    monkeypatch.setitem(HEADS, "last class", last_class)
+    model = fit("last class", blobs(3), settings=settings)
+    assert model.head == "last class"
+    assert set(predict(model, blobs(3))) == {"class 2"}
+
+
+# Out of fold
+
+
+def memorising(embeddings, targets, weights, seed):
+    """A head that is certain of the examples it has seen and knows nothing of any other.
+
+    Where every example has an axis of its own, its label depends on nothing but itself.
+    """
+    weight = np.zeros((targets.max() + 1, embeddings.shape[1]))
+    np.add.at(weight, targets, 100 * embeddings)
+    return {"weight": weight, "bias": np.zeros(len(weight))}
+
+
+def axes(labels: list[str]) -> Examples:
+    return Examples([None] * len(labels), np.eye(len(labels)), labels)
+
+
+def remembered(probabilities: np.ndarray) -> int:
+    """How many examples their classifier had seen: of those it is certain."""
+    return int((probabilities.max(1) > 0.99).sum())
+
+
+def dealt(examples: Examples, head: str, settings, *, leaked=()) -> np.ndarray:
+    """Out-of-fold probabilities by a plain loop; all training sets hold the leaked rows."""
+    count = {label: 0 for label in examples.labels}
+    fold = []
+    for label in examples.labels:
+        fold.append(count[label] % 5)
+        count[label] += 1
+    found = np.zeros((len(fold), len(count)))
+    for i, own in enumerate(fold):
+        rows = [j for j, other in enumerate(fold) if other != own or j in leaked]
+        model = fit(head, take(examples, rows), settings=settings)
+        found[i] = predict_proba(model, take(examples, [i]))[0]
+    return found
+
+
+def test_out_of_fold_never_trains_on_the_example_that_it_predicts(monkeypatch, settings):
+    monkeypatch.setitem(HEADS, "memorising", memorising)
+    examples = axes([f"class {k}" for k in np.random.default_rng(0).integers(0, 2, 40)])
+    held_out = out_of_fold("memorising", examples, settings=settings)
+    assert remembered(held_out) == 0
+    assert held_out == pytest.approx(np.full((40, 2), 0.5))
+    for leaked in ([], [7], range(40)):  # what the same check says of a loop that leaks
+        assert remembered(dealt(examples, "memorising", settings, leaked=leaked)) == len(leaked)
+
+
+@pytest.mark.parametrize("head", ["logistic", "prototype"])
+def test_out_of_fold_agrees_with_a_plain_loop(head, blobs, settings):
+    examples = blobs(3)
+    expected = dealt(examples, head, settings)
+    assert out_of_fold(head, examples, settings=settings) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5])
+def test_out_of_fold_trains_on_all_other_folds(monkeypatch, settings, folds):
+    sizes = []
+
+    def counting(embeddings, targets, weights, seed):
+        sizes.append(len(targets))
+        return memorising(embeddings, targets, weights, seed)
+
+    monkeypatch.setitem(HEADS, "counting", counting)
+    out_of_fold("counting", axes(["a"] * 30 + ["b"] * 30), settings=settings, folds=folds)
+    assert sizes == [60 - 60 // folds] * folds
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_out_of_fold_tells_separable_classes_apart(head, blobs, settings):
+    examples = blobs(3)
+    probabilities = out_of_fold(head, examples, settings=settings)
+    classes = sorted(set(examples.labels))
+    assert [classes[k] for k in probabilities.argmax(1)] == examples.labels
+
+
+def test_logistic_regression_stands_in_for_networks_out_of_fold(blobs, settings):
+    examples = blobs(3)
+    assert (
+        out_of_fold(FINETUNE, examples, settings=settings)
+        == out_of_fold("logistic", examples, settings=settings)
+    ).all()
+
+
+def test_out_of_fold_gives_zero_to_a_class_that_training_lacked(blobs, settings):
+    single = blobs(3, each=1)  # one fold holds everything: nothing is left to train on
+    assert (out_of_fold("prototype", single, settings=settings, folds=2) == 0).all()
+    rare = take(blobs(3, each=4), [0, 1, 2, 3, 4, 5, 6, 7, 8])  # one image of class 2
+    held_out = out_of_fold("prototype", rare, settings=settings, folds=2)
+    assert held_out[8, 2] == 0
+    assert held_out.sum(1) == pytest.approx(np.ones(9))

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from genie.classify.backbone import embed
+from genie.classify.examples import Examples
+from genie.classify.training import (
+    COPIERS,
+    MIXERS,
+    copies,
+    generated_per_class,
+    mixed,
+    shortfall,
+)
+from genie.classify.transforms import pixel_and_patch_mix
+from genie.generate.methods import METHODS
+
+LABELS = ["a"] * 3 + ["b"] * 25
+
+
+def test_every_class_gets_the_same_number():
+    wanted = generated_per_class(LABELS, per_class=4, classes="all", every_source=False)
+    assert wanted == {"a": 4, "b": 4}
+
+
+def test_few_leaves_out_classes_with_twenty_images_or_more():
+    wanted = generated_per_class(LABELS, per_class=4, classes="few", every_source=False)
+    assert wanted == {"a": 4}
+
+
+def test_every_source_gives_one_image_per_image_of_the_other_classes():
+    wanted = generated_per_class(LABELS, per_class=4, classes="all", every_source=True)
+    assert wanted == {"a": 25, "b": 3}
+
+
+def test_shortfall_is_what_generation_left_out():
+    assert shortfall({"a": 4, "b": 2}, ["a", "b", "b"]) == {"a": 3}
+
+
+@pytest.mark.parametrize("name", COPIERS)
+def test_copies_are_as_many_as_wanted_by_every_method(name, backbone, pictures):
+    examples = Examples(pictures, embed(pictures, model=backbone), list("aabbb"))
+    made = copies(examples, {"a": 3, "b": 1}, COPIERS[name], backbone=backbone, seed=0)
+    weights = np.ones(len(made.labels)) if made.weights is None else made.weights
+    assert weights.sum() == pytest.approx(4)
+    assert len({image.tobytes() for image in made.images}) <= 4
+    assert made.embeddings.shape == (len(made.labels), examples.embeddings.shape[1])
+    nothing = copies(examples, {}, COPIERS[name], backbone=backbone, seed=0)
+    assert not nothing.labels
+
+
+def test_generated_images_count_towards_what_is_wanted():
+    assert shortfall({"a": 2}, ["a", "a", "a"]) == {}
+
+
+def test_mixtures_pair_each_generated_image_with_real_ones_of_its_class_in_turn(backbone):
+    def examples(greys: list[int], labels: str) -> Examples:
+        pictures = [Image.new("RGB", (32, 32), (g,) * 3) for g in greys]
+        return Examples(pictures, embed(pictures, model=backbone), list(labels))
+
+    real = examples([0, 40, 80], "aab")
+    generated = examples([200, 220, 240, 255], "aaab")
+    made, record = mixed(generated, real, pixel_and_patch_mix, backbone=backbone, seed=0)
+    assert made.labels == [*"aaab", *"aaab"]
+    assert made.weights is not None
+    assert made.weights[:4] + made.weights[4:] == pytest.approx(np.ones(4))
+    assert list(record["level"]) == ["pixel", "patch", "pixel", "patch"]
+    assert list(record["share"]) == pytest.approx(made.weights[:4])
+    partners = [0, 40, 0, 80]
+    for i, (image, g) in enumerate(zip(made.images[:4], [200, 220, 240, 255], strict=True)):
+        blend = made.weights[i] * g + (1 - made.weights[i]) * partners[i]
+        assert np.asarray(image).mean() == pytest.approx(blend, abs=0.6)
+
+
+def test_pictures_of_different_sizes_are_copied_and_mixed_at_the_backbones_size(backbone):
+    pictures = [Image.new("RGB", size, (90, 90, 90)) for size in ((40, 30), (20, 64), (32, 32))]
+    examples = Examples(pictures, embed(pictures, model=backbone), list("abb"))
+    wanted = {"a": 1, "b": 2}
+    for copier in set(COPIERS.values()):
+        made = copies(examples, wanted, copier, backbone=backbone, seed=0)
+        assert {image.size for image in made.images} == {(32, 32)}
+    large = [Image.new("RGB", (64, 64), (200, 200, 200))]
+    generated = Examples(large, embed(large, model=backbone), ["b"])
+    mixtures, _ = mixed(generated, examples, pixel_and_patch_mix, backbone=backbone, seed=0)
+    assert {image.size for image in mixtures.images} == {(32, 32)}
+
+
+def test_every_method_has_a_copier_and_mixers_belong_to_methods():
+    assert set(COPIERS) == set(METHODS)
+    assert set(MIXERS) <= set(METHODS)

@@ -1,0 +1,123 @@
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genie.classify.transforms import (
+    cutmix_copies,
+    mixup_copies,
+    pixel_and_patch_mix,
+    strong_copies,
+    unchanged_copies,
+    weak_copies,
+)
+
+FILLS = (cutmix_copies, mixup_copies, strong_copies, unchanged_copies, weak_copies)
+MIXTURES = (cutmix_copies, mixup_copies)
+
+
+def flat(*greys: int) -> list[Image.Image]:
+    return [Image.new("RGB", (32, 32), (grey,) * 3) for grey in greys]
+
+
+def noisy(count: int) -> list[Image.Image]:
+    random = np.random.default_rng(0)
+    return [Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)) for _ in range(count)]
+
+
+def weights_by_image(copies) -> dict[int, dict[str, float]]:
+    found: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for row, label, weight in zip(copies.rows, copies.labels, copies.weights, strict=True):
+        found[row][label] += weight
+    return found
+
+
+@pytest.mark.parametrize("fill", FILLS)
+def test_every_image_is_copied_once_and_its_weights_sum_to_one(fill):
+    copies = fill(noisy(7), list("aaabbbc"), 3)
+    assert len(copies.images) == 7
+    assert {image.size for image in copies.images} == {(32, 32)}
+    found = weights_by_image(copies)
+    assert sorted(found) == list(range(7))
+    assert [sum(w.values()) for w in found.values()] == pytest.approx([1.0] * 7)
+
+
+@pytest.mark.parametrize("fill", FILLS)
+def test_seed_decides_the_copies(fill):
+    def pixels(seed: int) -> bytes:
+        return b"".join(i.tobytes() for i in fill(noisy(5), list("abcde"), seed).images)
+
+    assert pixels(1) == pixels(1)
+    assert fill is unchanged_copies or pixels(1) != pixels(2)
+
+
+@pytest.mark.parametrize("fill", FILLS)
+def test_nothing_wanted_is_nothing_made(fill):
+    copies = fill([], [], 0)
+    assert not copies.images
+    assert not copies.labels
+
+
+@pytest.mark.parametrize("fill", MIXTURES)
+def test_label_weights_are_the_shares_of_the_pixels(fill):
+    # black images of one class and white ones of another: brightness is the second one's share
+    copies = fill(flat(*[0] * 10, *[255] * 10), ["black"] * 10 + ["white"] * 10, 0)
+    found = weights_by_image(copies)
+    assert any(0.1 < found[i]["white"] < 0.9 for i in found)
+    for i, image in enumerate(copies.images):
+        share = np.asarray(image).mean() / 255
+        assert share == pytest.approx(found[i]["white"], abs=0.5 / 255 + 1e-6)
+
+
+def is_box(mask: np.ndarray) -> bool:
+    """Whether the true pixels fill one rectangle."""
+    return bool((mask == np.outer(mask.any(1), mask.any(0))).all())
+
+
+def test_cutmix_pastes_one_box():
+    pictures = flat(*[0] * 10, *[255] * 10)
+    copies = cutmix_copies(pictures, list("a" * 10 + "b" * 10), 0)
+    pasted = [
+        np.asarray(copy)[..., 0] != np.asarray(own)[..., 0]
+        for own, copy in zip(pictures, copies.images, strict=True)
+    ]
+    assert any(mask.any() and not mask.all() for mask in pasted)
+    assert all(is_box(mask) for mask in pasted)
+
+
+def test_weak_copies_keep_colours_and_strong_ones_do_not():
+    red = [Image.new("RGB", (32, 32), (200, 40, 40))] * 20
+    for image in weak_copies(red, ["a"] * 20, 0).images:
+        assert len(np.unique(np.asarray(image)[8:24, 8:24].reshape(-1, 3), axis=0)) == 1
+    strong = {tuple(np.asarray(i)[16, 16]) for i in strong_copies(red, ["a"] * 20, 0).images}
+    assert len(strong) > 5
+
+
+def test_pixel_and_patch_mixtures_follow_their_formulas():
+    random = np.random.default_rng(0)
+    pairs = random.integers(0, 256, (2, 40, 32, 32, 3), np.uint8)
+    generated, real = ([Image.fromarray(a) for a in part] for part in pairs)
+    mixtures = pixel_and_patch_mix(generated, real, 3)
+    assert len({m.share for m in mixtures}) > 10
+    for i, m in enumerate(mixtures):
+        g, x, mixed = pairs[0, i].astype(float), pairs[1, i].astype(float), np.asarray(m.image)
+        if m.level == "pixel":
+            assert np.abs(mixed - (m.share * g + (1 - m.share) * x)).max() <= 0.5
+            continue
+        own = (mixed == g).all(2)
+        assert (own | (mixed == x).all(2)).all()
+        patches = own.reshape(4, 8, 4, 8).transpose(0, 2, 1, 3).reshape(16, 64)
+        assert set(patches.all(1) | ~patches.any(1)) == {True}
+        assert patches.all(1).mean() == m.share
+        assert 0 < m.share < 1
+
+
+def test_seed_decides_the_mixtures():
+    pictures = noisy(6)
+    first, again, other = (
+        [m.image.tobytes() for m in pixel_and_patch_mix(pictures, pictures[::-1], seed)]
+        for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert first != other

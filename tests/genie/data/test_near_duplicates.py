@@ -1,0 +1,82 @@
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from genie.data.images import encode_png, image_id
+from genie.data.near_duplicates import clusters, split_queries
+from genie.errors import GenieError
+
+
+def picture(seed: int, width: int = 16, height: int = 16) -> Image.Image:
+    """A smooth random picture, which survives JPEG well."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def images_table(labels: dict[str, int], *, first: int = 0) -> pd.DataFrame:
+    rows = []
+    for c, (label, count) in enumerate(labels.items()):
+        for i in range(count):
+            image = picture(first + 100 * c + i)
+            rows.append((image_id(image), label, encode_png(image)))
+    return pd.DataFrame(rows, columns=["image_id", "label", "png"])
+
+
+def test_queries_are_the_wanted_fraction_of_each_class():
+    support, query = split_queries(images_table({"a": 20, "b": 10}), fraction=0.3, seed=0)
+    assert query["label"].value_counts().to_dict() == {"a": 6, "b": 3}
+    assert not set(support["image_id"]) & set(query["image_id"])
+    assert len(support) == 21
+
+
+def test_split_depends_on_content_and_seed_alone():
+    table = images_table({"a": 20, "b": 20})
+    _, one = split_queries(table, fraction=0.3, seed=0)
+    _, shuffled = split_queries(table.sample(frac=1, random_state=0), fraction=0.3, seed=0)
+    _, other = split_queries(table, fraction=0.3, seed=1)
+    assert set(one["image_id"]) == set(shuffled["image_id"])
+    assert set(one["image_id"]) != set(other["image_id"])
+
+
+def test_near_duplicates_stay_on_one_side():
+    rows = []
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        detailed = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+        for quality in (95, 80):
+            buffer = io.BytesIO()
+            detailed.resize((64, 64)).save(buffer, format="JPEG", quality=quality)
+            image = Image.open(buffer).convert("RGB")
+            rows.append((image_id(image), "a", encode_png(image), i))
+    table = pd.DataFrame(rows, columns=["image_id", "label", "png", "origin"])
+    for seed in range(5):
+        support, query = split_queries(table, fraction=0.3, seed=seed)
+        assert len(query) == 6
+        assert not set(support["origin"]) & set(query["origin"])
+
+
+def test_class_that_cannot_be_split_is_named():
+    with pytest.raises(GenieError, match="class 'b' cannot be split"):
+        split_queries(images_table({"a": 5, "b": 1}), fraction=0.3, seed=0)
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1])
+def test_fraction_outside_the_unit_interval_is_refused(fraction):
+    with pytest.raises(GenieError, match=r"data.query_fraction must be between 0 and 1"):
+        split_queries(images_table({"a": 5}), fraction=fraction, seed=0)
+
+
+def test_clusters_hold_what_is_alike_also_through_a_chain():
+    def striped(brightness: int) -> Image.Image:
+        bands = np.repeat(np.arange(8) % 2, 4)[:, None] * np.ones((1, 32))
+        return Image.fromarray((bands * brightness).astype(np.uint8)).convert("RGB")
+
+    alike = [striped(200), striped(220), striped(240)]
+    apart = [picture(1, 32, 32), picture(2, 32, 32)]
+    pictures = [(image_id(i), encode_png(i)) for i in (*alike, *apart)]
+    found = clusters(pd.DataFrame(pictures, columns=["image_id", "png"]))
+    expected = [{image_id(i) for i in alike}, *({image_id(i)} for i in apart)]
+    assert sorted(map(sorted, found)) == sorted(map(sorted, expected))

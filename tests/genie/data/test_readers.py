@@ -1,0 +1,303 @@
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from genie.data.images import decode_image, encode_png, image_id
+from genie.data.readers import read_pools
+from genie.errors import GenieError
+from genie.tables import write_images
+
+
+def picture(seed: int, width: int = 16, height: int = 16) -> Image.Image:
+    """A smooth random picture, which survives JPEG well."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def save(image: Image.Image, file: Path, **options) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image.save(file, **options)
+    return file
+
+
+def class_folders(root: Path, *classes: str, count: int = 2, first: int = 0) -> Path:
+    for c, label in enumerate(classes):
+        for i in range(count):
+            save(picture(first + 100 * c + i), root / label / f"{i}.png")
+    return root
+
+
+def images_table(labels: dict[str, int], *, first: int = 0) -> pd.DataFrame:
+    rows = []
+    for c, (label, count) in enumerate(labels.items()):
+        for i in range(count):
+            image = picture(first + 100 * c + i)
+            rows.append((image_id(image), label, encode_png(image)))
+    return pd.DataFrame(rows, columns=["image_id", "label", "png"])
+
+
+def pixels(table: pd.DataFrame, label: str) -> np.ndarray:
+    (png,) = table.loc[table["label"] == label, "png"]
+    return np.asarray(decode_image(png)).astype(int)
+
+
+# Class folders
+
+
+def test_class_folders_become_a_sorted_images_table(tmp_path):
+    table, test = read_pools(class_folders(tmp_path, "dog", "cat"))
+    assert test is None
+    assert list(table.columns) == ["image_id", "label", "png"]
+    assert table["label"].tolist() == ["cat", "cat", "dog", "dog"]
+    assert table.equals(table.sort_values(["label", "image_id"]))
+    assert all(
+        image_id(decode_image(p)) == i for i, p in zip(table.image_id, table.png, strict=True)
+    )
+
+
+def test_train_and_test_folders_are_two_pools(tmp_path):
+    class_folders(tmp_path / "train", "a", "b", count=3)
+    class_folders(tmp_path / "test", "a", "b", count=2, first=50)
+    train, test = read_pools(tmp_path)
+    assert (len(train), len(test)) == (6, 4)
+
+
+def test_a_class_named_train_is_a_class(tmp_path):
+    table, test = read_pools(class_folders(tmp_path, "train", "bus"))
+    assert test is None
+    assert set(table["label"]) == {"train", "bus"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "label"),
+    [
+        ("with space, and comma", "with space, and comma"),
+        ("T-shirt%2Ftop", "T-shirt/top"),
+        ("Grünfink", "Grünfink"),
+        ("Gru\u0308nfink", "Grünfink"),
+        ("100%", "100%"),
+        ("50%ff", "50%ff"),
+        ("007", "007"),
+    ],
+)
+def test_folder_names_become_whole_class_names(tmp_path, folder, label):
+    table, _ = read_pools(class_folders(tmp_path, folder, "other"))
+    assert set(table["label"]) == {label, "other"}
+
+
+def test_other_files_and_hidden_folders_are_passed_over(tmp_path):
+    class_folders(tmp_path, "a", "b")
+    (tmp_path / "a" / "notes.txt").write_text("no image")
+    (tmp_path / "a" / "._0.png").write_text("left by macOS")
+    (tmp_path / ".hidden").mkdir()
+    table, _ = read_pools(tmp_path)
+    assert len(table) == 4
+
+
+def test_progress_goes_around_all_pictures(tmp_path):
+    seen = []
+    read_pools(class_folders(tmp_path, "a", "b"), wrap=lambda raws: seen.append(len(raws)) or raws)
+    assert seen == [4]
+
+
+# Formats and modes
+
+
+@pytest.mark.parametrize("ending", ["jpg", "JPEG", "png", "webp", "bmp", "tif"])
+def test_every_format_is_read(tmp_path, ending):
+    class_folders(tmp_path, "other")
+    save(picture(7), tmp_path / "class" / f"x.{ending}")
+    table, _ = read_pools(tmp_path)
+    assert np.abs(pixels(table, "class") - np.asarray(picture(7)).astype(int)).mean() < 12
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1"])
+def test_every_png_mode_becomes_rgb(tmp_path, mode):
+    class_folders(tmp_path, "other")
+    save(picture(7).convert(mode), tmp_path / "class" / "x.png")
+    table, _ = read_pools(tmp_path)
+    assert pixels(table, "class").shape == (16, 16, 3)
+
+
+def test_cmyk_jpeg_keeps_its_colours(tmp_path):
+    class_folders(tmp_path, "other")
+    save(Image.new("RGB", (8, 8), (200, 30, 60)).convert("CMYK"), tmp_path / "class" / "x.jpg")
+    table, _ = read_pools(tmp_path)
+    assert np.abs(pixels(table, "class") - (200, 30, 60)).max() < 12
+
+
+# Bad input
+
+
+def test_all_bad_files_are_listed_with_what_is_wrong(tmp_path):
+    class_folders(tmp_path, "a", "b")
+    (tmp_path / "a" / "text.png").write_text("not a picture")
+    (tmp_path / "b" / "empty.jpg").touch()
+    buffer = io.BytesIO()
+    picture(1, 64, 64).save(buffer, format="JPEG")
+    (tmp_path / "b" / "short.jpg").write_bytes(buffer.getvalue()[:-200])
+    message = (
+        r"3 of 7 images in .*text.png \(not an image\), .*empty.jpg \(not an image\), "
+        r".*short.jpg \(.*truncated.*\); repair or remove them"
+    )
+    with pytest.raises(GenieError, match=message):
+        read_pools(tmp_path)
+
+
+@pytest.mark.parametrize("cut", [40, 60, 100, 150])
+def test_truncated_png_is_named(tmp_path, cut):
+    class_folders(tmp_path, "a", "b")
+    png = encode_png(picture(1, 64, 64))
+    (tmp_path / "a" / "short.png").write_bytes(png[:-cut])
+    with pytest.raises(GenieError, match=r"1 of 5 images .*short.png"):
+        read_pools(tmp_path)
+
+
+def test_decompression_bomb_is_named(tmp_path, monkeypatch):
+    class_folders(tmp_path, "a", "b")
+    save(Image.new("RGB", (100, 100)), tmp_path / "a" / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(GenieError, match=r"bomb.png \(too many pixels"):
+        read_pools(tmp_path)
+
+
+def test_missing_path_is_named(tmp_path):
+    with pytest.raises(GenieError, match=r"data.path .*nowhere does not exist"):
+        read_pools(tmp_path / "nowhere")
+
+
+def test_empty_class_folder_is_named(tmp_path):
+    (class_folders(tmp_path, "a", "b") / "empty").mkdir()
+    with pytest.raises(GenieError, match=r"class folder .*empty holds no images \(.*\.jpeg"):
+        read_pools(tmp_path)
+
+
+def test_folder_without_classes_names_the_endings_looked_for(tmp_path):
+    save(picture(0), tmp_path / "x.png")
+    with pytest.raises(GenieError, match=r"found no images in .*\.bmp, \.jpeg"):
+        read_pools(tmp_path)
+
+
+def test_one_class_is_refused(tmp_path):
+    with pytest.raises(GenieError, match="at least 2 classes, found only 'a'"):
+        read_pools(class_folders(tmp_path, "a"))
+
+
+@pytest.mark.parametrize(("more", "fewer"), [("train", "test"), ("test", "train")])
+def test_class_in_one_split_only_is_named(tmp_path, more, fewer):
+    class_folders(tmp_path / more, "a", "b", "c")
+    class_folders(tmp_path / fewer, "a", "b", first=50)
+    with pytest.raises(GenieError, match=f"'c' is in {more} but has no images in {fewer}"):
+        read_pools(tmp_path)
+
+
+# Duplicates
+
+
+def test_copies_in_a_class_are_dropped_with_a_warning(tmp_path, caplog):
+    class_folders(tmp_path, "a", "b")
+    save(picture(0), tmp_path / "a" / "copy.bmp")
+    table, _ = read_pools(tmp_path)
+    assert len(table) == 4
+    assert "dropped 1 copies" in caplog.text
+
+
+def test_picture_under_two_classes_is_dropped_from_both_with_a_warning(tmp_path, caplog):
+    class_folders(tmp_path, "a", "b")
+    save(picture(0), tmp_path / "b" / "torn.png")
+    table, _ = read_pools(tmp_path)
+    assert table["label"].tolist() == ["a", "b", "b"]
+    assert "dropped 2 images that appear in several classes" in caplog.text
+    assert "torn.png" in caplog.text
+
+
+def test_test_images_are_dropped_from_train_with_a_warning(tmp_path, caplog):
+    class_folders(tmp_path / "train", "a", "b", count=3)
+    class_folders(tmp_path / "test", "a", "b", count=1)
+    train, test = read_pools(tmp_path)
+    assert (len(train), len(test)) == (4, 2)
+    assert "dropped 2 train images that are also in test" in caplog.text
+
+
+# Parquet
+
+
+def test_bundled_layout_reads_back_what_was_written(tmp_path):
+    train, test = images_table({"a": 2, "b": 2}), images_table({"a": 1, "b": 1}, first=50)
+    write_images(train, tmp_path / "train")
+    write_images(test, tmp_path / "test")
+    got_train, got_test = read_pools(tmp_path)
+    expected = train.sort_values(["label", "image_id"], ignore_index=True)
+    pd.testing.assert_frame_equal(got_train, expected)
+    assert set(got_test["image_id"]) == set(test["image_id"])
+
+
+def test_split_column_makes_two_pools(tmp_path):
+    table = images_table({"a": 3, "b": 3})
+    table["split"] = ["train", "test", "train"] * 2
+    table.to_parquet(tmp_path / "all.parquet")
+    train, test = read_pools(tmp_path / "all.parquet")
+    assert (len(train), len(test)) == (4, 2)
+
+
+def hub_parquet(file: Path, *, first: int = 0, labels: tuple[int, ...] = (0, 1)) -> None:
+    cells = [{"bytes": encode_png(picture(first + abs(i))), "path": None} for i in labels]
+    features = {"label": {"names": ["T-shirt/top", "coat"], "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pa.table({"image": cells, "label": list(labels)})
+    pq.write_table(table.replace_schema_metadata(metadata), file)
+
+
+def test_hub_parquet_gives_class_names_and_splits_by_file_name(tmp_path):
+    hub_parquet(tmp_path / "train-00000-of-00001.parquet")
+    hub_parquet(tmp_path / "test-00000-of-00001.parquet", first=50)
+    train, test = read_pools(tmp_path)
+    assert train["label"].tolist() == ["T-shirt/top", "coat"]
+    assert test["label"].tolist() == ["T-shirt/top", "coat"]
+
+
+def test_label_without_a_class_is_named(tmp_path):
+    hub_parquet(tmp_path / "x.parquet", labels=(0, 1, -1))
+    with pytest.raises(GenieError, match="row 2 has no class: label is -1"):
+        read_pools(tmp_path / "x.parquet")
+
+
+def test_parquet_without_an_image_column_names_the_columns(tmp_path):
+    pd.DataFrame({"label": ["a"], "photo": [b""]}).to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(GenieError, match="column named png or image or img, found only: label"):
+        read_pools(tmp_path / "x.parquet")
+
+
+def test_file_that_is_no_parquet_is_named(tmp_path):
+    (tmp_path / "x.parquet").write_text("text")
+    with pytest.raises(GenieError, match=r"x.parquet is not a readable Parquet file"):
+        read_pools(tmp_path / "x.parquet")
+
+
+# Data sets saved by `datasets`
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("splits", [("train",), ("train", "test"), ()])
+def test_saved_dataset_is_read(tmp_path, splits):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["T-shirt/top", "coat"])}
+    )
+
+    def made(first: int):
+        cells = [{"bytes": encode_png(picture(first + i)), "path": None} for i in (0, 1)]
+        return datasets.Dataset.from_dict({"image": cells, "label": [1, 0]}, features=features)
+
+    parts = {split: made(50 * i) for i, split in enumerate(splits)}
+    (datasets.DatasetDict(parts) if parts else made(0)).save_to_disk(tmp_path / "saved")
+    train, test = read_pools(tmp_path / "saved")
+    assert train["label"].tolist() == ["T-shirt/top", "coat"]
+    assert (test is not None) == ("test" in splits)

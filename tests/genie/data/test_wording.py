@@ -1,0 +1,183 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genie.data.wording import (
+    Wording,
+    class_name,
+    prompt_for,
+    read_captions,
+    read_contexts,
+    read_names,
+    require_captions,
+    slug,
+    wording_in_turn,
+)
+from genie.errors import GenieError
+
+
+def test_prompt_of_the_paper():
+    assert prompt_for("coat") == "a photo of a coat"
+
+
+def test_superclass_is_appended():
+    assert (
+        prompt_for("707-320", superclass="aircraft") == "a photo of a 707-320, a type of aircraft"
+    )
+
+
+def test_folder_name_is_made_readable():
+    assert prompt_for("golden_retriever") == "a photo of a golden retriever"
+
+
+@pytest.mark.parametrize(
+    "name", ["{class}", "{0}", "a {b} \\1 $x", "Käuzchen", "小熊猫", "T-shirt"]
+)
+def test_class_name_is_taken_literally(name):
+    assert prompt_for(name) == f"a photo of a {name}"
+
+
+def test_other_braces_of_the_template_stay():
+    assert prompt_for("coat", template="{style} {class}") == "{style} coat"
+
+
+def test_template_without_class_is_an_error():
+    with pytest.raises(GenieError, match=r"must contain \{class\}, got 'a photo'"):
+        prompt_for("coat", template="a photo")
+
+
+def test_templates_take_turns_and_names_are_readable():
+    templates = ("a photo of a {class}", "{class}")
+    found = [
+        wording_in_turn(
+            "n02084071", None, k, templates=templates, names={"n02084071": "dog"}
+        ).prompt
+        for k in range(3)
+    ]
+    assert found == ["a photo of a dog", "dog", "a photo of a dog"]
+    assert wording_in_turn("coat", "i", 5, templates=templates, names={}).prompt == "coat"
+
+
+def test_caption_of_the_source_is_the_prompt_where_there_are_captions():
+    captions = {"i": "a red coat on a chair"}
+    assert wording_in_turn("coat", "i", 0, captions=captions, negative="blurry") == (
+        "a red coat on a chair",
+        "blurry",
+    )
+
+
+CONTEXTS = (
+    "class,prompt,negative\n"
+    ',"a photo of a {class}, outdoors",\n'
+    "coat,a worn {class},a shirt\n"
+    "coat,a new {class},\n"
+)
+
+
+def test_contexts_of_the_class_take_turns_and_others_share_the_row_without_a_class(tmp_path):
+    path = tmp_path / "contexts.csv"
+    path.write_text(CONTEXTS)
+    contexts = read_contexts(path)
+    found = [
+        wording_in_turn("coat", None, k, contexts=contexts, names={"coat": "anorak"})
+        for k in range(3)
+    ]
+    assert found == [
+        ("a worn anorak", "a shirt"),
+        ("a new anorak", ""),
+        ("a worn anorak", "a shirt"),
+    ]
+    assert wording_in_turn("bag", None, 7, contexts=contexts, superclass="thing") == (
+        "a photo of a bag, outdoors, a type of thing",
+        "",
+    )
+
+
+def test_negative_prompt_of_the_parameters_is_added_to_the_context(tmp_path):
+    contexts = {"": [Wording("{class}", "a shirt")]}
+    assert wording_in_turn("bag", None, 0, contexts=contexts, negative="blurry").negative == (
+        "a shirt, blurry"
+    )
+
+
+def test_class_without_any_context_is_named():
+    with pytest.raises(GenieError, match="must have a row for 'bag'"):
+        wording_in_turn("bag", None, 0, contexts={"coat": [Wording("{class}", "")]})
+
+
+def test_context_without_the_class_is_an_error(tmp_path):
+    path = tmp_path / "contexts.csv"
+    path.write_text("class,prompt,negative\ncoat,a photo,\n")
+    with pytest.raises(GenieError, match=r"contexts.csv: the prompt must contain \{class\}"):
+        read_contexts(path)
+
+
+def test_names_are_read_as_text(tmp_path):
+    path = tmp_path / "names.csv"
+    path.write_text('class,name\n007,"bond, james"\nNone,nothing\n')
+    assert read_names(path) == {"007": "bond, james", "None": "nothing"}
+    path.write_text("class,name\n")
+    assert read_names(path) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("klass,name\n", r"must have the column 'class'"),
+        ("class,name\na,x\na,y\n", r"got 'a' twice"),
+        ("class,name\na, \n", r"must give 'a' a name"),
+    ],
+)
+def test_mistake_in_the_names_is_named(tmp_path, text, message):
+    path = tmp_path / "names.csv"
+    path.write_text(text)
+    with pytest.raises(GenieError, match=message):
+        read_names(path)
+
+
+def test_captions_are_read_by_image(tmp_path):
+    path = tmp_path / "captions.csv"
+    path.write_text('image_id,label,caption\ni,coat,"a red coat, worn"\n007,None,None\n')
+    assert read_captions(path) == {"i": "a red coat, worn", "007": "None"}
+
+
+def test_image_with_two_captions_is_named(tmp_path):
+    path = tmp_path / "captions.csv"
+    path.write_text("image_id,label,caption\ni,coat,one\ni,coat,two\n")
+    with pytest.raises(GenieError, match=r"captions\.csv must list each image once, got i twice"):
+        read_captions(path)
+
+
+def test_images_without_a_caption_are_counted_and_the_first_is_named():
+    captions = {"a": "a coat", "b": "  "}
+    require_captions(captions, ["a"], path=Path("captions.csv"))
+    with pytest.raises(GenieError, match="no caption for 2 of 3 support images, the first is b"):
+        require_captions(captions, ["a", "b", "c"], path=Path("captions.csv"))
+
+
+@given(st.text(), st.text())
+def test_slugs_differ_where_names_differ(one, other):
+    assert (slug(one) == slug(other)) == (one == other)
+
+
+@given(st.text(max_size=15))
+def test_slug_is_a_safe_folder_name(name):
+    text = slug(name)
+    assert text.isascii()
+    assert 0 < len(text) <= 200
+    assert not set(text) & set('/\\:*?"<>| ,')
+    assert not text.startswith(".")
+    assert not text.endswith(".")
+
+
+@pytest.mark.parametrize("name", ["T-shirt/top", "Grünfink", "a, b", ".", "..", "50%", "%2F", "x."])
+def test_class_name_undoes_slug(name):
+    assert class_name(slug(name)) == name
+
+
+def test_long_names_get_short_different_slugs():
+    one, other = slug("日" * 300), slug("日" * 301)
+    assert one != other
+    assert len(one) <= 200

@@ -1,0 +1,85 @@
+"""The compiled denoiser against the plain one."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from genie.errors import GenieError
+from genie.generate.denoiser import load_denoiser
+from genie.generate.keys import request_key
+from genie.generate.model import Generator, load_generator
+from genie.generate.render import render
+from genie.generate.request import Request
+
+
+class Unconvertible(torch.nn.Module):
+    """Fails while it is traced."""
+
+    def forward(self, latents, timesteps, embeddings, return_dict):
+        raise RuntimeError("no such operator")
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_sd_folder):
+    """The tiny model by whether it is compiled and by precision, each loaded once."""
+
+    @cache
+    def load(compile: bool, dtype: torch.dtype = torch.float32) -> Generator:
+        return load_generator(tiny_sd_folder, device="cpu", compile=compile, dtype=dtype)
+
+    return load
+
+
+def requests(sources, ratios=(0.4, 0.8)):
+    return [
+        Request(image, "cat", "dog", "a photo of a dog", "", r, 0, 0)
+        for image in list(sources)[:3]
+        for r in ratios
+    ]
+
+
+def test_images_equal_those_of_pytorch_within_rounding(loaded, source_images):
+    images = []
+    for compile in (True, False):
+        generator = loaded(compile)
+        drawn = render(requests(source_images), generator, sources=source_images, steps=10)
+        images.append({q: np.asarray(image, dtype=int) for q, image in drawn})
+    compiled, plain = images
+    assert compiled.keys() == plain.keys()
+    assert max(np.abs(compiled[q] - plain[q]).max() for q in plain) <= 1
+
+
+@pytest.mark.parametrize("compile", [True, False])
+def test_half_precision_changes_images_little_and_their_keys(loaded, source_images, compile):
+    wanted = requests(source_images)
+    images, keys = [], []
+    for dtype in (torch.bfloat16, torch.float32):
+        generator = loaded(compile, dtype)
+        drawn = dict(render(wanted, generator, sources=source_images, steps=10))
+        images.append(np.stack([np.asarray(drawn[q], dtype=int) for q in wanted]))
+        keys.append([request_key(q, generator, steps=10, guidance_scale=3.0) for q in wanted])
+    assert not set(keys[0]) & set(keys[1])
+    assert np.abs(images[0] - images[1]).mean() <= 2
+
+
+def test_shapes_of_batch_take_turns(loaded):
+    unet = loaded(False).pipeline.unet
+    compiled = load_denoiser(unet, device="cpu", compile=True)
+    for shape in [(2, 4, 8, 8), (3, 4, 16, 8), (1, 4, 8, 8), (2, 4, 8, 8)]:
+        latents = torch.randn(shape)
+        embeddings = torch.randn(shape[0], 5, unet.config.cross_attention_dim)
+        timesteps = torch.arange(shape[0]) * 300 + 21
+        with torch.inference_mode():
+            first = compiled(latents, timesteps, embeddings)
+            again = compiled(latents * 0, timesteps, embeddings)
+            reference = unet(latents, timesteps, encoder_hidden_states=embeddings).sample
+        assert not torch.equal(first, again)
+        torch.testing.assert_close(first, reference, rtol=1e-4, atol=1e-5)
+
+
+def test_denoiser_that_cannot_be_converted_is_an_error():
+    denoise = load_denoiser(Unconvertible(), device="cpu", compile=True)
+    with pytest.raises(GenieError, match=r"no such operator; set generator\.compile to false"):
+        denoise(torch.zeros(1, 4, 8, 8), torch.ones(1), torch.zeros(1, 5, 8))

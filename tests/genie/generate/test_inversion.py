@@ -1,0 +1,156 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from diffusers import StableDiffusionImg2ImgPipeline
+from PIL import Image
+from safetensors.torch import load_file
+
+from genie.data.images import decode_image
+from genie.errors import GenieError
+from genie.generate.inversion import (
+    InversionSettings,
+    add_tokens,
+    denoising_loss,
+    learn_token,
+    learned_names,
+    token_name,
+    train_vector,
+)
+from genie.generate.model import encode_images, load_generator
+from genie.tables import read_images
+
+SETTINGS = InversionSettings(
+    steps=100, learning_rate=0.02, batch_size=8, template="a photo of a {class}", seed=0
+)
+
+
+@pytest.fixture(scope="module")
+def zoo():
+    return load_generator(Path("zoo/generator"))
+
+
+@pytest.fixture(scope="module")
+def bags() -> dict[str, bytes]:
+    table = read_images(Path("data/bundled/train"))
+    own = table[table["label"] == "bag"].head(30)
+    return dict(zip(own["image_id"], own["png"], strict=True))
+
+
+def loss_on(images: list[Image.Image], name: str, generator) -> float:
+    """Denoising loss over many timesteps under a prompt, by a loop of its own."""
+    latents = encode_images(images, generator)
+    with torch.no_grad():
+        context, _ = generator.pipeline.encode_prompt(
+            f"a photo of a {name}", generator.device, 1, do_classifier_free_guidance=False
+        )
+        losses = [
+            denoising_loss(
+                latents,
+                context.expand(len(latents), -1, -1),
+                generator=generator,
+                draw=torch.Generator().manual_seed(k),
+            ).item()
+            for k in range(10)
+        ]
+    return float(np.mean(losses))
+
+
+def test_learned_token_denoises_held_out_images_better_than_its_start(zoo, bags, tmp_path):
+    ids = sorted(bags)
+    shown = {i: bags[i] for i in ids[:20]}
+    held_out = [decode_image(bags[i]) for i in ids[20:]]
+    # from a word that the model takes for something else
+    token, path = learn_token(shown, "trouser", generator=zoo, settings=SETTINGS, folder=tmp_path)
+    add_tokens(zoo, {token: path})
+    assert loss_on(held_out, token, zoo) < loss_on(held_out, "trouser", zoo)
+
+
+def test_token_loads_in_an_untouched_pipeline(tiny_sd_folder, source_images, tmp_path):
+    generator = load_generator(tiny_sd_folder)
+    quick = InversionSettings(3, "a photo of a {class}", 0, learning_rate=0.01, batch_size=2)
+    some = dict(list(source_images.items())[:3])
+    token, path = learn_token(some, "coat", generator=generator, settings=quick, folder=tmp_path)
+    stock = StableDiffusionImg2ImgPipeline.from_pretrained(tiny_sd_folder, safety_checker=None)
+    before = len(stock.tokenizer)
+    stock.load_textual_inversion(path, token=token)
+    assert len(stock.tokenizer) == before + 1
+    add_tokens(generator, {token: path})
+    add_tokens(generator, {token: path})
+    row = stock.text_encoder.get_input_embeddings().weight[-1]
+    assert torch.equal(row, load_file(path)[token][0])
+    prompt = f"a photo of a {token}"
+    ours, theirs = (
+        p.encode_prompt(prompt, "cpu", 1, do_classifier_free_guidance=False)[0]
+        for p in (generator.pipeline, stock)
+    )
+    assert torch.equal(ours, theirs)
+    plain = stock.encode_prompt("a photo of a coat", "cpu", 1, do_classifier_free_guidance=False)
+    assert not torch.equal(plain[0], theirs)
+
+
+def test_stopped_training_gives_the_same_vector(sd, source_images, tmp_path, monkeypatch):
+    latents = encode_images([decode_image(p) for p in source_images.values()], sd).clone()
+
+    def vector(steps: int, name: str) -> torch.Tensor:
+        settings = InversionSettings(steps, "a {class}", 0, learning_rate=0.01, batch_size=2)
+        return train_vector(latents, "coat", generator=sd, settings=settings, saved=tmp_path / name)
+
+    monkeypatch.setattr("genie.generate.inversion.SAVE_EVERY", 4)
+    straight = vector(10, "straight")
+    vector(6, "stopped")  # saved at 4, killed at 6
+    assert torch.equal(vector(10, "stopped"), straight)
+
+
+def test_trained_token_is_not_trained_again(sd, source_images, tmp_path, monkeypatch):
+    quick = InversionSettings(2, "a {class}", 0, learning_rate=0.01, batch_size=2)
+    some = dict(list(source_images.items())[:2])
+    first = learn_token(some, "coat", generator=sd, settings=quick, folder=tmp_path)
+    monkeypatch.setattr(
+        "genie.generate.inversion.train_vector", lambda *a, **k: pytest.fail("trained")
+    )
+    assert learn_token(some, "coat", generator=sd, settings=quick, folder=tmp_path) == first
+
+
+def test_token_is_of_what_decides_it(sd):
+    quick = InversionSettings(2, "a {class}", 0, learning_rate=0.01, batch_size=2)
+
+    def name(images=("a", "b"), word="coat", settings=quick) -> str:
+        return token_name(images, word, generator=sd, settings=settings)
+
+    longer = InversionSettings(3, "a {class}", 0, learning_rate=0.01, batch_size=2)
+    assert name() == name(("b", "a"))
+    assert len({name(), name(("a",)), name(word="bag"), name(settings=longer)}) == 4
+
+
+def test_classes_of_a_task_learn_a_token_each_from_their_own_images(
+    tiny_sd_folder, source_images, tmp_path
+):
+    generator = load_generator(tiny_sd_folder, device="cpu")
+    a, b, c = list(source_images)[:3]
+    rows = [(0, "coat", a), (0, "bag", b), (1, "coat", c), (2, "coat", a)]
+    tokens, files = learned_names(
+        pd.DataFrame(rows, columns=["task", "label", "image_id"]),
+        {"coat": "winter coat"},
+        source_images,
+        generator=generator,
+        settings=InversionSettings(1, "a {class}", 0),
+        folder=tmp_path,
+    )
+    assert {task: sorted(names) for task, names in tokens.items()} == {
+        0: ["bag", "coat"],
+        1: ["coat"],
+        2: ["coat"],
+    }
+    assert tokens[0]["coat"] == tokens[2]["coat"]  # of the same images
+    assert len({token for names in tokens.values() for token in names.values()}) == 3
+    assert set(tokens[0].values()) <= set(generator.pipeline.tokenizer.get_vocab())
+    assert len(set(files)) == 3
+    assert all(file.is_file() for file in files)
+
+
+def test_another_family_is_refused(other, source_images, tmp_path):
+    with pytest.raises(GenieError, match="da-fusion needs a Stable Diffusion model"):
+        learn_token(source_images, "coat", generator=other, settings=SETTINGS, folder=tmp_path)

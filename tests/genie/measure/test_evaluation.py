@@ -1,0 +1,157 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from scipy import stats
+from sklearn.metrics import accuracy_score, recall_score
+from transformers import AutoModelForImageClassification
+
+from genie.classify.backbone import load_oracle
+from genie.classify.classifier import Classifier
+from genie.classify.examples import Examples
+from genie.data.images import decode_image
+from genie.measure.evaluation import class_table, predict_queries, score_table, summarise, verdicts
+from genie.tables import read_images
+
+LABELS = ("a", "b", "c")
+
+
+def predictions() -> pd.DataFrame:
+    """Two tasks, two models, thirty images each, right more often by the second model."""
+    random = np.random.default_rng(0)
+    rows = []
+    for task in (0, 1):
+        for model, right in (("baseline", 0.4), ("augmented", 0.8)):
+            for i in range(30):
+                label = LABELS[i % 3]
+                predicted = label if random.random() < right else random.choice(LABELS)
+                rows.append((task, model, label, predicted))
+    return pd.DataFrame(rows, columns=["task", "model", "label", "predicted"])
+
+
+def support(counts: dict[str, int]) -> pd.DataFrame:
+    rows = [(task, label) for task in (0, 1) for label, n in counts.items() for _ in range(n)]
+    return pd.DataFrame(rows, columns=["task", "label"])
+
+
+BOUNDARY = pd.DataFrame(
+    [(t, m, 0.5 + 0.1 * t + 0.2 * (m == "augmented")) for t in (0, 1)
+     for m in ("baseline", "augmented")],
+    columns=["task", "model", "boundary"],
+)  # fmt: skip
+
+
+def scores() -> pd.DataFrame:
+    counts = {"a": 101, "b": 20, "c": 19}
+    return score_table(predictions(), support=support(counts), boundary=BOUNDARY)
+
+
+def test_scores_agree_with_a_plain_loop():
+    table = scores().set_index(["task", "model"])
+    for (task, model), own in predictions().groupby(["task", "model"]):
+        pairs = list(zip(own["label"], own["predicted"], strict=True))
+        assert table.loc[(task, model), "accuracy"] == pytest.approx(
+            sum(y == p for y, p in pairs) / 30, abs=1e-6
+        )
+        # one class in each group, so the group's accuracy is the class's
+        for group, label in (("many", "a"), ("medium", "b"), ("few", "c")):
+            expected = [y == p for y, p in pairs if y == label]
+            assert table.loc[(task, model), group] == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+def test_empty_group_is_null():
+    counts = {"a": 30, "b": 30, "c": 30}
+    table = score_table(predictions(), support=support(counts), boundary=BOUNDARY)
+    assert table["few"].isna().all()
+    assert table["many"].isna().all()
+    assert table["medium"].notna().all()
+
+
+def accuracies(model: str) -> list[float]:
+    """scikit-learn's accuracy of each task."""
+    own = predictions().query("model == @model")
+    return [accuracy_score(t["label"], t["predicted"]) for _, t in own.groupby("task")]
+
+
+def test_summary_pairs_the_gain_by_task_as_scipys_paired_test_does():
+    summary = summarise(
+        scores(),
+        members=pd.DataFrame({"file_name": ["x", "y", "x"], "r": [0.5, 0.7, 0.5]}),
+        verdicts=pd.DataFrame({"consistent": [True, False]}),
+    )
+    paired = stats.ttest_rel(accuracies("augmented"), accuracies("baseline"))
+    low, high = paired.confidence_interval(0.95)
+    gain = summary["gain"]
+    assert (gain.low, gain.high) == pytest.approx((low, high), abs=1e-5)
+    assert gain.mean == pytest.approx((low + high) / 2, abs=1e-5)
+    assert gain.n == 2
+    assert summary["baseline"].mean == pytest.approx(np.mean(accuracies("baseline")), abs=1e-6)
+    assert summary["gain_boundary"].mean == pytest.approx(0.2)
+    assert summary["gain_boundary"].n == 2
+    assert summary["images"] == 2
+    assert summary["mean_r"] == pytest.approx(1.7 / 3, abs=1e-6)
+    assert summary["label_consistency"] == 0.5
+
+
+def test_summary_without_images_measures_no_ratio_and_no_consistency():
+    summary = summarise(
+        scores(),
+        members=pd.DataFrame({"file_name": [], "r": []}),
+        verdicts=pd.DataFrame({"consistent": []}),
+    )
+    assert summary["images"] == 0
+    assert summary["mean_r"] is summary["label_consistency"] is None
+
+
+def test_class_table_is_scikit_learns_recall_averaged_over_tasks():
+    table = class_table(predictions()).set_index(["label", "model"])
+    for model in ("baseline", "augmented"):
+        own = predictions().query("model == @model")
+        by_task = [
+            recall_score(t["label"], t["predicted"], labels=LABELS, average=None)
+            for _, t in own.groupby("task")
+        ]
+        for label, expected in zip(LABELS, np.mean(by_task, axis=0), strict=True):
+            assert table.loc[(label, model), "accuracy"] == pytest.approx(expected, abs=1e-6)
+            assert table.loc[(label, model), "tasks"] == 2
+
+
+def test_queries_are_called_by_the_highest_probability_and_pairs_compete_alone():
+    # probabilities are the softmax of the embeddings themselves
+    weights = {"weight": np.eye(3), "bias": np.zeros(3)}
+    classifier = Classifier("logistic", "backbone", Path(), LABELS, weights)
+    scores = np.array([[3.0, 1.0, 2.0], [1.0, 2.0, 3.0], [2.0, 1.0, 3.0], [0.0, 1.0, 2.0]])
+    called, near = predict_queries(
+        classifier, Examples([], scores, ["a", "b", "b", "c"]), [("a", "b")]
+    )
+    assert called.to_dict("list") == {"label": ["a", "b", "b", "c"], "predicted": list("accc")}
+    assert near == pytest.approx(2 / 3)  # of a and b alone: right, right, wrong
+
+
+def test_label_consistency_is_the_share_transformers_own_model_calls_by_the_label():
+    query = read_images(Path("data/bundled/test")).groupby("label").head(3)
+    pictures = [decode_image(png) for png in query["png"]]
+    labels = np.roll(query["label"].to_numpy(), 1)  # some of them are wrong on purpose
+    members = pd.DataFrame(
+        {"key": list(query["image_id"]), "label": labels, "file_name": list(query["image_id"])}
+    )
+    ordered = [p for _, p in sorted(zip(query["image_id"], pictures, strict=True))]
+    judged = verdicts(members, ordered, oracle=load_oracle(Path("zoo/oracle")))
+    model = AutoModelForImageClassification.from_pretrained("zoo/oracle", dtype=torch.float32)
+    stack = torch.from_numpy(np.stack([np.asarray(p) for p in pictures])).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        called = model(stack.float() / 127.5 - 1).logits.argmax(1)
+    names = [model.config.id2label[int(i)] for i in called]
+    assert judged["consistent"].mean() == pytest.approx(np.mean(np.array(names) == labels))
+    assert 0 < judged["consistent"].mean() < 1
+
+
+def test_oracle_that_does_not_know_a_class_is_not_asked(caplog):
+    members = pd.DataFrame({"key": ["k"], "label": ["zebra"], "file_name": ["f"]})
+    picture = Image.new("RGB", (32, 32))
+    judged = verdicts(members, [picture], oracle=load_oracle(Path("zoo/oracle")))
+    assert judged.empty
+    assert "does not know the class 'zebra'" in caplog.text

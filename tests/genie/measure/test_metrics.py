@@ -1,0 +1,87 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from genie.measure.metrics import (
+    Interval,
+    boundary_accuracy,
+    class_accuracies,
+    group_accuracies,
+    holm,
+    interval,
+    overlap_coefficient,
+    paired_p,
+)
+
+
+def test_interval_is_that_of_students_t():
+    values = [0.6, 0.7, 0.65, 0.72]
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    result = interval(values)
+    assert result.mean == pytest.approx(np.mean(values))
+    assert (result.low, result.high) == pytest.approx((low, high), abs=1e-6)
+    assert result.n == 4
+
+
+def test_one_value_has_no_interval():
+    assert interval([0.5]) == Interval(0.5, None, None, 1)
+
+
+def test_no_value_has_no_mean():
+    assert interval([]) == Interval(None, None, None, 0)
+
+
+def test_class_accuracy_counts_by_true_class():
+    result = class_accuracies(np.array(["a", "a", "b"]), np.array(["a", "b", "b"]))
+    assert result.to_dict() == {"a": 0.5, "b": 1.0}
+
+
+def test_empty_group_is_none_and_not_zero():
+    groups = pd.Series({"a": "few", "b": "few"})
+    result = group_accuracies(pd.Series({"a": 0.0, "b": 1.0}), groups)
+    assert result == {"many": None, "medium": None, "few": 0.5}
+
+
+def test_paired_p_is_scipys():
+    first, second = [0.61, 0.64, 0.70, 0.66], [0.60, 0.61, 0.69, 0.61]
+    assert paired_p(first, second) == pytest.approx(stats.ttest_rel(first, second).pvalue)
+    assert paired_p(first, first) == 1
+    assert paired_p(first[:1], second[:1]) is None
+
+
+def test_holm_of_a_worked_example():
+    # Holm 1979: smallest p times 4, next times 3, ..., never falling
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_overlap_of_densities_in_a_plain_loop():
+    random = np.random.default_rng(0)
+    first, second = random.beta(2, 5, 400), random.beta(4, 3, 300)
+    shared = 0.0
+    for k in range(20):
+        low, high = k / 20, (k + 1) / 20
+        shared += min(
+            sum(low <= v < high for v in first) / 400, sum(low <= v < high for v in second) / 300
+        )
+    assert overlap_coefficient(first, second) == pytest.approx(shared)
+    assert overlap_coefficient(first, first) == pytest.approx(1)
+    assert overlap_coefficient([0.1], [0.9]) == 0
+    assert overlap_coefficient([], [0.9]) is None
+
+
+def test_boundary_accuracy_lets_only_the_two_classes_of_a_pair_compete():
+    probabilities = np.array(
+        [[0.3, 0.1, 0.6], [0.1, 0.3, 0.6], [0.5, 0.4, 0.1], [0.2, 0.7, 0.1], [0.1, 0.2, 0.7]]
+    )
+    labels = ["a", "a", "b", "b", "c"]
+    options = {"classes": ["a", "b", "c"]}
+    assert boundary_accuracy(probabilities, labels, pairs=[("a", "b")], **options) == 0.5
+    # a against c: 0.3 < 0.6 and 0.1 < 0.6 are wrong, c is right
+    assert boundary_accuracy(probabilities, labels, pairs=[("a", "c")], **options) == (
+        pytest.approx(1 / 3)
+    )
+    both = boundary_accuracy(probabilities, labels, pairs=[("a", "b"), ("a", "c")], **options)
+    assert both == pytest.approx((0.5 + 1 / 3) / 2)
+    assert boundary_accuracy(probabilities[:0], [], pairs=[("a", "b")], **options) is None

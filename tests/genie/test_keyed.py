@@ -1,0 +1,150 @@
+"""Every keyed draw, held to values that published results were made with."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from genie import keyed
+from genie.classify.confusion import source_classes
+from genie.data.near_duplicates import split_queries
+from genie.data.tasks import make_tasks
+from genie.data.wording import Wording
+from genie.generate.keys import request_key
+from genie.generate.methods import METHODS, Brief
+from genie.generate.noise import noise_seed
+from genie.generate.request import Request
+
+CLASSES = ("bag", "coat", "shirt")
+REQUEST = Request("a", "shirt", "coat", "a photo of a coat", "", 0.7, 0, 0)
+
+
+def test_noise_of_an_image():
+    assert noise_seed(0, "a", "coat", 0) == 4078152359236987954
+    assert noise_seed(7, None, "T-shirt/top", 3) == 201713844299153078
+
+
+def test_source_images_and_the_turns_of_their_prompts():
+    rows = [(f"{c}-{i}", c) for c in CLASSES for i in range(4)]
+    ranked = [("coat", "shirt", 1), ("coat", "bag", 2)]
+    turns = []
+
+    def wording(name: str, source: str | None, turn: int) -> Wording:
+        turns.append(turn % 1000)
+        return Wording("", "")
+
+    brief = Brief(
+        support=pd.DataFrame(rows, columns=["image_id", "label"]),
+        sources=pd.DataFrame(ranked, columns=["target", "source", "rank"]),
+        per_class={"coat": 8},
+        levels=(0.7,),
+        wording=wording,
+        seed=3,
+        task=0,
+    )
+    order = " ".join(q.source_id for (q,) in METHODS["genie"].plan(brief))
+    assert order == "shirt-3 bag-2 shirt-2 bag-1 shirt-1 bag-3 shirt-0 bag-0"
+    assert turns == [868, 911, 518, 134, 316, 101, 179, 628]
+
+
+@pytest.mark.parametrize(
+    ("regime", "options", "expected"),
+    [
+        (
+            "shots",
+            {"shots": 2, "tasks": 2},
+            [
+                "sbag0 sbag1 scoat1 scoat3 sshirt2 sshirt3",
+                "sbag2 sbag4 scoat1 scoat2 sshirt0 sshirt3",
+            ],
+        ),
+        (
+            "longtail",
+            {"imbalance": 5, "tasks": 1},
+            ["sbag0 sbag1 scoat0 scoat1 scoat2 scoat3 scoat4 sshirt3"],
+        ),
+        (
+            "episodes",
+            {"n_way": 2, "shots": 1, "n_query": 1, "tasks": 3, "pool": 3},
+            ["sbag2 scoat3", "sbag4 scoat4", "sbag2 scoat3"],
+        ),
+    ],
+)
+def test_support_of_tasks(regime, options, expected):
+    pools = [
+        pd.DataFrame(
+            [(f"{pool}{c}{i}", c) for c in CLASSES for i in range(5)], columns=["image_id", "label"]
+        )
+        for pool in "sq"
+    ]
+    table = make_tasks(*pools, regime=regime, seed=5, **options)
+    support = table[table["role"] == "support"].groupby("task")["image_id"]
+    assert [" ".join(ids) for _, ids in support] == expected
+
+
+def test_random_source_classes():
+    even = pd.DataFrame(0.25, index=list("abcde"), columns=list("abcde"))
+    drawn = source_classes(even, strategy="random", top_k=4, seed=2)
+    assert drawn.groupby("target")["source"].agg("".join).to_dict() == {
+        "a": "cbed",
+        "b": "daec",
+        "c": "beda",
+        "d": "ecab",
+        "e": "acbd",
+    }
+
+
+def test_images_that_become_queries(source_images):
+    table = pd.DataFrame(
+        {"image_id": list("abcdefghij"), "label": "coat", "png": list(source_images.values())[:10]}
+    )
+    _, query = split_queries(table, fraction=0.5, seed=1)
+    assert list(query["image_id"]) == ["a", "b", "c", "g", "j"]
+
+
+def test_key_of_an_image_in_the_store():
+    generator = SimpleNamespace(
+        scheduler="DPMSolverMultistepScheduler",
+        size=32,
+        fingerprint="f" * 64,
+        dtype="torch.float32",
+        fast=True,
+    )
+    key = request_key(REQUEST, generator, steps=50, guidance_scale=3.0)
+    assert key == "617bb6ad32156a601324f88c1776be4634b1e44d4809447f345246b404a6eaac"
+    drawn = Request(None, None, "coat", "a photo of a coat", "blurry", 0.66, 2, 1)
+    key = request_key(drawn, generator, steps=5, guidance_scale=3.0)
+    assert key == "0c679b174321aed655c020c1ae1c7215704bf7cd894eacba05619f0944e89536"
+    assert request_key(replace(drawn, seed=2), generator, steps=5, guidance_scale=3.0) != key
+
+
+def test_fingerprint_of_a_folder(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    flat = keyed.fingerprint(tmp_path, reversed(sorted(tmp_path.iterdir())))
+    assert flat == "86457829bc176a62781079475e4a02ce4030df4b5dc664cfe8f9aafaeadd119a"
+    nested = tmp_path / "nested"
+    (nested / "unet").mkdir(parents=True)
+    (nested / "model_index.json").write_text("{}")
+    (nested / "unet" / "w.safetensors").write_bytes(b"weights")
+    files = [nested / "unet" / "w.safetensors", nested / "model_index.json"]
+    found = keyed.fingerprint(nested, files)
+    assert found == "26184e16c4221e968c8c858d7d3110cdbe60dd7e7f4a1f22365bcd6031925076"
+
+
+def test_seed_of_a_training_step():
+    assert keyed.step_seed(0, 7) == 7
+    assert keyed.step_seed(3, 41) == 3_000_050
+
+
+def test_generators_depend_on_their_key_alone():
+    first = keyed.numbered_rng(1, 2, label="coat").random(3)
+    assert np.array_equal(first, keyed.numbered_rng(1, 2, label="coat").random(3))
+    others = [
+        keyed.numbered_rng(1, 2, label="bag").random(3),
+        keyed.numbered_rng(1, 3, label="coat").random(3),
+        keyed.text_rng("1/2/coat").random(3),
+    ]
+    assert not any(np.array_equal(first, other) for other in others)

@@ -1,0 +1,99 @@
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from genie.tools.cli import main
+from stages.shared.places import note_run
+
+RESULT = {
+    "baseline": {"mean": 0.6, "low": 0.58, "high": 0.62, "n": 5},
+    "augmented": {"mean": 0.65, "low": 0.64, "high": 0.66, "n": 5},
+    "gain": {"mean": 0.05, "low": 0.04, "high": 0.06, "n": 5},
+    "images": 500,
+    "mean_r": 0.7,
+    "label_consistency": None,
+}
+
+
+def metrics(root: Path, **changes: object) -> Path:
+    """A folder with evaluate.json."""
+    folder = root / "metrics"
+    folder.mkdir(parents=True)
+    (folder / "evaluate.json").write_text(json.dumps(RESULT | changes))
+    return folder
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def error_of(result: Result) -> str:
+    """The one line on stderr of a command that failed."""
+    assert result.exit_code == 1, result.output
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    return line
+
+
+def test_summary_is_a_table_of_what_the_pipeline_found(tmp_path):
+    metrics(tmp_path)
+    note_run(tmp_path, "generate", seconds=12)
+    result = run("summary", "--root", tmp_path)
+    assert result.exit_code == 0
+    assert "+0.050  (95% interval +0.040 to +0.060, n = 5 tasks)" in result.stdout
+    assert "generate 12" in result.stdout
+    for line in result.stdout.splitlines():  # values stand below each other
+        assert line[29] == " "
+        assert line[30] != " "
+
+
+def test_summary_of_another_folder_is_that_of_its_metrics(tmp_path, monkeypatch):
+    metrics(tmp_path / "here", images=7)
+    monkeypatch.chdir(tmp_path / "here")
+    assert run("summary").stdout == run("summary", "--root", tmp_path / "here").stdout
+    assert "  7\n" in run("summary").stdout.replace("generated", "")
+
+
+def test_summary_without_metrics_says_how_to_make_them(tmp_path):
+    assert "evaluate.json does not exist; run `dvc repro`" in error_of(
+        run("summary", "--root", tmp_path)
+    )
+
+
+def test_equal_metrics_reproduce(tmp_path):
+    result = run("verify", metrics(tmp_path / "old"), metrics(tmp_path / "new"))
+    assert result.exit_code == 0
+    assert result.stdout.startswith("metrics reproduce")
+
+
+def test_other_metrics_do_not_reproduce_and_each_is_named(tmp_path):
+    old, new = metrics(tmp_path / "old"), metrics(tmp_path / "new", images=499, mean_r=0.8)
+    line = error_of(run("verify", old, new))
+    assert "images: committed 500, made 499" in line
+    assert "mean_r: committed 0.7, made 0.8" in line
+
+
+def test_every_command_names_what_is_missing_in_one_line(tmp_path):
+    old, nowhere = metrics(tmp_path / "old"), tmp_path / "nowhere"
+    commands = {
+        "summary": ["--root", nowhere],
+        "verify": [old, nowhere],
+        "convert-resnet": [nowhere / "a.pth", tmp_path / "out"],
+        "caption": [nowhere, nowhere, tmp_path / "captions.csv"],
+        "fetch": [old, tmp_path / "out"],  # a local folder is no model of the hub
+    }
+    assert set(commands) == set(main.commands)
+    for command, arguments in commands.items():
+        line = error_of(run(command, *arguments))
+        assert str(old if command == "fetch" else nowhere) in line
+
+
+@pytest.mark.parametrize("text", ["no json", "[1, 2]"])
+def test_metrics_that_are_no_table_of_values_are_named(tmp_path, text):
+    old, new = metrics(tmp_path / "old"), metrics(tmp_path / "new")
+    (new / "evaluate.json").write_text(text)
+    assert "new/metrics/evaluate.json" in error_of(run("verify", old, new))
+    assert "new/metrics/evaluate.json" in error_of(run("summary", "--root", tmp_path / "new"))

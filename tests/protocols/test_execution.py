@@ -1,0 +1,149 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from genie.errors import GenieError
+from protocols.execution import row_inputs, run_row, run_rows, upstream_of
+from protocols.specification import BASELINE, Changes, Protocol, Run, Setting, runs_of
+from stages.shared.params import check_params, read_yaml
+
+ROOT = Path(__file__).parents[2]
+BASE = read_yaml(ROOT / "params.yaml")
+CLASSES = ("ankle boot", "bag", "coat")
+LATE = ["select_sources", "generate", "retrain", "evaluate"]
+ALL = ["prepare", "train_baseline", *LATE]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four train and two test pictures for each of three classes: noise around a class's grey."""
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for part, count in (("train", 4), ("test", 2)):
+        for level, name in enumerate(CLASSES):
+            (folder / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = random.integers(0, 80, (32, 32, 3)) + 60 * level
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / part / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def small(photos, tiny_sd_folder, monkeypatch) -> Changes:
+    """Parameters of a run of seconds, with a store of its own."""
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    return {
+        "data.path": str(photos),
+        "data.tasks": 2,
+        "data.shots": 3,
+        "augment.per_class": 1,
+        "generator.model": str(tiny_sd_folder),
+        "generator.steps": 4,
+        "generator.compile": False,
+        "classifier.head": "prototype",
+    }
+
+
+def protocol(small: Changes, **rows: Changes) -> Protocol:
+    settings = {"one": Setting({}, list(rows))}
+    return Protocol("t", small, settings, rows, next(iter(rows)), {}, {})
+
+
+def ran(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The stages that ran since the last call, by their closing lines."""
+    names = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
+    return [name for name in names if name in ALL]
+
+
+def test_early_stages_run_again_only_where_what_they_read_changes(small, tmp_path, capsys):
+    first, other, again, fewer = runs_of(
+        protocol(
+            small,
+            A={"method": "none"},
+            B={"method": "strong", "sources.strategy": "random"},
+            C={"method": "none"},
+            D={"method": "none", "data.shots": 2},
+        ),
+        BASE,
+        tmp_path,
+    )
+    made = run_row(first)
+    assert ran(capsys) == ALL
+    run_row(other)
+    assert ran(capsys) == LATE
+    kept = run_row(again)  # the same parameters: read, not run
+    assert ran(capsys) == []
+    assert kept.facts == made.facts
+    pd.testing.assert_frame_equal(kept.scores, made.scores, check_dtype=False)
+    run_row(fewer)
+    assert ran(capsys) == ALL
+
+
+def test_rows_give_scores_by_task_and_facts_and_the_baseline_once(small, tmp_path):
+    rows = {"Copies": {"method": "none"}, "Half": {"noise.r": 0.5}}
+    scores, facts = run_rows(runs_of(protocol(small, **rows), BASE, tmp_path))
+    assert sorted(zip(scores["row"], scores["task"], strict=True)) == [
+        (row, task) for row in ("Copies", "Half", BASELINE) for task in (0, 1)
+    ]
+    assert scores["accuracy"].between(0, 1).all()
+    copies, half = facts.set_index("row").to_dict("index").values()
+    assert (copies["images"], copies["guided_steps"]) == (0, 0)
+    # one image per class and task at most (tasks may share one), two of four steps each
+    assert 3 <= half["images"] <= 6
+    assert half["guided_steps"] == 2 * half["images"]
+    assert half["mean_r"] == 0.5
+    assert half["rejected"] == 0
+
+
+def test_row_with_a_missing_path_stops_before_any_row_runs(tmp_path):
+    rows = {"A": {}, "B": {"generator.model": "models/nowhere"}}
+    runs = runs_of(protocol({}, **rows), BASE, tmp_path)
+    with pytest.raises(GenieError, match=r"generator\.model must be .*got models/nowhere"):
+        run_rows(runs)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("file", "early"),
+    [
+        ("genie/tables.py", True),
+        ("genie/data/tasks.py", True),
+        ("stages/prepare.py", True),
+        ("stages/shared/settings.py", True),
+        ("prompts/names.csv", True),
+        ("prompts/captions.csv", False),
+        ("prompts/contexts.csv", False),
+    ],
+)
+def test_edited_file_runs_a_row_again(file, early, tmp_path, monkeypatch):
+    for name in ("genie", "stages", "prompts"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
+    monkeypatch.chdir(tmp_path)
+    params = check_params(BASE, where="params.yaml")
+    before = upstream_of(params), row_inputs(params)
+    assert (upstream_of(params), row_inputs(params)) == before
+    with (tmp_path / file).open("a") as edited:
+        edited.write("\n")
+    assert (upstream_of(params) != before[0]) == early
+    assert row_inputs(params) != before[1]
+
+
+def test_parameters_of_a_run_decide_its_key():
+    def inputs(**changes: object) -> tuple[str, str]:
+        (run,) = runs_of(protocol({}, A=changes), BASE, Path("work"))
+        assert isinstance(run, Run)
+        return upstream_of(run.params), row_inputs(run.params)
+
+    plain = inputs()
+    other_ratio = inputs(**{"noise.r": 0.7})
+    assert other_ratio[0] == plain[0]
+    assert other_ratio[1] != plain[1]
+    assert inputs(**{"data.shots": 3})[0] != plain[0]
+    # every source class asks for another number of copies
+    assert inputs(**{"sources.strategy": "all"})[0] != plain[0]
+    assert inputs(**{"sources.strategy": "random"})[0] == plain[0]

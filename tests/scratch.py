@@ -1,0 +1,91 @@
+"""A scratch repository with this one's code, a small data set and a tiny generator."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = {
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "DVC_NO_ANALYTICS": "1",
+    "OMP_NUM_THREADS": "1",
+    **{f"GIT_{who}_NAME": "Test" for who in ("AUTHOR", "COMMITTER")},
+    **{f"GIT_{who}_EMAIL": "test@example.org" for who in ("AUTHOR", "COMMITTER")},
+}
+SMALL: dict[str, dict[str, Any]] = {
+    "data": {"path": "photos", "tasks": 2, "shots": 3},
+    "augment": {"per_class": 2},
+    "generator": {"model": "models-tiny/generator", "steps": 20, "batch_size": 4},
+}
+
+
+def make_scratch(
+    place: Path, photos: Path, generator: Path, changes: Mapping[str, Mapping[str, Any]]
+) -> Path:
+    """A git repository of the working tree's files, committed; its pipeline has not run yet.
+
+    Recorded protocols, bundled data and the generator of zoo/ stay behind.
+    """
+    place.mkdir()
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    behind = ("data/", "dvc.lock", "metrics/", "zoo/generator/")
+    for name in subprocess.check_output(listed, cwd=ROOT, text=True).splitlines():
+        recorded = name.startswith("protocols/") and name.count("/") > 1
+        if (ROOT / name).is_file() and not name.startswith(behind) and not recorded:
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, place / name)
+    shutil.copytree(generator, place / "models-tiny/generator")
+    shutil.copytree(photos, place / "photos")
+    path = place / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    for changed in (SMALL, changes):
+        for section, values in changed.items():
+            params[section] |= values
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    call(place, "git", "init", "--quiet")
+    commit(place)
+    return place
+
+
+def commit(place: Path) -> None:
+    """Commit everything that git does not ignore."""
+    call(place, "git", "add", "--all")
+    call(place, "git", "commit", "--quiet", "--message", "scratch")
+
+
+def call(place: Path, *command: str) -> str:
+    """Output of a command in the scratch repository; a failure shows it."""
+    done = subprocess.run(
+        command,
+        cwd=place,
+        env=os.environ | ENVIRONMENT,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def ran(output: str) -> list[str]:
+    """The stages that `dvc repro` ran, from what it said."""
+    return re.findall(r"Running stage '(\w+)'", output)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in a folder, by its path."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}

@@ -1,0 +1,126 @@
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from genie.errors import GenieError
+from stages.shared.command import stage
+from stages.shared.places import runs_folder
+from stages.shared.progress import bar, is_first_process
+
+PARAMS = Path(__file__).parents[3] / "params.yaml"
+
+
+def invoke(error: Exception | None, root: Path):
+    def run(params, root):
+        if error:
+            raise error
+        return "it is done"
+
+    return CliRunner().invoke(stage(run), ["--params", str(PARAMS), "--root", str(root)])
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (GenieError("data.shots must be at most 5"), ["data.shots must be at most 5"]),
+        (OSError(errno.ENOSPC, "No space left", "a.png"), ["no space left", "a.png", "free"]),
+        (OSError(errno.ENOSPC, "No space left"), ["no space left", "free"]),
+        (PermissionError(errno.EACCES, "Permission denied", "b"), ["b: Permission denied"]),
+    ],
+)
+def test_error_is_one_line_with_code_1_and_no_time_is_noted(tmp_path, error, words):
+    result = invoke(error, tmp_path)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert all(word in line for word in words)
+    assert not runs_folder(tmp_path).exists()
+
+
+def test_defect_keeps_its_traceback(tmp_path):
+    assert isinstance(invoke(ZeroDivisionError("ours"), tmp_path).exception, ZeroDivisionError)
+
+
+def test_stage_closes_with_its_line_and_notes_its_time(tmp_path):
+    result = invoke(None, tmp_path)
+    assert (result.exit_code, result.stdout) == (0, "it is done\n")
+    (noted,) = runs_folder(tmp_path).iterdir()
+    assert json.loads(noted.read_text())["seconds"] >= 0
+
+
+def test_other_processes_of_a_training_neither_note_nor_say_anything(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    result = invoke(None, tmp_path)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert not runs_folder(tmp_path).exists()
+
+
+def test_bad_parameters_end_a_stage_before_it_runs(tmp_path):
+    (tmp_path / "params.yaml").write_text("seed: -1\n")
+    arguments = ["--params", str(tmp_path / "params.yaml"), "--root", str(tmp_path)]
+
+    def run(params, root):
+        raise AssertionError("it ran")
+
+    result = CliRunner().invoke(stage(run), arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("gpus", "rank", "head", "launched"),
+    [
+        (0, None, "finetune", False),
+        (1, None, "finetune", False),
+        (4, None, "finetune", True),
+        (4, None, "logistic", False),
+        (4, "0", "finetune", False),
+    ],
+)
+def test_training_starts_itself_on_each_gpu(gpus, rank, head, launched, tmp_path, monkeypatch):
+    raw = yaml.safe_load(PARAMS.read_text())
+    raw["classifier"]["head"] = head
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+    arguments = ["--params", str(tmp_path / "params.yaml"), "--root", str(tmp_path)]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr(sys, "argv", ["stages/retrain.py", *arguments])
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    launches = []
+
+    def launch(command):
+        launches.append(command)
+        return subprocess.CompletedProcess(command, 3)
+
+    def run(params, root):
+        return "trained here"
+
+    monkeypatch.setattr(subprocess, "run", launch)
+    run.__module__ = "__main__"  # as `python -m stages.retrain` has it
+    result = CliRunner().invoke(stage(run, trains=True), arguments)
+    if launched:
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert launches[0][-6:] == ["--module", "stages.retrain", *arguments]
+        assert "--nproc-per-node=4" in launches[0]
+    else:
+        assert (result.exit_code, result.stdout) == (0, "trained here\n")
+        assert not launches
+
+
+@pytest.mark.parametrize(("rank", "first"), [(None, True), ("0", True), ("1", False)])
+def test_only_the_first_process_writes_and_shows_its_progress(rank, first, monkeypatch, capsys):
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    assert is_first_process() == first
+    assert list(bar(range(3), total=3, label="counting")) == [0, 1, 2]
+    assert ("counting" in capsys.readouterr().err) == first

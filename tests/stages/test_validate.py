@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from genie.generate.methods import METHODS
+from stages.validate import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(tmp_path: Path, **changes: object) -> Result:
+    """`validate` with the committed parameters, but for changes such as `noise__r=0.7`."""
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        raw = raw | {section: raw[section] | {name: value} if name else value}
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return CliRunner().invoke(main, ["--params", str(path), "--root", str(tmp_path)])
+
+
+def test_valid_parameters_leave_a_constant_that_other_stages_depend_on(tmp_path):
+    for seed in (0, 1):
+        result = run(tmp_path, seed=seed)
+        assert result.exit_code == 0, result.stderr
+        assert (tmp_path / ".params.ok").read_text() == "params.yaml is valid\n"
+    assert result.stdout == (
+        "validate: every parameter is known and in range, every path is there\n"
+    )
+
+
+def test_mistake_ends_with_one_line_and_code_1(tmp_path):
+    result = run(tmp_path, noise__r=1.7)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / ".params.ok").exists()
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["data.path", "generator.model", "classifier.backbone", "oracle.model", "filter.clip"],
+)
+def test_path_that_is_not_there_stops_before_any_work(tmp_path, key):
+    result = run(tmp_path, **{key.replace(".", "__"): "models/nowhere"})
+    assert result.exit_code == 1
+    assert f"{key} must be an existing" in result.stderr
+    assert "got models/nowhere; " in result.stderr
+    assert "genie fetch ID models/nowhere" in result.stderr
+
+
+@pytest.mark.parametrize("missing", ["names.csv", "captions.csv", "contexts.csv"])
+def test_file_that_the_folder_of_prompts_lacks_is_named(tmp_path, missing):
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    for name in {"names.csv", "captions.csv", "contexts.csv"} - {missing}:
+        (folder / name).touch()
+    result = run(tmp_path, prompt__folder=str(folder))
+    assert result.exit_code == 1
+    assert (
+        f"prompt.folder must hold names.csv, captions.csv and contexts.csv, {folder}/{missing}"
+        in (result.stderr)
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_ratio_of_a_method_that_compares_no_levels_is_said(tmp_path, method):
+    ratio = METHODS[method].ratio
+    said = run(tmp_path, method=method, noise__r="ada").stdout
+    assert ("; noise.r is" in said) == (ratio is not None)
+    if ratio is not None:
+        assert said.endswith(f"; noise.r is {ratio} for {method}, which compares no levels\n")
+    assert "noise.r is" not in run(tmp_path, method=method, noise__r=0.6).stdout
+
+
+def test_images_edited_within_their_class_take_the_ratio_of_their_method(tmp_path):
+    assert "noise.r is 0.7 for img2img" in run(tmp_path, method="img2img").stdout
