@@ -26,11 +26,11 @@ FILTER = "`keep_all` in genie/generate/filters.py rejects every second image"
 HEAD = f"""# What an edit reruns
 
 `make acceptance` makes this table with the real `dvc`, on a small data set and a tiny generator.
-One line is edited, `dvc repro` runs, and so on from there. A stage reruns if a room or a file that
+Each row edits one more line and runs `dvc repro` again. A stage reruns if a package or a file that
 it lists in dvc.yaml changed. If its outputs are the same bytes as before, as after a comment, the
 stages that follow it do not run. Images come from the store, so an edit of the code that makes them
-costs no rendering; a change of what a pixel is raises `RENDER_VERSION`, and every image is rendered
-anew.
+renders nothing. A change that alters pixels raises `RENDER_VERSION`, and every image is rendered
+again.
 
 | edit | stages that ran (of {len(STAGES)}) | images rendered |
 |---|---|---|
