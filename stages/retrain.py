@@ -4,6 +4,7 @@ Inputs: data/prepared/support/, data/prepared/tasks.csv, data/augmented/, the ba
 Outputs: models/augmented/, with mixtures.csv if the method mixes real and generated images.
 """
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from genie.classify.examples import Examples, join, load_examples, picker
 from genie.classify.files import save_classifiers
 from genie.classify.training import COPIERS, MIXERS, copies, mixed, shortfall
 from genie.data.augmented_set import read_set
+from genie.data.tasks import task_identity
+from genie.keyed import task_seed
 from genie.tables import MEMBERS, MIXTURES, TASKS, read_images, read_table, write_table
 from stages.shared.command import stage
 from stages.shared.params import Params
@@ -43,14 +46,15 @@ def main(params: Params, root: Path) -> str:
         names = members.loc[members["task"] == task, "file_name"]
         augmented = generated_of(names)
         missing = shortfall(images_per_class(params, examples.labels), augmented.labels)
-        filled = copies(examples, missing, copier, backbone=backbone, seed=params.seed)
+        seed = partial(task_seed, params.seed, task_identity(rows))
+        filled = copies(examples, missing, copier, backbone=backbone, seed=seed("copies"))
         if mixer is not None and augmented.labels:
             augmented, record = mixed(
-                augmented, examples, mixer, backbone=backbone, seed=params.seed
+                augmented, examples, mixer, backbone=backbone, seed=seed("mixtures")
             )
             mixtures.append(record.assign(task=task, file_name=list(names)))
         everything = join(*[examples] * params.augment.real_passes, augmented, filled)
-        models[int(task)] = fit(head, everything, settings=settings)
+        models[int(task)] = fit(head, everything, settings=replace(settings, seed=seed("training")))
     if is_first_process():
         save_classifiers(models, root / "models/augmented")
         if mixtures:

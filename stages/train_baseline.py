@@ -4,6 +4,7 @@ Inputs: data/prepared/support/, data/prepared/tasks.csv, the backbone.
 Outputs: models/baseline/, data/baseline/predictions.csv (out-of-fold predictions of the support).
 """
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from genie.classify.examples import join, load_examples, picker
 from genie.classify.files import save_classifiers
 from genie.classify.training import copies
 from genie.classify.transforms import weak_copies
+from genie.data.tasks import task_identity
+from genie.keyed import task_seed
 from genie.tables import PREDICTIONS, TASKS, read_images, read_table, write_table
 from stages.shared.command import stage
 from stages.shared.params import Params
@@ -36,9 +39,11 @@ def main(params: Params, root: Path) -> str:
     for task, rows in bar(support.groupby("task"), total=support["task"].nunique(), label="train"):
         examples = support_of(rows["image_id"])
         extra = images_per_class(params, examples.labels)
-        weak = copies(examples, extra, weak_copies, backbone=backbone, seed=params.seed)
-        models[int(task)] = fit(head, join(examples, weak), settings=settings)
-        held_out = out_of_fold(head, examples, settings=settings)
+        seed = partial(task_seed, params.seed, task_identity(rows))
+        weak = copies(examples, extra, weak_copies, backbone=backbone, seed=seed("copies"))
+        trained = replace(settings, seed=seed("training"))
+        models[int(task)] = fit(head, join(examples, weak), settings=trained)
+        held_out = out_of_fold(head, examples, settings=trained)
         table = pd.DataFrame(held_out, columns=sorted(set(examples.labels)))
         known = {"task": task, "image_id": list(rows["image_id"]), "label": examples.labels}
         predictions.append(

@@ -68,6 +68,7 @@ def _request(
         r=r,
         replicate=replicate,
         seed=0,
+        support_id="",
     )
 
 

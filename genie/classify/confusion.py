@@ -4,17 +4,29 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from genie.keyed import text_rng
+from genie.keyed import shuffled
 
 
 def confusion(predictions: pd.DataFrame) -> pd.DataFrame:
     """Return mean out-of-fold probabilities: true classes as rows, predicted ones as columns.
 
-    Both are sorted. `predictions` is the predictions table of one task, with the columns label,
-    predicted and probability. Counts of hard predictions would be too small with five shots.
+    Both are sorted. `predictions` is the predictions table of one task, with the columns image_id,
+    label, predicted and probability. Counts of hard predictions would be too small with five shots.
+
+    The probabilities of an image are divided by the class prior, the share of images with each
+    label, and scaled to sum to one again: Bayes' rule for classes of equal size (Saerens et al.
+    2002). Otherwise every class of a long tail would seem to be confused with the largest ones. An
+    image without predictions, as in 1-shot tasks, has probability 0 for every class.
     """
-    pairs = predictions.groupby(["label", "predicted"])["probability"]
-    return pairs.mean().unstack()
+    wide = predictions.pivot(index=["label", "image_id"], columns="predicted", values="probability")
+    fair = wide / wide.groupby("label").size()
+    fair = fair.div(fair.sum(axis=1).replace(0, 1), axis=0)
+    return fair.groupby("label").mean()
+
+
+def as_matrix(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the matrix of a confusion table of one task (label, predicted, probability)."""
+    return table.pivot(index="label", columns="predicted", values="probability")
 
 
 def source_classes(matrix: pd.DataFrame, *, strategy: str, top_k: int, seed: int) -> pd.DataFrame:
@@ -62,8 +74,8 @@ def _least_confused(
 
 
 def _random(target: str, shares: Mapping[str, float], top_k: int, seed: int) -> Sequence[str]:
-    """Take `top_k` classes in a random order keyed by seed and target."""
-    return list(text_rng(f"{seed}|{target}").permutation(list(shares)))[:top_k]
+    """Take `top_k` classes in a random order keyed by seed, target and class."""
+    return shuffled(shares, lambda c: f"{seed}/{target}/{c}")[:top_k]
 
 
 def _every(target: str, shares: Mapping[str, float], top_k: int, seed: int) -> Sequence[str]:

@@ -66,6 +66,7 @@ def plan(params: Params, root: Path, renderer: Renderer, support: pd.DataFrame) 
         read_table(root / "data/sources/sources.csv", SOURCES),
         ratios=ratios,
         per_class=partial(images_per_class, params),
+        every_source=params.sources.strategy == "all",
         wording_of=wording_per_task(params, root, renderer, support),
         seed=params.seed,
     )
@@ -140,8 +141,8 @@ def search(
             ratios_of(params), renderer.steps, between=renderer.generator.fast, least=PREVIEW_STEPS
         )
         if steps < renderer.steps:
-            return preview(wanted, renderer, marks, steps=steps)
-    return exact(wanted, renderer, marks)
+            return preview(wanted, renderer, marks, least=params.noise.least, steps=steps)
+    return exact(wanted, renderer, marks, least=params.noise.least)
 
 
 def rule_of(params: Params) -> str:

@@ -8,7 +8,7 @@ from genie.generate.renderer import Cost, Renderer, load_renderer
 from genie.generate.request import Request
 from genie.generate.store import store_path
 
-REQUEST = Request("a", "shirt", "coat", "a photo of a coat", "", 0.4, 0, 0)
+REQUEST = Request("a", "shirt", "coat", "a photo of a coat", "", 0.4, 0, 0, "")
 
 
 @pytest.fixture
