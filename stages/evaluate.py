@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from genie.classify.backbone import load_backbone, load_oracle
-from genie.classify.confusion import as_matrix, boundary_pairs
+from genie.classify.confusion import boundary_pairs, confusion
 from genie.classify.examples import load_examples, picker
 from genie.classify.files import load_classifiers
 from genie.data.augmented_set import read_set
@@ -49,7 +49,7 @@ def main(params: Params, root: Path) -> str:
     matrices = read_table(root / "data/sources/confusion.csv", CONFUSION)
     predictions, at_boundary = [], []
     for task, rows in bar(query.groupby("task"), total=query["task"].nunique(), label="evaluate"):
-        pairs = boundary_pairs(as_matrix(matrices[matrices["task"] == task]))
+        pairs = boundary_pairs(confusion(matrices[matrices["task"] == task]))
         for name, classifiers in models.items():
             called, near = predict_queries(
                 classifiers[int(task)], query_of(rows["image_id"]), pairs

@@ -10,23 +10,11 @@ from genie.keyed import shuffled
 def confusion(predictions: pd.DataFrame) -> pd.DataFrame:
     """Return mean out-of-fold probabilities: true classes as rows, predicted ones as columns.
 
-    Both are sorted. `predictions` is the predictions table of one task, with the columns image_id,
-    label, predicted and probability. Counts of hard predictions would be too small with five shots.
-
-    The probabilities of an image are divided by the class prior, the share of images with each
-    label, and scaled to sum to one again: Bayes' rule for classes of equal size (Saerens et al.
-    2002). Otherwise every class of a long tail would seem to be confused with the largest ones. An
-    image without predictions, as in 1-shot tasks, has probability 0 for every class.
+    Both are sorted. `predictions` is the predictions table of one task, with the columns label,
+    predicted and probability. Counts of hard predictions would be too small with five shots.
     """
-    wide = predictions.pivot(index=["label", "image_id"], columns="predicted", values="probability")
-    fair = wide / wide.groupby("label").size()
-    fair = fair.div(fair.sum(axis=1).replace(0, 1), axis=0)
-    return fair.groupby("label").mean()
-
-
-def as_matrix(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the matrix of a confusion table of one task (label, predicted, probability)."""
-    return table.pivot(index="label", columns="predicted", values="probability")
+    pairs = predictions.groupby(["label", "predicted"])["probability"]
+    return pairs.mean().unstack()
 
 
 def source_classes(matrix: pd.DataFrame, *, strategy: str, top_k: int, seed: int) -> pd.DataFrame:
