@@ -18,10 +18,11 @@ from genie.generate.renderer import Cost, Renderer
 from genie.generate.search import as_table, called_target, landmarks_of
 from genie.generate.thumbnails import write_thumbnails
 from genie.tables import TASKS, read_images, read_table
-from stages.shared.command import stage
-from stages.shared.generation import judge_per_task, plan, renderer_of, rule_of, search
-from stages.shared.params import Params
-from stages.shared.places import features_file, note_run
+
+from .shared.command import stage
+from .shared.generation import judge_per_task, plan, renderer_of, rule_of, search
+from .shared.params import Params
+from .shared.places import features_file, note_run
 
 log = logging.getLogger("genie")
 

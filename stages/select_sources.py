@@ -10,8 +10,9 @@ import pandas as pd
 
 from genie.classify.confusion import confusion, source_classes
 from genie.tables import CONFUSION, PREDICTIONS, SOURCES, read_table, write_table
-from stages.shared.command import stage
-from stages.shared.params import Params
+
+from .shared.command import stage
+from .shared.params import Params
 
 
 @stage

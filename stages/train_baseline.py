@@ -16,11 +16,12 @@ from genie.classify.files import save_classifiers
 from genie.classify.training import copies
 from genie.classify.transforms import weak_copies
 from genie.tables import PREDICTIONS, TASKS, read_images, read_table, write_table
-from stages.shared.command import stage
-from stages.shared.params import Params
-from stages.shared.places import features_file
-from stages.shared.progress import bar, is_first_process
-from stages.shared.settings import images_per_class, training_settings
+
+from .shared.command import stage
+from .shared.params import Params
+from .shared.places import features_file
+from .shared.progress import bar, is_first_process
+from .shared.settings import images_per_class, training_settings
 
 
 @partial(stage, trains=True)

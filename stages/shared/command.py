@@ -13,9 +13,13 @@ from pathlib import Path
 import click
 
 from genie.errors import GenieError
-from stages.shared.params import Params, read_params
-from stages.shared.places import note_run
-from stages.shared.progress import is_first_process
+
+from .params import Params, read_params
+from .places import note_run
+from .progress import is_first_process
+
+_STAGES = __name__.removesuffix(".shared.command")
+"""The package of the stages: `stages` in a checkout, `genie.stages` in an installed wheel."""
 
 
 def stage(run: Callable[[Params, Path], str], *, trains: bool = False) -> click.Command:
@@ -39,7 +43,7 @@ def stage(run: Callable[[Params, Path], str], *, trains: bool = False) -> click.
         with _errors_on_one_line(root):
             params = read_params(params_file)
             if trains and started_alone and params.classifier.head == "finetune":
-                _start_on_each_gpu(f"stages.{name}")
+                _start_on_each_gpu(f"{_STAGES}.{name}")
             line = run(params, root)
             if is_first_process():
                 note_run(root, name, seconds=round(time.perf_counter() - start, 2))

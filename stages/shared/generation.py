@@ -33,10 +33,11 @@ from genie.generate.search import (
     preview_steps,
 )
 from genie.tables import SOURCES, read_table
-from stages.shared.params import Params
-from stages.shared.places import features_file, store_folder, tokens_folder
-from stages.shared.progress import bar
-from stages.shared.settings import images_per_class, prompt_of
+
+from .params import Params
+from .places import features_file, store_folder, tokens_folder
+from .progress import bar
+from .settings import images_per_class, prompt_of
 
 
 def renderer_of(params: Params, root: Path, images: pd.DataFrame) -> Renderer:
