@@ -3,11 +3,13 @@
 import errno
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -20,6 +22,9 @@ from .progress import is_first_process
 
 _STAGES = __name__.removesuffix(".shared.command")
 """The package of the stages: `stages` in a checkout, `genie.stages` in an installed wheel."""
+
+_VERSION_FILE = "genie-version.txt"
+"""The file of a project made by `genie new` that names the version of genie-pipeline."""
 
 
 def stage(run: Callable[[Params, Path], str], *, trains: bool = False) -> click.Command:
@@ -41,6 +46,7 @@ def stage(run: Callable[[Params, Path], str], *, trains: bool = False) -> click.
         _show_log()
         start = time.perf_counter()
         with _errors_on_one_line(root):
+            _require_version(Path(_VERSION_FILE))
             params = read_params(params_file)
             if trains and started_alone and params.classifier.head == "finetune":
                 _start_on_each_gpu(f"{_STAGES}.{name}")
@@ -50,6 +56,17 @@ def stage(run: Callable[[Params, Path], str], *, trains: bool = False) -> click.
                 click.echo(line)
 
     return command
+
+
+def _require_version(file: Path) -> None:
+    """Raise GenieError if the file exists and names another version than the installed one."""
+    named = re.search(r"==([^\s;]+)", file.read_text()) if file.is_file() else None
+    installed = version("genie-pipeline")
+    if named and named[1] != installed:
+        raise GenieError(
+            f"{file} names genie-pipeline {named[1]}, but {installed} is installed; run "
+            "`pip install -r requirements.txt`, or name the installed version to rerun all stages"
+        )
 
 
 @contextmanager
