@@ -4,6 +4,7 @@ Inputs: data/prepared/support/, data/prepared/tasks.csv, data/augmented/, the ba
 Outputs: models/augmented/, with mixtures.csv if the method mixes real and generated images.
 """
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from .shared.params import Params
 from .shared.places import features_file
 from .shared.progress import bar, is_first_process
 from .shared.settings import images_per_class, training_settings
+from .shared.tracking import Curves
 
 
 @partial(stage, trains=True)
@@ -38,6 +40,7 @@ def main(params: Params, root: Path) -> str:
     generated_of = picker(generated, files)
     copier, mixer = COPIERS[params.method], MIXERS.get(params.method)
     settings, head = training_settings(params), params.classifier.head
+    curves = Curves(root, "retrain")
     models, mixtures = {}, []
     for task, rows in bar(support.groupby("task"), total=support["task"].nunique(), label="train"):
         examples = support_of(rows["image_id"])
@@ -51,7 +54,9 @@ def main(params: Params, root: Path) -> str:
             )
             mixtures.append(record.assign(task=task, file_name=list(names)))
         everything = join(*[examples] * params.augment.real_passes, augmented, filled)
-        models[int(task)] = fit(head, everything, settings=settings)
+        watched = replace(settings, on_step=partial(curves.record, f"loss/task_{task}"))
+        models[int(task)] = fit(head, everything, settings=watched)
+    curves.end()
     if is_first_process():
         save_classifiers(models, root / "models/augmented")
         if mixtures:

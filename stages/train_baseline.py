@@ -4,6 +4,7 @@ Inputs: data/prepared/support/, data/prepared/tasks.csv, the backbone.
 Outputs: models/baseline/, data/baseline/predictions.csv (out-of-fold predictions of the support).
 """
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from .shared.params import Params
 from .shared.places import features_file
 from .shared.progress import bar, is_first_process
 from .shared.settings import images_per_class, training_settings
+from .shared.tracking import Curves
 
 
 @partial(stage, trains=True)
@@ -33,18 +35,21 @@ def main(params: Params, root: Path) -> str:
     backbone = load_backbone(params.classifier.backbone, cache=features_file(root))
     support_of = picker(load_examples(images, backbone=backbone), images["image_id"])
     settings, head = training_settings(params), params.classifier.head
+    curves = Curves(root, "train_baseline")
     models, predictions = {}, []
     for task, rows in bar(support.groupby("task"), total=support["task"].nunique(), label="train"):
         examples = support_of(rows["image_id"])
         extra = images_per_class(params, examples.labels)
         weak = copies(examples, extra, weak_copies, backbone=backbone, seed=params.seed)
-        models[int(task)] = fit(head, join(examples, weak), settings=settings)
+        watched = replace(settings, on_step=partial(curves.record, f"loss/task_{task}"))
+        models[int(task)] = fit(head, join(examples, weak), settings=watched)
         held_out = out_of_fold(head, examples, settings=settings)
         table = pd.DataFrame(held_out, columns=sorted(set(examples.labels)))
         known = {"task": task, "image_id": list(rows["image_id"]), "label": examples.labels}
         predictions.append(
             table.assign(**known).melt(list(known), var_name="predicted", value_name="probability")
         )
+    curves.end()
     if is_first_process():
         write_table(pd.concat(predictions), root / "data/baseline/predictions.csv", PREDICTIONS)
         save_classifiers(models, root / "models/baseline")

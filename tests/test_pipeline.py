@@ -128,6 +128,24 @@ def test_the_check_depends_on_every_section():
     assert set(STAGES["validate"]["params"]) == set(sections)
 
 
+def test_what_editors_plot_is_written_by_a_stage():
+    """The VS Code extension and `dvc plots show` read these paths."""
+    document = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    written = set()
+    for stage in document["stages"].values():
+        for out in (*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])):
+            written.add(out if isinstance(out, str) else next(iter(out)))
+    plotted = set()
+    for plot in document["plots"]:
+        if isinstance(plot, str):
+            plotted.add(plot)
+        else:
+            ((_, options),) = plot.items()
+            plotted |= set(options["y"])
+    assert plotted
+    assert plotted <= written
+
+
 class Recorded:
     """Parameters that note in `read` the dotted name of each key that is looked at."""
 

@@ -42,7 +42,7 @@ def test_wheel_runs_its_own_stages_and_has_all_that_a_project_needs(unpacked, tm
     script = "\n".join(
         [
             "import sys; from pathlib import Path",
-            "import genie, genie.stages.generate",
+            "import genie, genie.stages.prepare",
             "from genie.tools.new import _ORIGIN, COPIED",
             f"assert Path(genie.__file__).is_relative_to({str(unpacked)!r}), genie.__file__",
             "assert _ORIGIN.name == 'project'",
