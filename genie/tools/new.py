@@ -111,6 +111,8 @@ def _check(folder: Path, images: Path | None) -> list[str]:
     """Raise GenieError if the project cannot be written; return the class names of the images."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise GenieError(f"{folder} must be a new or empty folder, it exists; choose another one")
+    if images and folder.resolve().is_relative_to(images.resolve()):
+        raise GenieError(f"{folder} must not be inside the images {images}; choose another folder")
     if shutil.which("git") is None:
         raise GenieError("a project needs git, which was not found; install it")
     return class_names(images) if images else []

@@ -144,6 +144,12 @@ def test_folder_that_is_not_empty_stays_as_it_is(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_project_inside_its_own_images_is_refused(photos):
+    line = error_of(new(photos / "project", "--data", photos))
+    assert f"must not be inside the images {photos}" in line
+    assert not (photos / "project").exists()
+
+
 @pytest.mark.parametrize("images", ["nowhere", "empty"])
 def test_images_that_cannot_be_read_are_named_before_anything_is_written(tmp_path, images):
     (tmp_path / "empty").mkdir()
