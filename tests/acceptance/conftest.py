@@ -1,5 +1,6 @@
 """A repository whose pipeline has run, with a git server, and an S3 server on loopback."""
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ def cloned(base: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
     """The bucket `s3://bucket` of an S3 server; called, it lists what it holds."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
