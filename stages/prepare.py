@@ -15,9 +15,10 @@ from genie.data.near_duplicates import drop_near_duplicates, split_queries
 from genie.data.readers import Raw, read_pools
 from genie.data.tasks import make_tasks
 from genie.tables import TASKS, write_images, write_table
-from stages.shared.command import stage
-from stages.shared.params import Params
-from stages.shared.progress import bar
+
+from .shared.command import stage
+from .shared.params import Params
+from .shared.progress import bar
 
 log = logging.getLogger("genie")
 

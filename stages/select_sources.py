@@ -12,8 +12,9 @@ from genie.classify.confusion import confusion, source_classes
 from genie.data.tasks import task_identity
 from genie.keyed import task_seed
 from genie.tables import CONFUSION, PREDICTIONS, SOURCES, read_table, write_table
-from stages.shared.command import stage
-from stages.shared.params import Params
+
+from .shared.command import stage
+from .shared.params import Params
 
 
 @stage

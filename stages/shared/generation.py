@@ -33,14 +33,20 @@ from genie.generate.search import (
     preview_steps,
 )
 from genie.tables import SOURCES, read_table
-from stages.shared.params import Params
-from stages.shared.places import features_file, store_folder, tokens_folder
-from stages.shared.progress import bar
-from stages.shared.settings import images_per_class, prompt_of
+
+from .params import Params
+from .places import features_file, store_folder, tokens_folder
+from .progress import bar
+from .settings import images_per_class, prompt_of
 
 
-def renderer_of(params: Params, root: Path, images: pd.DataFrame) -> Renderer:
-    """Load the renderer that the parameters specify, with the support images as sources."""
+def renderer_of(
+    params: Params, root: Path, images: pd.DataFrame, *, on_image: Callable[[int], None]
+) -> Renderer:
+    """Load the renderer that the parameters specify, with the support images as sources.
+
+    `on_image` is called with the guided steps of each image.
+    """
     given = params.generator
     return load_renderer(
         given.model,
@@ -52,6 +58,7 @@ def renderer_of(params: Params, root: Path, images: pd.DataFrame) -> Renderer:
         compile=given.compile,
         dtype=getattr(torch, given.dtype) if given.dtype else None,
         watch=lambda drawn, total: bar(drawn, total=total, label="generate", unit="image"),
+        on_image=on_image,
     )
 
 

@@ -68,6 +68,16 @@ def test_images_are_watched_as_they_come(renderer, requests):
     assert sorted(seen, key=repr) == sorted(((q, 3) for q in requests[:3]), key=repr)
 
 
+def test_each_rendered_image_is_reported_with_its_guided_steps(renderer, requests):
+    steps: list[int] = []
+    told = replace(renderer, on_image=steps.append)
+    cost = told.ensure(requests, steps=5)
+    assert sorted(steps) == [2, 2, 4, 4]
+    assert sum(steps) == cost.guided_steps_rendered
+    told.ensure(requests, steps=5)  # all are in the store
+    assert len(steps) == 4
+
+
 def test_smallest_batch_size_is_noted(renderer, requests, sd):
     import torch
 
