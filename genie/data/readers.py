@@ -248,7 +248,10 @@ def _decode_all(raws: list[Raw], path: Path, *, size: int | None, wrap: Wrap) ->
     """
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         decoded = threads.map(partial(_decode, size=size), raws)
-        rows = [row for _, row in zip(wrap(raws), decoded, strict=True)]
+        try:
+            rows = [row for _, row in zip(wrap(raws), decoded, strict=True)]
+        finally:
+            threads.shutdown(cancel_futures=True)  # where the user interrupts
     bad = [f"{raw.where} ({row})" for raw, row in zip(raws, rows, strict=True) if type(row) is str]
     if bad:
         shown = ", ".join(bad[:5]) + (", ..." if len(bad) > 5 else "")

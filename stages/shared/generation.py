@@ -37,6 +37,7 @@ from stages.shared.params import Params
 from stages.shared.places import features_file, store_folder, tokens_folder
 from stages.shared.progress import bar
 from stages.shared.settings import images_per_class, prompt_of
+from stages.shared.signals import before_batch, rendering
 
 
 def renderer_of(params: Params, root: Path, images: pd.DataFrame) -> Renderer:
@@ -51,7 +52,10 @@ def renderer_of(params: Params, root: Path, images: pd.DataFrame) -> Renderer:
         batch_size=given.batch_size,
         compile=given.compile,
         dtype=getattr(torch, given.dtype) if given.dtype else None,
-        watch=lambda drawn, total: bar(drawn, total=total, label="generate", unit="image"),
+        watch=lambda drawn, total: rendering(
+            bar(drawn, total=total, label="generate", unit="image")
+        ),
+        before_batch=before_batch,
     )
 
 
