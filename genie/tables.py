@@ -156,6 +156,20 @@ def read_table(path: Path, schema: Schema) -> pd.DataFrame:
     return table.loc[:, list(schema)]
 
 
+def inside(folder: Path, name: str) -> Path:
+    """Return the path of a file that a table names in a folder.
+
+    Raise GenieError if the name leads out of the folder.
+    """
+    path = Path(name)
+    if "\0" in name or path.is_absolute() or ".." in path.parts or not path.parts:
+        raise GenieError(
+            f"a table must name files inside {folder}, got {name!r}; correct the table, or run "
+            "`dvc repro` to make it"
+        )
+    return folder / path
+
+
 def write_images(table: pd.DataFrame, folder: Path) -> None:
     """Write an images table to `folder/images.parquet`."""
     write_table(table, folder / "images.parquet", IMAGES)

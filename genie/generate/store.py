@@ -44,21 +44,28 @@ def store_path(root: Path, key: str) -> Path:
 
 
 def save_image(root: Path, key: str, png: bytes) -> Path:
-    """Write an image under its key, durably and atomically.
-
-    Raise OSError with the file's name if it cannot be written, for example because the disk is
-    full.
-    """
+    """Write an image under its key with `write_durably`, and return its path."""
     path = store_path(root, key)
+    write_durably(path, png, prefix=f".{key}-")
+    return path
+
+
+def write_durably(path: Path, content: bytes, *, prefix: str, mode: int = 0o644) -> None:
+    """Write a file that is whole or absent also after a power cut.
+
+    It is written under a temporary name that starts with `prefix`. Other links to an older file of
+    the same name keep its content. Raise OSError with the file's name if it cannot be written, for
+    example because the disk is full.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{key}-", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(png)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(mode)
         temporary.replace(path)
         _flush_folder(path.parent)
     except OSError as error:
@@ -67,7 +74,6 @@ def save_image(root: Path, key: str, png: bytes) -> Path:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return path
 
 
 def load_image(root: Path, key: str) -> bytes | None:
