@@ -4,6 +4,7 @@ A schema maps column names to types, in file order. A text column is always read
 class may be called "007" or "None".
 """
 
+import csv
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -137,7 +138,14 @@ def write_table(table: pd.DataFrame, path: Path, schema: Schema) -> None:
     if path.suffix == ".parquet":
         columns.reset_index(drop=True).to_parquet(path, index=False)
     else:
-        columns.to_csv(path, index=False, lineterminator="\n")
+        quoting = csv.QUOTE_NONNUMERIC if _has_returns(columns) else csv.QUOTE_MINIMAL
+        columns.to_csv(path, index=False, lineterminator="\n", quoting=quoting)
+
+
+def _has_returns(table: pd.DataFrame) -> bool:
+    """Return whether a text has a carriage return, which Python before 3.13 does not quote."""
+    texts = table.select_dtypes(exclude=["number", "bool"])
+    return any(texts[name].astype(str).str.contains("\r", regex=False).any() for name in texts)
 
 
 def read_table(path: Path, schema: Schema) -> pd.DataFrame:
@@ -154,6 +162,20 @@ def read_table(path: Path, schema: Schema) -> pd.DataFrame:
         present = ", ".join(map(str, table.columns))
         raise GenieError(f"{path} must have the column {missing[0]!r}, found only: {present}")
     return table.loc[:, list(schema)]
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return the path of a file that a table names in a folder.
+
+    Raise GenieError if the name leads out of the folder.
+    """
+    path = Path(name)
+    if "\0" in name or path.is_absolute() or ".." in path.parts or not path.parts:
+        raise GenieError(
+            f"a table must name files inside {folder}, got {name!r}; correct the table, or run "
+            "`dvc repro` to make it"
+        )
+    return folder / path
 
 
 def write_images(table: pd.DataFrame, folder: Path) -> None:

@@ -13,6 +13,7 @@ from genie.classify.backbone import load_backbone
 from genie.classify.examples import load_examples, picker
 from genie.classify.files import load_classifiers
 from genie.data.augmented_set import write_set
+from genie.generate.claims import in_use
 from genie.generate.filters import apply_rule, draw_until_kept
 from genie.generate.renderer import Cost, Renderer
 from genie.generate.search import as_table, called_target, landmarks_of
@@ -22,7 +23,7 @@ from genie.tables import TASKS, read_images, read_table
 from .shared.command import stage
 from .shared.generation import judge_per_task, plan, renderer_of, rule_of, search
 from .shared.params import Params
-from .shared.places import features_file, note_run
+from .shared.places import features_file, note_run, store_folder
 from .shared.tracking import Curves, kept_recorder, speed_recorder
 
 log = logging.getLogger("genie")
@@ -31,6 +32,12 @@ log = logging.getLogger("genie")
 @stage
 def main(params: Params, root: Path) -> str:
     """Render hard negatives, choose r for each image, and write the augmentation set."""
+    with in_use(store_folder(root)):
+        return generate(params, root)
+
+
+def generate(params: Params, root: Path) -> str:
+    """Do the stage's work while no image can be deleted from the store."""
     images = read_images(root / "data/prepared/support")
     tasks = read_table(root / "data/prepared/tasks.csv", TASKS)
     support = tasks[tasks["role"] == "support"]
@@ -111,6 +118,7 @@ def write_cost(root: Path, cost: Cost, *, images: int, rejected: int, short: int
         guided_steps_rendered=cost.guided_steps_rendered,
         seconds=round(cost.seconds, 2),
         batch_size=cost.batch_size,
+        in_float32=cost.in_float32,
     )
 
 

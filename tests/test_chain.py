@@ -1,10 +1,12 @@
 """The whole chain with the real dvc, on a scratch repository with few steps and few images."""
 
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +20,7 @@ from genie.figures.contact_sheet import contact_rows, contact_sheet
 from genie.tables import TASKS, THUMBNAILS, TRAJECTORIES, read_images, read_table
 from stages.generate import main as generate
 from tests.scratch import ENVIRONMENT, call, commit, contents, make_scratch, ran, read_json
+from tests.tracked import flip_bit
 
 CLASSES = ["ankle boot", "bag", "coat"]
 
@@ -210,6 +213,46 @@ def test_changed_image_is_put_back_by_generation(made):
     assert set(ran(output)) <= {"generate"}
     assert contents(made / "data/augmented") == before
     assert call(made, "git", "status", "--porcelain") == ""
+
+
+def test_damage_that_dvc_does_not_see_is_healed(made):
+    """Bits are flipped in the set and in the store, and the files keep their times."""
+    before, draw = contents(made / "data/augmented"), random.Random(0)
+    stored = sorted((made / ".genie/store").glob("*/*.png"))
+    unchosen = [path for path in stored if f"{path.parent.name}/{path.name}" not in before]
+    damaged = [*sorted((made / "data/augmented").glob("*/*.png"))[:2], unchosen[0]]
+    for path in damaged:
+        flip_bit(path, draw, keep_time=True)
+    assert ran(call(made, "dvc", "repro")) == []
+    said = call(made, "genie", "verify", "--repair")
+    assert all(str(path.relative_to(made)) in said for path in damaged)
+    assert set(ran(call(made, "dvc", "repro"))) <= {"generate"}
+    assert contents(made / "data/augmented") == before
+    assert "agree" in call(made, "genie", "verify")
+    assert call(made, "git", "status", "--porcelain") == ""
+
+
+def test_signal_to_a_stage_under_dvc_keeps_the_running_batch(made, tmp_path):
+    place = inputs_of_generation(made, tmp_path / "stopped")
+    environment = {k: v for k, v in (os.environ | ENVIRONMENT).items() if k != "DVC_ROOT"}
+    stage = subprocess.Popen(
+        [sys.executable, "-m", "stages.generate"],
+        cwd=place,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    store = place / ".genie/store"
+    while not list(store.glob("*/*.png")):
+        time.sleep(0.01)
+    stage.send_signal(signal.SIGTERM)
+    _, said = stage.communicate()
+    kept = len(list(store.glob("*/*.png")))
+    assert stage.returncode == 128 + signal.SIGTERM, said
+    assert "Stopping after the running batch" in said
+    assert kept % 4 == 0  # the size of a batch
+    assert 0 < kept < read_json(made / "metrics/cost.json")["needed"]
+    assert not list(store.glob("*/.*.tmp"))
 
 
 KILLED = """

@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import os
-import struct
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from PIL import Image
 from genie.data.images import encode_png, image_id, to_square_rgb
 from genie.data.wording import class_name
 from genie.errors import GenieError, one_line
-from genie.tables import IMAGES
+from genie.tables import IMAGES, inside
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +130,10 @@ def _class_raws(folder: Path) -> Iterator[Raw]:
             f"class folder {folder} holds no images (files ending in {', '.join(ENDINGS)}); "
             "add some or remove the folder"
         )
-    yield from (Raw(str(file), class_name(folder.name), file) for file in files)
+    label = class_name(folder.name)
+    if not label.isprintable() and any(0xD800 <= ord(letter) < 0xE000 for letter in label):
+        raise GenieError(f"class folder {str(folder)!r} must have a name in UTF-8; rename it")
+    yield from (Raw(str(file), label, file) for file in files)
 
 
 def _is_image_file(file: Path) -> bool:
@@ -201,7 +203,7 @@ def _cell_data(cell: Any, file: Path, row: int) -> bytes | Path:
     if isinstance(data, bytes):
         return data
     if isinstance(data, str):
-        return file.parent / data
+        return inside(file.parent, data)
     raise GenieError(f"{file} row {row} holds no encoded image, got {type(data).__name__}")
 
 
@@ -257,7 +259,10 @@ def _decode_all(raws: list[Raw], path: Path, *, size: int | None, wrap: Wrap) ->
     """
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         decoded = threads.map(partial(_decode, size=size), raws)
-        rows = [row for _, row in zip(wrap(raws), decoded, strict=True)]
+        try:
+            rows = [row for _, row in zip(wrap(raws), decoded, strict=True)]
+        finally:
+            threads.shutdown(cancel_futures=True)  # where the user interrupts
     bad = [f"{raw.where} ({row})" for raw, row in zip(raws, rows, strict=True) if type(row) is str]
     if bad:
         shown = ", ".join(bad[:5]) + (", ..." if len(bad) > 5 else "")
@@ -275,11 +280,11 @@ def _decode(raw: Raw, *, size: int | None) -> tuple[str, str, bytes, str] | str:
         data = raw.data.read_bytes() if isinstance(raw.data, Path) else raw.data
         with Image.open(io.BytesIO(data)) as image:
             rgb = to_square_rgb(image, size=size)
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return "too many pixels, make it smaller"
     except Image.UnidentifiedImageError:
         return "not an image"
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+    except Exception as error:  # decoders of damaged bytes raise anything
         return one_line(error)
     return image_id(rgb), raw.label, encode_png(rgb), raw.where
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from genie.generate.captioning import write_captions
 from genie.tables import read_images
 from genie.tools.convert import convert_resnet
 from genie.tools.fetch import fetch_dataset, fetch_model
+from genie.tools.garbage import collect
+from genie.tools.integrity import faults
 from genie.tools.new import new_project
+from genie.tools.recorded import SET, recorded_folder
 from genie.tools.reproduction import TOLERANCE, differences
 from genie.tools.summary import seconds_by_stage, summary_lines
 
@@ -121,11 +125,70 @@ def summary(root: Path) -> None:
 @main.command()
 @click.argument("committed", type=FILE)
 @click.argument("made", type=FILE)
-def verify(committed: Path, made: Path) -> None:
+def reproduced(committed: Path, made: Path) -> None:
     """Check that the metrics in MADE agree with those in COMMITTED; exit with code 1 if not."""
     if wrong := differences(_metrics(committed), _metrics(made)):
         raise GenieError("metrics do not reproduce; " + "; ".join(wrong))
     click.echo(f"metrics reproduce: all values of {made}/evaluate.json within {TOLERANCE}")
+
+
+@main.command()
+@click.argument("folder", type=FILE, metavar="[SET]", default=SET)
+@click.option("--repair", is_flag=True, help="Heal what is wrong; run `dvc repro` afterwards.")
+@click.option("--root", type=FILE, default=".", show_default=True)
+def verify(folder: Path, repair: bool, root: Path) -> None:
+    """Check every image of SET (data/augmented) and of the store; exit with code 1 for a fault.
+
+    Each image must be there, decode, and have the pixels, name and row that the tables give it;
+    rows, DVC's hashes and the store must agree. Files are read, so changes that keep their time of
+    modification are found. --repair puts back the set that dvc.lock records.
+    """
+    folder = root / folder
+    if not folder.is_dir():
+        raise GenieError(f"{folder} must be the folder of a set; run `dvc repro` to make it")
+    recorded = recorded_folder(root, folder)
+    found = list(
+        faults(folder, store=_store(root), recorded=recorded, repair=repair, watch=_progress)
+    )
+    for fault in found:
+        click.echo(f"{fault.path}: {fault.what}" + (f" ({fault.done})" if fault.done else ""))
+    if left := sum(not fault.done for fault in found):
+        remedy = "correct them by hand" if repair else "`genie verify --repair` heals what it can"
+        raise GenieError(f"{left} faults in {folder} and the store; {remedy}, then run `dvc repro`")
+    hashes = "DVC's hashes" if recorded else "no hashes, because DVC does not track it"
+    click.echo(
+        f"{len(found)} files healed; run `dvc repro`"
+        if found
+        else f"{folder}: files, tables, {hashes} and the store agree"
+    )
+
+
+@main.command()
+@click.option("--delete", is_flag=True, help="Delete the images; without it, they are counted.")
+@click.option("--days", default=1.0, show_default=True, help="Keep images younger than this.")
+@click.option("--root", type=FILE, default=".", show_default=True)
+def gc(delete: bool, days: float, root: Path) -> None:
+    """Drop images from the store that no set refers to.
+
+    Sets of workspace, branches, tags, experiments and kept rows of protocols count. Nothing is
+    dropped while the tables of one of them are not on this machine, or while a run uses the store.
+    Young images are kept because an interrupted run goes on with them.
+    """
+    found = collect(root, _store(root), days=days, delete=delete)
+    size = f"{found.images} images ({found.bytes / 1e6:.1f} MB)"
+    if delete:
+        click.echo(f"{size} dropped from the store, {found.kept} kept")
+    else:
+        click.echo(f"{size} of the store can be dropped with --delete, {found.kept} are kept")
+
+
+def _store(root: Path) -> Path:
+    """Return the image store, which experiments in temporary folders share."""
+    return Path(os.environ.get("DVC_ROOT", root)) / ".genie" / "store"
+
+
+def _progress(items: Iterable[Any], what: str) -> Iterable[Any]:
+    return tqdm(items, desc=what, unit="image", dynamic_ncols=True, mininterval=1, leave=False)
 
 
 def _metrics(folder: Path) -> dict[str, Any]:
