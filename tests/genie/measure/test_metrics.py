@@ -12,6 +12,7 @@ from genie.measure.metrics import (
     interval,
     overlap_coefficient,
     paired_p,
+    percent,
 )
 
 
@@ -85,3 +86,19 @@ def test_boundary_accuracy_lets_only_the_two_classes_of_a_pair_compete():
     both = boundary_accuracy(probabilities, labels, pairs=[("a", "b"), ("a", "c")], **options)
     assert both == pytest.approx((0.5 + 1 / 3) / 2)
     assert boundary_accuracy(probabilities[:0], [], pairs=[("a", "b")], **options) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "signed", "text"),
+    [
+        ((0.5,), False, "50.0"),
+        ((0.5, 0.45, 0.55), False, "50.0 ± 5.0"),
+        ((0.5, 0.45, 0.55), True, "+50.0 ± 5.0"),
+        ((-0.012, None, None), True, "-1.2"),
+        ((0.5, float("nan"), float("nan")), False, "50.0"),
+        ((None,), False, ""),
+        ((float("nan"),), True, ""),
+    ],
+)
+def test_percent_has_half_the_width_of_the_interval(values, signed, text):
+    assert percent(*values, signed=signed) == text
