@@ -18,6 +18,7 @@ from genie.generate.renderer import Cost, Renderer
 from genie.generate.search import as_table, called_target, landmarks_of
 from genie.generate.thumbnails import write_thumbnails
 from genie.tables import TASKS, read_images, read_table
+from stages.shared.classes import check_classes
 from stages.shared.command import stage
 from stages.shared.generation import judge_per_task, plan, renderer_of, rule_of, search
 from stages.shared.params import Params
@@ -32,6 +33,7 @@ def main(params: Params, root: Path) -> str:
     images = read_images(root / "data/prepared/support")
     tasks = read_table(root / "data/prepared/tasks.csv", TASKS)
     support = tasks[tasks["role"] == "support"]
+    check_classes(params, support["label"].unique)  # the data may have changed since validate
     baseline = load_classifiers(root / "models/baseline")
     backbone = load_backbone(params.classifier.backbone, cache=features_file(root))
     real = load_examples(images, backbone=backbone)
