@@ -42,7 +42,7 @@ def identity(names: Iterable[str]) -> str:
 def task_seed(seed: int, task: str, purpose: str) -> int:
     """Return a 31-bit seed for one purpose in one task, given the task's identity.
 
-    Tasks are identified by their support sets (`genie.data.tasks.task_identity`), so equal tasks
+    Tasks are identified by their support sets (`genie.data.tasks.support_identity`), so equal tasks
     draw the same numbers and different tasks draw independent ones.
     """
     return number(f"{seed}/{task}/{purpose}") >> 33

@@ -18,6 +18,7 @@ Schema = Mapping[str, type]
 
 # data/prepared/
 IMAGES: Schema = {"image_id": str, "label": str, "png": bytes}
+SKIPPED: Schema = {"file": str, "label": str, "reason": str}
 TASKS: Schema = {"task": int, "role": str, "image_id": str, "label": str}
 
 # data/baseline/, data/sources/
@@ -91,6 +92,7 @@ VERDICTS: Schema = {
 }
 SCORES: Schema = {
     "task": int,
+    "task_id": str,
     "model": str,
     "accuracy": float,
     "boundary": float,
@@ -117,6 +119,42 @@ CHOICES: Schema = {
     "unclear": float,
     "called_target": float,
     "label_consistency": float,
+}
+
+# tasks.csv of a folder of protocols/
+ROW_SCORES: Schema = {
+    "setting": str,
+    "row": str,
+    "task": int,
+    "accuracy": float,
+    "boundary": float,
+    "many": float,
+    "medium": float,
+    "few": float,
+}
+
+# `genie compare`
+COMPARISON: Schema = {
+    "over": str,
+    "row": str,
+    "parameters": str,
+    "seed": str,
+    "n": int,
+    "accuracy": float,
+    "low": float,
+    "high": float,
+    "gain": float,
+    "gain_low": float,
+    "gain_high": float,
+    "pairs": int,
+    "to_reference": float,
+    "to_reference_low": float,
+    "to_reference_high": float,
+    "p": float,
+    "p_holm": float,
+    "images": float,
+    "guided_steps": float,
+    "seconds": float,
 }
 
 # prompts/, written by hand

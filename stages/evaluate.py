@@ -42,7 +42,7 @@ def main(params: Params, root: Path) -> str:
     """Evaluate both classifiers on the query images."""
     images = read_images(root / "data/prepared/query")
     tasks = read_table(root / "data/prepared/tasks.csv", TASKS)
-    query, support = (tasks[tasks["role"] == role] for role in ("query", "support"))
+    query = tasks[tasks["role"] == "query"]
     members = read_table(root / "data/augmented/members.csv", MEMBERS)
     models = {name: load_classifiers(root / "models" / name) for name in ("baseline", "augmented")}
     backbone = load_backbone(params.classifier.backbone, cache=features_file(root))
@@ -61,7 +61,7 @@ def main(params: Params, root: Path) -> str:
     _, generated = read_set(root / "data/augmented", members)
     oracle = load_oracle(params.oracle.model, cache=features_file(root))
     judged = verdicts(members, generated, oracle=oracle)
-    scores = score_table(table, support=support, boundary=pd.DataFrame(at_boundary))
+    scores = score_table(table, tasks=tasks, boundary=pd.DataFrame(at_boundary))
     summary = summarise(scores, members=members, verdicts=judged)
     write_table(judged, root / "data/evaluation/verdicts.csv", VERDICTS)
     write_table(scores, root / "metrics/tasks.csv", SCORES)

@@ -20,6 +20,7 @@ from genie.generate.search import as_table, called_target, landmarks_of
 from genie.generate.thumbnails import write_thumbnails
 from genie.tables import TASKS, read_images, read_table
 
+from .shared.classes import check_classes
 from .shared.command import stage
 from .shared.generation import judge_per_task, plan, renderer_of, rule_of, search
 from .shared.params import Params
@@ -41,6 +42,7 @@ def generate(params: Params, root: Path) -> str:
     images = read_images(root / "data/prepared/support")
     tasks = read_table(root / "data/prepared/tasks.csv", TASKS)
     support = tasks[tasks["role"] == "support"]
+    check_classes(params, support["label"].unique)  # the data may have changed since validate
     baseline = load_classifiers(root / "models/baseline")
     backbone = load_backbone(params.classifier.backbone, cache=features_file(root))
     real = load_examples(images, backbone=backbone)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from genie.classify.confusion import confusion, source_classes
-from genie.data.tasks import task_identity
+from genie.data.tasks import support_identity
 from genie.keyed import task_seed
 from genie.tables import CONFUSION, PREDICTIONS, SOURCES, read_table, write_table
 
@@ -29,7 +29,7 @@ def main(params: Params, root: Path) -> str:
             matrix,
             strategy=params.sources.strategy,
             top_k=params.sources.top_k,
-            seed=task_seed(params.seed, task_identity(images), "sources"),
+            seed=task_seed(params.seed, support_identity(images), "sources"),
         )
         sources.append(ranked.assign(task=task))
         matrices.append(matrix.stack().rename("probability").reset_index().assign(task=task))

@@ -1,5 +1,7 @@
 """The whole chain with the real dvc, on a scratch repository with few steps and few images."""
 
+import io
+import json
 import os
 import random
 import shutil
@@ -18,6 +20,7 @@ from PIL import Image
 from genie.data.images import decode_image, image_id
 from genie.figures.contact_sheet import contact_rows, contact_sheet
 from genie.tables import TASKS, THUMBNAILS, TRAJECTORIES, read_images, read_table
+from genie.tools.cli import main as genie
 from stages.generate import main as generate
 from tests.scratch import ENVIRONMENT, call, commit, contents, make_scratch, ran, read_json
 from tests.tracked import flip_bit
@@ -120,9 +123,26 @@ def test_experiment_with_a_known_level_reruns_generation_alone_and_renders_nothi
     assert rendering(made)["found"] == read_json(made / "metrics/cost.json")["needed"] > 0
     difference = call(made, "dvc", "metrics", "diff", "HEAD", "--md")
     assert "guided_steps_needed" in difference
+    committed = json.loads(call(made, "git", "show", "HEAD:metrics/evaluate.json"))
+    both = compared(made)
+    assert both["pairs"].tolist() == [0, 2]  # the support and query sets are the same
+    assert both["parameters"].tolist() == ["noise.r=ada", "noise.r=0.7"]
+    own = read_json(made / "metrics/evaluate.json")["augmented"]["mean"]
+    difference = own - committed["augmented"]["mean"]
+    assert both.loc[1, "accuracy"] == pytest.approx(own)
+    assert both.loc[1, "to_reference"] == pytest.approx(difference, abs=1e-6)
+    assert both.loc[1, "seconds"] > 0
     assert ran(call(made, "dvc", "exp", "run", "-S", "noise.r=ada")) == []
     call(made, "git", "checkout", "--quiet", "params.yaml")  # dvc writes its YAML another way
     assert call(made, "git", "status", "--porcelain") == ""
+
+
+def compared(made: Path) -> pd.DataFrame:
+    """What `genie compare` makes of HEAD, its experiments and the workspace."""
+    printed = CliRunner().invoke(genie, ["compare", "--root", str(made), "--format", "csv"])
+    assert printed.exit_code == 0, printed.output
+    assert printed.stderr == ""
+    return pd.read_csv(io.StringIO(printed.stdout))
 
 
 def inputs_of_generation(made: Path, place: Path) -> Path:

@@ -281,8 +281,13 @@ def save_generator(vae: AutoencoderKL, denoiser: Denoiser, folder: Path) -> None
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
-    settings = {"guidance_scale": GUIDANCE, "steps": STEPS, "size": 32}
+    settings = {"guidance_scale": GUIDANCE, "steps": STEPS, "size": 32, "classes": known_names()}
     (folder / "genie.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def known_names() -> list[str]:
+    """Return the class names and, of names with a slash, the words between which it stands."""
+    return list(dict.fromkeys(word for name in CLASSES for word in (name, *name.split("/"))))
 
 
 def _sample(images: Tensor, size: int, draw: torch.Generator) -> Tensor:

@@ -128,6 +128,11 @@ class Method:
     contexts: bool = False
     rule: str = "none"
 
+    @property
+    def renders(self) -> bool:
+        """Whether it renders images."""
+        return self.plan is not no_images
+
 
 OWN_CLASS_RATIO = 0.7  # as in the paper's Img2Img H; for sources of the target class
 

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,18 @@ import click
 from tqdm import tqdm
 
 from genie.errors import GenieError, one_line
-from genie.generate.captioning import write_captions
+from genie.measure.comparison import compare_runs, differences
+from genie.measure.metrics import percent
 from genie.tables import read_images
-from genie.tools.convert import convert_resnet
+from genie.tools.comparison import ENDINGS, STYLES, style_of
 from genie.tools.fetch import fetch_dataset, fetch_model
 from genie.tools.garbage import collect
 from genie.tools.integrity import faults
 from genie.tools.new import new_project
+from genie.tools.protocol import read_scores
 from genie.tools.recorded import SET, recorded_folder
-from genie.tools.reproduction import TOLERANCE, differences
+from genie.tools.reproduction import TOLERANCE, disagreements
+from genie.tools.revisions import Wanted, position, read_runs
 from genie.tools.summary import seconds_by_stage, summary_lines
 
 FILE = click.Path(path_type=Path)
@@ -92,6 +96,8 @@ def convert(checkpoint: Path, folder: Path, size: int) -> None:
 
     FOLDER can then be used as classifier.backbone.
     """
+    from genie.tools.convert import convert_resnet  # slow to import, as torch is
+
     config = convert_resnet(checkpoint, folder, size=size)
     click.echo(f"a {config.layer_type} ResNet with depths {config.depths} is in {folder}")
 
@@ -106,6 +112,8 @@ def caption(model: Path, images: Path, captions: Path) -> None:
     MODEL is the folder of an image-to-text model such as BLIP. IMAGES is data/prepared/support.
     Existing captions are kept.
     """
+    from genie.generate.captioning import write_captions  # slow to import, as transformers is
+
     count = write_captions(read_images(images), model=model, path=captions)
     click.echo(f"{count} captions added to {captions}")
 
@@ -118,8 +126,67 @@ def summary(root: Path) -> None:
     Seconds are shown for the stages that have run on this machine.
     """
     found = _metrics(root / "metrics")
-    for name, value in summary_lines(found, seconds_by_stage(root)):
+    for name, value in summary_lines(found, seconds_by_stage(root / ".genie/runs")):
         click.echo(f"  {name:<28}{value}")
+
+
+@main.command()
+@click.argument("revisions", nargs=-1)
+@click.option("-a", "--all-branches", "branches", is_flag=True, help="all branches")
+@click.option("-T", "--all-tags", "tags", is_flag=True, help="all tags")
+@click.option("-A", "--all-commits", "commits", is_flag=True, help="all commits of all branches")
+@click.option("--all-experiments", "experiments", is_flag=True, help="experiments of any commit")
+@click.option("--reference", help="run that others are compared with  [default: the first]")
+@click.option("--format", "style", type=click.Choice(list(STYLES)), help="[default: terminal]")
+@click.option("--out", type=FILE, help=f"file to write; it ends in {', '.join(ENDINGS)}")
+@click.option("--root", type=FILE, default=".", show_default=True)
+def compare(
+    revisions: tuple[str, ...],
+    reference: str | None,
+    style: str | None,
+    out: Path | None,
+    root: Path,
+    **swept: bool,
+) -> None:
+    """Compare REVISIONS: branches, tags, commits, experiments, or "workspace".
+
+    Without any, HEAD, its experiments and the workspace are compared. Accuracies and gains have 95%
+    intervals over tasks and, where runs differ only in seed, over seeds. Differences to the
+    reference are paired between equal support and query sets.
+    """
+    style = style or (style_of(out) if out else "terminal")
+    wanted = Wanted(revisions, **swept)
+    if reference and revisions and reference not in revisions:
+        wanted = replace(wanted, revisions=(reference, *revisions))
+    runs, skipped = read_runs(root, wanted, watch=_watch("read runs", "run"))
+    chosen = position(runs, reference)
+    table, notes = compare_runs(runs, chosen)
+    text = STYLES[style](table, runs[chosen].names[0])
+    if out:
+        out.write_text(text + "\n", encoding="utf-8")
+        click.echo(f"{len(runs)} runs compared in {out}")
+    else:
+        click.echo(text)
+    for note in (*skipped, *notes):
+        click.echo(f"Note: {note}", err=True)
+
+
+@main.command()
+@click.argument("folder", type=FILE)
+@click.argument("setting")
+@click.argument("row")
+@click.argument("other")
+def difference(folder: Path, setting: str, row: str, other: str) -> None:
+    """Show ROW minus OTHER under SETTING in the table of a protocol's FOLDER, paired by task.
+
+    Reads tasks.csv of FOLDER, for example:
+
+    genie difference protocols/fewshot 1-shot "GeNIe r = 0.8" Txt2Img
+    """
+    scores = read_scores(folder, setting, (row, other))
+    for share, gap in differences(scores, setting=setting, row=row, other=other).items():
+        points = percent(gap.mean, gap.low, gap.high, signed=True)
+        click.echo(f"{share:9} {points} points (n = {gap.n})")
 
 
 @main.command()
@@ -127,7 +194,7 @@ def summary(root: Path) -> None:
 @click.argument("made", type=FILE)
 def reproduced(committed: Path, made: Path) -> None:
     """Check that the metrics in MADE agree with those in COMMITTED; exit with code 1 if not."""
-    if wrong := differences(_metrics(committed), _metrics(made)):
+    if wrong := disagreements(_metrics(committed), _metrics(made)):
         raise GenieError("metrics do not reproduce; " + "; ".join(wrong))
     click.echo(f"metrics reproduce: all values of {made}/evaluate.json within {TOLERANCE}")
 
@@ -189,6 +256,9 @@ def _store(root: Path) -> Path:
 
 def _progress(items: Iterable[Any], what: str) -> Iterable[Any]:
     return tqdm(items, desc=what, unit="image", dynamic_ncols=True, mininterval=1, leave=False)
+def _watch(label: str, unit: str) -> Callable[[Sequence[Any]], Iterable[Any]]:
+    """Return a function that wraps items in a progress bar on stderr, if that is a terminal."""
+    return lambda items: tqdm(items, desc=label, unit=unit, leave=False, disable=None)
 
 
 def _metrics(folder: Path) -> dict[str, Any]:

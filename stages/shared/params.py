@@ -55,6 +55,7 @@ class Section(BaseModel):
 class Data(Section):
     path: ExistingPath
     size: Side | None
+    broken: Literal["stop", "skip"]
     query_fraction: Annotated[float, Field(gt=0, lt=1)]
     regime: Literal["all", "shots", "longtail", "episodes"]
     tasks: Count
@@ -140,6 +141,7 @@ class GeneratorParams(Section):
     batch_size: Count | Literal["probe"] | None
     compile: bool | None
     dtype: Literal["float32", "bfloat16", "float16"] | None
+    unknown_classes: Literal["stop", "allow"]
 
 
 class Inversion(Section):

@@ -21,7 +21,7 @@ from genie.data.wording import prompt_for, read_captions
 from genie.tables import read_images
 from zoo.captions import captioned
 from zoo.fashion_mnist import CLASSES
-from zoo.generator_parts import STEPS, SUPERCLASS
+from zoo.generator_parts import STEPS, SUPERCLASS, known_names
 
 ZOO = Path(__file__).parents[2] / "zoo"
 FOLDERS = ("generator", "oracle", "backbone", "clip")
@@ -47,6 +47,12 @@ def test_generator_says_its_guidance_steps_and_size() -> None:
     settings = json.loads((ZOO / "generator" / "genie.json").read_text())
     assert (settings["size"], settings["steps"]) == (32, STEPS)
     assert settings["guidance_scale"] > 1
+
+
+def test_generator_says_which_classes_it_knows() -> None:
+    settings = json.loads((ZOO / "generator" / "genie.json").read_text())
+    assert settings["classes"] == known_names()
+    assert set(settings["classes"]) == {*CLASSES, "T-shirt", "top"}
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -45,7 +45,7 @@ def test_summary_is_a_table_of_what_the_pipeline_found(tmp_path):
     note_run(tmp_path, "generate", seconds=12)
     result = run("summary", "--root", tmp_path)
     assert result.exit_code == 0
-    assert "+0.050  (95% interval +0.040 to +0.060, n = 5 tasks)" in result.stdout
+    assert "+5.0 ± 1.0 %  (95% interval, n = 5 tasks)" in result.stdout
     assert "generate 12" in result.stdout
     for line in result.stdout.splitlines():  # values stand below each other
         assert line[29] == " "
@@ -85,6 +85,8 @@ def test_every_command_names_what_is_missing_in_one_line(tmp_path):
         "reproduced": [old, nowhere],
         "verify": ["--root", nowhere],
         "gc": ["--root", nowhere],
+        "compare": ["--root", nowhere],
+        "difference": [nowhere, "setting", "row", "other"],
         "convert-resnet": [nowhere / "a.pth", tmp_path / "out"],
         "caption": [nowhere, nowhere, tmp_path / "captions.csv"],
         "fetch": [old, tmp_path / "out"],  # a local folder is no model of the hub
