@@ -252,7 +252,7 @@ def test_damage_that_dvc_does_not_see_is_healed(made):
     assert call(made, "git", "status", "--porcelain") == ""
 
 
-def test_signal_to_a_stage_under_dvc_keeps_the_running_batch(made, tmp_path):
+def test_signal_to_a_stage_keeps_the_running_batch(made, tmp_path):
     place = inputs_of_generation(made, tmp_path / "stopped")
     environment = {k: v for k, v in (os.environ | ENVIRONMENT).items() if k != "DVC_ROOT"}
     stage = subprocess.Popen(

@@ -256,6 +256,8 @@ def _store(root: Path) -> Path:
 
 def _progress(items: Iterable[Any], what: str) -> Iterable[Any]:
     return tqdm(items, desc=what, unit="image", dynamic_ncols=True, mininterval=1, leave=False)
+
+
 def _watch(label: str, unit: str) -> Callable[[Sequence[Any]], Iterable[Any]]:
     """Return a function that wraps items in a progress bar on stderr, if that is a terminal."""
     return lambda items: tqdm(items, desc=label, unit=unit, leave=False, disable=None)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 from genie.data.wording import read_names
 from genie.generate.known import known_classes, needs_known_classes, require_known
+
 from .params import Params
 
 

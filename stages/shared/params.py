@@ -26,6 +26,7 @@ Cosine = Annotated[float, Field(ge=-1, le=1)]
 
 
 _SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 
 

@@ -185,6 +185,17 @@ def test_read_only_store_serves_what_it_has_and_is_named_where_images_are_missin
         assert "Traceback" not in output
 
 
+def test_photo_that_vanished_reruns_preparation(made, tmp_path):
+    place = ready(made, tmp_path / "vanished")
+    photo = min((place / "photos/train").rglob("*.png"))
+    photo.unlink()
+    assert ran(call(place, "dvc", "repro", "prepare")) == ["prepare"]
+    shutil.rmtree(place / "photos")
+    output = failure(place, "dvc", "repro", "prepare")
+    assert "photos" in output
+    assert "Traceback" not in output
+
+
 def test_stage_ends_after_its_batch_when_dvc_is_killed(made, tmp_path):
     place = ready(made, tmp_path / "orphan")
     run = start(place, *anew("generate"), **watching(tmp_path / "watched"))

@@ -16,7 +16,7 @@ def watch(event, arguments):
         line = f"{{os.getpid()}} {{'release' if kind == 8 else 'claim'}} {{place}}"
     elif event == "os.remove" and str(arguments[0]).endswith(".tmp"):
         line = f"{{os.getpid()}} sweep -"
-    elif event == "os.rename" and str(arguments[0]).endswith(".tmp"):
+    elif event == "os.rename" and ".genie/store" in str(arguments[1]):
         line = f"{{os.getpid()}} save {{os.path.basename(arguments[1])}}"
     else:
         return
