@@ -34,7 +34,7 @@ def stage(run: Callable[[Params, Path], str], *, trains: bool = False) -> click.
     @click.option("--params", "params_file", type=Path, default="params.yaml", show_default=True)
     @click.option("--root", type=Path, default=".", show_default=True, help="Folder for outputs.")
     def command(params_file: Path, root: Path) -> None:
-        _show_log()
+        show_log()
         start = time.perf_counter()
         with _errors_on_one_line(root):
             params = read_params(params_file)
@@ -66,7 +66,7 @@ def _errors_on_one_line(root: Path) -> Iterator[None]:
         _stop(f"{error.filename}: {error.strerror}; fix this and run the same command again")
 
 
-def _show_log() -> None:
+def show_log() -> None:
     """Show warnings of all libraries on stderr, and info messages of this one."""
     handler = logging.StreamHandler()
     handler.setFormatter(_LogLine())
