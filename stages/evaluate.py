@@ -2,8 +2,8 @@
 
 Inputs: models/baseline/, models/augmented/, data/prepared/, data/sources/confusion.csv,
 data/augmented/, the backbone and the oracle.
-Outputs: metrics/evaluate.json, metrics/tasks.csv, metrics/classes.csv, plots/confusion.csv,
-data/evaluation/verdicts.csv.
+Outputs: metrics/evaluate.json, metrics/tasks.csv, metrics/classes.csv,
+data/evaluation/verdicts.csv, plots/confusion_baseline.csv, plots/confusion.csv.
 """
 
 import json
@@ -66,7 +66,8 @@ def main(params: Params, root: Path) -> str:
     write_table(judged, root / "data/evaluation/verdicts.csv", VERDICTS)
     write_table(scores, root / "metrics/tasks.csv", SCORES)
     write_table(class_table(table), root / "metrics/classes.csv", CLASS_SCORES)
-    write_table(table[table["model"] == "augmented"], root / "plots/confusion.csv", CALLED)
+    for name, file in (("baseline", "confusion_baseline.csv"), ("augmented", "confusion.csv")):
+        write_table(table[table["model"] == name], root / "plots" / file, CALLED)
     text = json.dumps(summary, indent=1, ensure_ascii=False, default=asdict)
     (root / "metrics/evaluate.json").write_text(text + "\n", encoding="utf-8")
     gain = summary["gain"]

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -77,6 +78,27 @@ def test_contact_sheet_shows_a_choice_for_each_class_from_the_thumbnails(made, t
     assert all(len(row.levels) == 5 for row in rows)
     contact_sheet(rows, tmp_path / "sheet.png")
     assert (made / "plots/contact_sheet.png").read_bytes() == (tmp_path / "sheet.png").read_bytes()
+
+
+def test_report_shows_every_wanted_image_of_the_run_and_only_what_the_tables_say(made):
+    html = (made / "plots/report.html").read_text(encoding="utf-8")
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html)
+    cards = json.loads(data)["cards"]
+    members = pd.read_csv(made / "data/augmented/members.csv")
+    levels = pd.read_parquet(made / "data/augmented/trajectories.parquet")
+    assert len(cards) == len(members)
+    assert sorted((c["task"], c["target"], c["levels"][c["chosen"]][0]) for c in cards) == sorted(
+        zip(members["task"], members["label"], members["r"], strict=True)
+    )
+    assert sum(len(c["levels"]) for c in cards) == len(levels)
+    gain = read_json(made / "metrics/evaluate.json")["gain"]["mean"]
+    assert f"<title>GeNIe report: gain {gain:+.3f}</title>" in html
+
+
+def test_dvc_shows_both_confusions_beside_the_other_plots(made, tmp_path):
+    shown = call(made, "dvc", "plots", "show", "--json", "--out", str(tmp_path / "plots"))
+    assert "Confusion of the baseline" in shown
+    assert "Confusion of the augmented classifier" in shown
 
 
 def test_second_repro_does_nothing(made):

@@ -1,7 +1,9 @@
-"""Helpers for figures: images with titles, and PNG files with reproducible bytes."""
+"""Helpers for figures: images with titles, and PNG and SVG with reproducible bytes."""
 
+import io
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -24,3 +26,15 @@ def save_figure(figure: Figure, path: Path) -> None:
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
+
+
+def svg(figure: Figure) -> str:
+    """Return a figure as SVG on a transparent ground, with the same text every time.
+
+    Words stay text, in a font of the viewer.
+    """
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with rc_context({"svg.hashsalt": "genie", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    return buffer.getvalue()

@@ -28,7 +28,7 @@ from genie.tools.summary import seconds_by_stage, summary_lines
 FILE = click.Path(path_type=Path)
 
 
-class _Commands(click.Group):
+class Commands(click.Group):
     """A group whose commands report a GenieError in click's form and exit with code 1."""
 
     def invoke(self, ctx: click.Context) -> object:
@@ -38,7 +38,7 @@ class _Commands(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-@click.group(cls=_Commands)
+@click.group(cls=Commands)
 def main() -> None:
     """Tools around the GeNIe pipeline; `dvc repro` runs the pipeline itself."""
 

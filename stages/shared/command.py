@@ -46,7 +46,7 @@ def stage(run: Callable[[Params, Path], str], *, trains: bool = False) -> click.
     @click.option("--params", "params_file", type=Path, default="params.yaml", show_default=True)
     @click.option("--root", type=Path, default=".", show_default=True, help="Folder for outputs.")
     def command(params_file: Path, root: Path) -> None:
-        _show_log()
+        show_log()
         start = time.perf_counter()
         with ends_on_signals(), _errors_on_one_line(root):
             _require_version(Path(_VERSION_FILE))
@@ -110,7 +110,7 @@ def _remedy(error: Exception, root: Path) -> str | None:
     return None
 
 
-def _show_log() -> None:
+def show_log() -> None:
     """Show warnings of all libraries on stderr, and info messages of this one."""
     handler = logging.StreamHandler()
     handler.setFormatter(_LogLine())
