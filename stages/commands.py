@@ -21,10 +21,12 @@ from genie.tools.preview import (
     read_source,
     requests_for,
 )
-from stages.shared.command import show_log
-from stages.shared.generation import renderer_of, search
-from stages.shared.params import Params, read_params
-from stages.shared.places import features_file
+
+from .shared.classes import check_classes
+from .shared.command import show_log
+from .shared.generation import renderer_of, search
+from .shared.params import Params, read_params
+from .shared.places import features_file
 
 
 @click.group(cls=cli.Commands, commands=dict(cli.main.commands), help=cli.main.help)
@@ -52,10 +54,11 @@ def preview(
     """
     show_log()
     params = _with_generator(read_params(params_file), generator)
+    check_classes(params, lambda: [target])
     source = read_source(image, size=params.data.size)
     name = image_id(source)
     rows = pd.DataFrame([{"image_id": name, "png": encode_png(source)}])
-    renderer = renderer_of(params, root, rows)
+    renderer = renderer_of(params, root, rows, on_image=lambda guided_steps: None)
     noise, prompt = params.noise, params.prompt
     wording = wording_in_turn(
         *(target, None, 0),

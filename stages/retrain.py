@@ -16,8 +16,7 @@ from genie.classify.examples import Examples, join, load_examples, picker
 from genie.classify.files import save_classifiers
 from genie.classify.training import COPIERS, MIXERS, copies, mixed, shortfall
 from genie.data.augmented_set import read_set
-from genie.data.tasks import support_identity
-from genie.keyed import task_seed
+from genie.keyed import support_identity, task_seed
 from genie.tables import MEMBERS, MIXTURES, TASKS, read_images, read_table, write_table
 
 from .shared.command import stage
@@ -49,7 +48,8 @@ def main(params: Params, root: Path) -> str:
         names = members.loc[members["task"] == task, "file_name"]
         augmented = generated_of(names)
         missing = shortfall(images_per_class(params, examples.labels), augmented.labels)
-        seed = partial(task_seed, params.seed, support_identity(rows))
+        identity = support_identity(rows["label"], rows["image_id"])
+        seed = partial(task_seed, params.seed, identity)
         filled = copies(examples, missing, copier, backbone=backbone, seed=seed("copies"))
         if mixer is not None and augmented.labels:
             augmented, record = mixed(

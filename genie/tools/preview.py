@@ -56,7 +56,7 @@ def requests_for(
 ) -> tuple[Request, ...]:
     """Return the requests for one source at all ratios. `name` stands for the source's class."""
     return tuple(
-        Request(source_id, name, target, wording.prompt, wording.negative, r, 0, seed)
+        Request(source_id, name, target, wording.prompt, wording.negative, r, 0, seed, "")
         for r in ratios
     )
 
