@@ -66,7 +66,8 @@ def new(folder: Path, images: Path | None) -> None:
     classes = new_project(folder, images, watch=lambda files: tqdm(files, "copy", unit="file"))
     if images:
         click.echo(
-            f"{folder} is a project with {len(classes)} classes; run `git commit` and `dvc repro` there"
+            f"{folder} is a project with {len(classes)} classes; run `git commit` and `dvc repro` "
+            "there"
         )
     else:
         click.echo(
