@@ -1,5 +1,6 @@
-"""The commands of `genie`: fetch, convert-resnet, caption, compare, difference, summary, verify.
+"""The commands `genie caption`, `compare`, `convert-resnet`, `difference`, `fetch`, `gc`, `new`,
+`predict`, `preview`, `reproduced`, `summary` and `verify`.
 
-`cli` defines the commands. The other modules implement them and print nothing. No stage imports
-this package.
+`cli` defines the commands. The other modules implement them and print nothing. `template` holds the
+files of a new project. No stage imports this package.
 """

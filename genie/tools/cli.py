@@ -73,11 +73,14 @@ def new(folder: Path, images: Path | None) -> None:
     """
     classes = new_project(folder, images, watch=lambda files: tqdm(files, "copy", unit="file"))
     if images:
-        click.echo(f"{folder} is a project with {len(classes)} classes; run `dvc repro` there")
+        click.echo(
+            f"{folder} is a project with {len(classes)} classes; run `git commit` and `dvc repro` "
+            "there"
+        )
     else:
         click.echo(
             f"{folder} is a project without images; put one sub-folder per class into "
-            f"{folder}/photos, then run `dvc add photos` and `dvc repro` there"
+            f"{folder}/photos, then run `dvc add photos`, `git commit` and `dvc repro` there"
         )
     click.echo(
         "it starts with `method: strong`, because the embedded generator knows only the classes of "

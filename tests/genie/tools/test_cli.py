@@ -81,6 +81,7 @@ def test_other_metrics_do_not_reproduce_and_each_is_named(tmp_path):
 def test_every_command_names_what_is_missing_in_one_line(tmp_path):
     old, nowhere = metrics(tmp_path / "old"), tmp_path / "nowhere"
     commands = {
+        "new": [tmp_path / "project", "--data", nowhere],
         "summary": ["--root", nowhere],
         "reproduced": [old, nowhere],
         "verify": ["--root", nowhere],
