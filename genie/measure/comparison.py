@@ -125,10 +125,15 @@ def differences(scores: pd.DataFrame, *, setting: str, row: str, other: str) -> 
 # Pairs
 
 
+def _is_compared(run: Run, chosen: Run, peers: Sequence[Run]) -> bool:
+    """Return whether a run is neither the reference nor another seed of the reference's setting."""
+    return run is not chosen and (run not in peers or run.seed == chosen.seed)
+
+
 def _pairs(run: Run, chosen: Run, peers: Sequence[Run]) -> pd.DataFrame:
-    """Return a run's accuracies and its partner's; no rows for runs of the reference's setting."""
+    """Return a run's accuracies and its partner's; no rows for a run that is not compared."""
     common = _common(run, _partner(run, chosen, peers))
-    return common.iloc[:0] if run in peers else common
+    return common if _is_compared(run, chosen, peers) else common.iloc[:0]
 
 
 def _common(run: Run, other: Run) -> pd.DataFrame:
@@ -139,15 +144,17 @@ def _common(run: Run, other: Run) -> pd.DataFrame:
 
 
 def _partner(run: Run, chosen: Run, peers: Sequence[Run]) -> Run:
-    """Return the run of the reference's setting with most of the run's tasks, or the reference."""
-    return max([chosen, *peers], key=lambda peer: len(run.tasks & peer.tasks))
+    """Return the run of the reference's setting that has most of the run's tasks, and its seed."""
+    if run in peers:  # of the same parameters, but other code or data
+        return chosen
+    return max([chosen, *peers], key=lambda p: (len(run.tasks & p.tasks), p.seed == run.seed))
 
 
 def _unpaired(chosen: Run, peers: Sequence[Run], pairs: Mapping[Run, pd.DataFrame]) -> list[str]:
     """Return a note for each reason why runs are not paired, or on some tasks only."""
     names: dict[str, list[str]] = {}
     for run, common in pairs.items():
-        if run not in peers and len(common) < len(run.accuracies):
+        if _is_compared(run, chosen, peers) and len(common) < len(run.accuracies):
             why = _why_unpaired(run, _partner(run, chosen, peers), len(common))
             names.setdefault(why, []).append(run.name)
     return [f"{why}: {'; '.join(runs)}" for why, runs in names.items()]

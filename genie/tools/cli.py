@@ -193,6 +193,57 @@ def difference(folder: Path, setting: str, row: str, other: str) -> None:
 
 
 @main.command()
+@click.argument("images", type=FILE, nargs=-1, required=True)
+@click.option("--task", type=int, help="support set  [default: mean over all]")
+@click.option("--out", type=FILE, help="CSV file to write  [default: standard output]")
+@click.option("--root", type=FILE, default=".", show_default=True)
+def predict(images: tuple[Path, ...], task: int | None, out: Path | None, root: Path) -> None:
+    """Classify IMAGES, files or folders, with models/augmented, and write CSV.
+
+    The columns are file, predicted, probability, and P(CLASS) for each class.
+    """
+    from genie.tools.prediction import find_images, load_predictor, predict_files  # imports torch
+
+    files = find_images(images)
+    predictor = load_predictor(root, task)
+    numbers = ", ".join(map(str, predictor.classifiers))
+    mean = len(predictor.classifiers) > 1
+    which = (
+        f"mean over the support sets {numbers} (--task takes one)" if mean else f"task {numbers}"
+    )
+    click.echo(f"{root / 'models/augmented'}: {which}", err=True)
+    broken: dict[Path, str] = {}
+    tables = predict_files(predictor, files, broken=broken, watch=_watch("predict", "image"))
+    part = out.with_name(f"{out.name}.part") if out else None
+    with click.open_file(str(part or "-"), "w", encoding="utf-8") as file:
+        for number, table in enumerate(tables):
+            table.to_csv(file, index=False, header=number == 0, lineterminator="\n")
+    for path, why in broken.items():
+        click.echo(f"Warning: {path} cannot be read ({why})", err=True)
+    if len(broken) == len(files):
+        if part:
+            part.unlink()
+        raise GenieError(f"none of the {len(files)} images can be read")
+    if out and part:
+        part.replace(out)
+        click.echo(f"{len(files) - len(broken)} of {len(files)} images classified in {out}")
+
+
+@main.command()
+@click.option("--root", type=FILE, default=".", show_default=True)
+def doctor(root: Path) -> None:
+    """Check this machine and project before a run; exit with code 1 if it would stop."""
+    from genie.tools.doctor import STOP, findings
+
+    stops = []
+    for finding in findings(root):
+        click.echo(f"  {finding.about:<12}{finding.state:<9}{finding.text}")
+        stops += [finding.about] if finding.state == STOP else []
+    if stops:
+        raise GenieError(f"`dvc repro` would stop; see {', '.join(stops)} above")
+
+
+@main.command()
 @click.argument("committed", type=FILE)
 @click.argument("made", type=FILE)
 def reproduced(committed: Path, made: Path) -> None:

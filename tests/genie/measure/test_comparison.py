@@ -149,6 +149,26 @@ def test_a_setting_with_one_seed_twice_is_not_averaged():
     assert any(note.endswith("(other code or data): a0 and again") for note in notes)
 
 
+def test_other_code_under_the_same_parameters_is_compared_with_the_reference():
+    table = compared(run_of("before", A), run_of("after", B))
+    assert table["pairs"].tolist() == [0, 4]
+    assert table.loc[1, "p"] == pytest.approx(stats.ttest_rel(B, A).pvalue)
+    assert set(table["over"]) == {"tasks"}
+
+
+def test_seeds_that_do_not_change_the_tasks_are_paired_seed_by_seed():
+    same = list("abcd")
+    runs = [
+        run_of(f"{name}{seed}", [v + seed / 10 for v in values], seed=seed, ids=same, x=name)
+        for name, values in (("a", A), ("b", B))
+        for seed in (0, 1)
+    ]
+    table = compared(*runs)
+    tasks = table[table["over"] == "tasks"].set_index("row")
+    assert tasks["pairs"].to_dict() == {"a0": 0, "a1": 0, "b0": 4, "b1": 4}
+    assert tasks.loc["b1", "to_reference"] == pytest.approx(np.mean(B) - np.mean(A), abs=1e-6)
+
+
 def test_one_run_alone_is_a_table_without_differences():
     table = compared(run_of("one", A))
     assert len(table) == 1

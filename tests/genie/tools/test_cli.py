@@ -87,13 +87,14 @@ def test_every_command_names_what_is_missing_in_one_line(tmp_path):
         "verify": ["--root", nowhere],
         "gc": ["--root", nowhere],
         "compare": ["--root", nowhere],
+        "predict": [nowhere],
         "difference": [nowhere, "setting", "row", "other"],
         "convert-resnet": [nowhere / "a.pth", tmp_path / "out"],
         "caption": [nowhere, nowhere, tmp_path / "captions.csv"],
         "new": [old],  # not empty
         "fetch": [old, tmp_path / "out"],  # a local folder is no model of the hub
     }
-    assert set(commands) == set(main.commands)
+    assert {*commands, "doctor"} == set(main.commands)  # `doctor` says what is missing at length
     for command, arguments in commands.items():
         line = error_of(run(command, *arguments))
         assert str(old if command in ("fetch", "new") else nowhere) in line
