@@ -54,7 +54,7 @@ bench: $(VENV)/.pipeline ## compare speed with the authors' loop and diffusers (
 
 constraints: ## update constraints.txt to the newest versions that pyproject.toml allows
 	@rm -rf $(FRESH)
-	@$(MAKE) --no-print-directory VENV=$(FRESH) CONSTRAIN= $(FRESH)/.dev
+	@$(MAKE) --no-print-directory VENV=$(FRESH) CONSTRAIN= $(FRESH)/.audit
 	@{ sed '/^#/!d' constraints.txt; \
 	  $(FRESH)/bin/python -m pip freeze --exclude-editable --exclude setuptools \
 	  | grep -viE '^(torch|triton|nvidia-|cuda-)' | LC_ALL=C sort -f; } > $(FRESH)/constraints.txt

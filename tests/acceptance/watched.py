@@ -29,6 +29,7 @@ sys.addaudithook(watch)
 def watching(folder: Path) -> dict[str, str]:
     """The environment of commands whose rendering is recorded in a folder."""
     folder.mkdir()
+    (folder / "log").touch()
     (folder / "sitecustomize.py").write_text(_HOOK.format(log=str(folder / "log")))
     return {"PYTHONPATH": str(folder)}
 
