@@ -2,7 +2,8 @@
 
 Input: data.path.
 Outputs: data/prepared/support/images.parquet and data/prepared/query/images.parquet, which contain
-only images that a task uses, and data/prepared/tasks.csv.
+only images that a task uses, data/prepared/tasks.csv, and data/prepared/LICENSE.txt, which is empty
+where data.path has no licence.
 """
 
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from genie.data.licence import licence_text
 from genie.data.near_duplicates import split_queries
 from genie.data.readers import Raw, read_pools
 from genie.data.tasks import make_tasks
@@ -43,6 +45,7 @@ def main(params: Params, root: Path) -> str:
     write_images(support, folder / "support")
     write_images(query, folder / "query")
     write_table(tasks, folder / "tasks.csv", TASKS)
+    (folder / "LICENSE.txt").write_text(licence_text(data.path), encoding="utf-8")
     return (
         f"prepare: {tasks['task'].nunique()} tasks of {tasks['label'].nunique()} classes: "
         f"{len(support)} support and {len(query)} query images in {folder}"

@@ -281,7 +281,7 @@ def save_generator(vae: AutoencoderKL, denoiser: Denoiser, folder: Path) -> None
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
-    settings = {"guidance_scale": GUIDANCE, "steps": STEPS, "size": 32}
+    settings = {"guidance_scale": GUIDANCE, "steps": STEPS, "size": 32, "license": "MIT"}
     (folder / "genie.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
