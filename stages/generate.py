@@ -1,7 +1,8 @@
 """Render hard negatives, choose r for each image, and write the augmentation set.
 
-Inputs: data/prepared/support/, data/prepared/tasks.csv, data/sources/sources.csv, models/baseline/,
-the generator, the backbone, the prompt files, and CLIP for some filter rules.
+Inputs: data/prepared/support/, data/prepared/tasks.csv, data/prepared/LICENSE.txt,
+data/sources/sources.csv, models/baseline/, the generator, the backbone, the prompt files, and CLIP
+for some filter rules.
 Outputs: data/augmented/, data/thumbnails.parquet, metrics/cost.json.
 """
 
@@ -13,6 +14,8 @@ from genie.classify.backbone import load_backbone
 from genie.classify.examples import load_examples, picker
 from genie.classify.files import load_classifiers
 from genie.data.augmented_set import write_set
+from genie.data.licence import model_licence
+from genie.generate.card import data_card
 from genie.generate.claims import in_use
 from genie.generate.filters import apply_rule, draw_until_kept
 from genie.generate.renderer import Cost, Renderer
@@ -70,6 +73,15 @@ def generate(params: Params, root: Path) -> str:
     write_thumbnails(table["key"], thumbnails, picture_of=renderer.picture)
     made = members["file_name"].nunique()
     rejected, short = len(trajectories) - len(members), len(wanted) - len(members)
+    card = data_card(
+        *(table, renderer),
+        method=params.method,
+        rejected=rejected,
+        short=short,
+        generator_licence=model_licence(params.generator.model),
+        source_licence=(root / "data/prepared/LICENSE.txt").read_text(encoding="utf-8"),
+    )
+    (root / "data/augmented/README.md").write_text(card, encoding="utf-8")
     warn_of_shortfall(params, short, len(wanted))
     write_cost(root, cost, images=made, rejected=rejected, short=short)
     return (

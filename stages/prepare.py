@@ -2,7 +2,8 @@
 
 Input: data.path.
 Outputs: data/prepared/support/images.parquet and data/prepared/query/images.parquet, which contain
-only images that a task uses, data/prepared/tasks.csv, and data/prepared/skipped.csv.
+only images that a task uses, data/prepared/tasks.csv, data/prepared/skipped.csv, and
+data/prepared/LICENSE.txt, which is empty where data.path has no licence.
 """
 
 import logging
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from genie.data.licence import licence_text
 from genie.data.near_duplicates import drop_near_duplicates, split_queries
 from genie.data.readers import Raw, read_pools
 from genie.data.tasks import make_tasks
@@ -19,8 +21,6 @@ from genie.tables import SKIPPED, TASKS, empty, write_images, write_table
 from .shared.command import stage
 from .shared.params import Params
 from .shared.progress import bar
-
-log = logging.getLogger("genie")
 
 log = logging.getLogger("genie")
 
@@ -54,6 +54,7 @@ def main(params: Params, root: Path) -> str:
     write_images(query, folder / "query")
     write_table(tasks, folder / "tasks.csv", TASKS)
     write_skipped(pd.concat(skipped), folder / "skipped.csv")
+    (folder / "LICENSE.txt").write_text(licence_text(data.path), encoding="utf-8")
     return (
         f"prepare: {tasks['task'].nunique()} tasks of {tasks['label'].nunique()} classes: "
         f"{len(support)} support and {len(query)} query images in {folder}"

@@ -281,7 +281,13 @@ def save_generator(vae: AutoencoderKL, denoiser: Denoiser, folder: Path) -> None
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
-    settings = {"guidance_scale": GUIDANCE, "steps": STEPS, "size": 32, "classes": known_names()}
+    settings = {
+        "guidance_scale": GUIDANCE,
+        "steps": STEPS,
+        "size": 32,
+        "classes": known_names(),
+        "license": "MIT",
+    }
     (folder / "genie.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 

@@ -65,6 +65,15 @@ def test_outputs_are_the_same_bytes_every_time(folder):
     assert len(contents[0]) == 4
 
 
+def test_licence_of_the_images_goes_with_them(folder):
+    licence = folder / "data/prepared/LICENSE.txt"
+    assert run(folder).exit_code == 0
+    assert licence.read_text() == ""
+    (folder / "images/LICENSE").write_text("CC BY 4.0, by somebody\n")
+    assert run(folder).exit_code == 0
+    assert licence.read_text() == "CC BY 4.0, by somebody"
+
+
 def test_bundled_images_make_the_default_tasks(folder):
     bundled = {}
     for pool in ("train", "test"):
