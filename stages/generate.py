@@ -14,6 +14,7 @@ from genie.classify.examples import load_examples, picker
 from genie.classify.files import load_classifiers
 from genie.data.augmented_set import write_set
 from genie.generate.filters import apply_rule, draw_until_kept
+from genie.generate.methods import target_weights
 from genie.generate.renderer import Cost, Renderer
 from genie.generate.search import as_table, called_target, landmarks_of
 from genie.generate.thumbnails import write_thumbnails
@@ -48,6 +49,7 @@ def main(params: Params, root: Path) -> str:
         attempts=params.filter.attempts,
     )
     table = as_table(trajectories, called_target(trajectories, baseline, renderer))
+    table["target_weight"] = target_weights(params.method, table["r"].to_numpy())
     members = write_set(
         table, root / "data/augmented", provenance=provenance(params, renderer), png_of=renderer.png
     )
