@@ -55,7 +55,8 @@ def bundled_requests(count: int) -> tuple[list[Request], dict[str, bytes]]:
         pair, level = divmod(i, len(RATIOS))
         replicate, place = divmod(pair, len(sources))
         source, label = sources[place]
-        requests.append(Request(source, label, "bag", prompt, "", RATIOS[level], replicate, 0))
+        r = RATIOS[level]
+        requests.append(Request(source, label, "bag", prompt, "", r, replicate, 0, ""))
     return requests, dict(zip(table["image_id"], table["png"], strict=True))
 
 

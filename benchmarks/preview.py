@@ -27,6 +27,7 @@ from genie.generate.noise import denoising_steps, levels
 from genie.generate.renderer import Renderer, load_renderer
 from genie.generate.request import Request, Wanted
 from genie.generate.search import Landmarks, Trajectory, exact, landmarks_of, preview
+from genie.keyed import identity
 from genie.tables import TASKS, TRAJECTORIES, Schema, read_images, read_table, write_table
 from stages.shared.places import features_file, store_folder
 from stages.shared.progress import bar
@@ -77,21 +78,28 @@ def pairs_of_set(root: Path) -> Pairs:
     backbone = load_backbone(BACKBONE, cache=features_file(root))
     real = embed([decode_image(png) for png in images["png"]], model=backbone)
     vectors = dict(zip(images["image_id"], real, strict=True))
+    support = tasks[tasks["role"] == "support"]
+    shown = support.groupby(["task", "label"])["image_id"].agg(identity)
     wanted = [
         Wanted(
             row.task,
-            levels_of(row.source_id, row.source_label, row.target_label, row.replicate),
+            levels_of(
+                *(row.source_id, row.source_label, row.target_label, row.replicate),
+                support_id=shown[row.task, row.target_label],
+            ),
         )
         for row in table[table["level"] == 0].itertuples()
     ]
-    marks = landmarks_of(tasks[tasks["role"] == "support"], vectors, backbone)
+    marks = landmarks_of(support, vectors, backbone)
     return Pairs(wanted, marks, dict(zip(images["image_id"], images["png"], strict=True)))
 
 
-def levels_of(source: str, label: str, target: str, replicate: int) -> tuple[Request, ...]:
+def levels_of(
+    source: str, label: str, target: str, replicate: int, *, support_id: str
+) -> tuple[Request, ...]:
     """A source's requests at all levels."""
-    prompt = prompt_for(target)
-    return tuple(Request(source, label, target, prompt, "", r, replicate, 0) for r in RATIOS)
+    known = (source, label, target, prompt_for(target), "")
+    return tuple(Request(*known, r, replicate, 0, support_id) for r in RATIOS)
 
 
 def agreement(

@@ -114,7 +114,7 @@ def noise_work(count: int, size: int) -> Work:
 
 
 def _request(source: str, label: str, target: str) -> Request:
-    return Request(source, label, target, f"a photo of a {target}", "", RATIOS[0], 0, 0)
+    return Request(source, label, target, f"a photo of a {target}", "", RATIOS[0], 0, 0, "")
 
 
 def stock_pipeline(folder: Path, generator: Generator) -> Any:

@@ -1,8 +1,9 @@
 """Random draws keyed by identity instead of order, and fingerprints of files.
 
 Every choice of data, source and noise is keyed by what it is for, so adding a task or an image
-changes no other draw. Copies and mini-batches are drawn in order from one seed. The hashed bytes of
-a key determine the results, so a change here changes images and metrics.
+changes no other draw. Within a task, copies, mixtures and mini-batches are drawn in order from a
+seed of the task. The hashed bytes of a key determine the results, so a change here changes images
+and metrics.
 """
 
 import hashlib
@@ -33,9 +34,18 @@ def numbered_rng(*key: int, label: str = "") -> np.random.Generator:
     return np.random.default_rng([*key, zlib.crc32(label.encode())])
 
 
-def text_rng(text: str) -> np.random.Generator:
-    """Return a random generator keyed by a text."""
-    return np.random.default_rng(number(text))
+def identity(names: Iterable[str]) -> str:
+    """Return a 128-bit identity (hex) of a collection of names, whatever their order."""
+    return digest("\n".join(sorted(names))).hex()[:32]
+
+
+def task_seed(seed: int, task: str, purpose: str) -> int:
+    """Return a 31-bit seed for one purpose in one task, given the task's identity.
+
+    Tasks are identified by their support sets (`genie.data.tasks.task_identity`), so equal tasks
+    draw the same numbers and different tasks draw independent ones.
+    """
+    return number(f"{seed}/{task}/{purpose}") >> 33
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from genie.measure.metrics import holm, interval, paired_p
+from genie.measure.metrics import SHARE, holm, interval, paired_p
 from genie.tables import Schema
 from protocols.specification import BASELINE, Protocol
 
@@ -115,7 +115,7 @@ def _compared(protocol: Protocol, setting: str, scores: pd.DataFrame) -> list[Ro
 
 def _intervals(wide: pd.DataFrame, row: str, reference: str) -> Row:
     """Accuracy, gain over the baseline and difference to the reference, by column."""
-    accuracy = interval(wide[row])
+    accuracy = interval(wide[row], bounds=SHARE)
     gain = interval(wide[row] - wide[BASELINE])
     gap = interval(wide[row] - wide[reference])
     return {

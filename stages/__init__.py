@@ -2,6 +2,7 @@
 
 Their order is validate, prepare, train_baseline, select_sources, generate, retrain, evaluate,
 analyse. Each stage reads files, calls the library and writes files. Stages contain no algorithms.
+An installed wheel holds them as `genie.stages`, so they import each other relatively.
 """
 
 import os

@@ -30,10 +30,11 @@ from genie.tables import (
     read_table,
     write_table,
 )
-from stages.shared.command import stage
-from stages.shared.params import Params
-from stages.shared.places import features_file
-from stages.shared.progress import bar
+
+from .shared.command import stage
+from .shared.params import Params
+from .shared.places import features_file
+from .shared.progress import bar
 
 
 @stage

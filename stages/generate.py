@@ -19,10 +19,12 @@ from genie.generate.renderer import Cost, Renderer
 from genie.generate.search import as_table, called_target, landmarks_of
 from genie.generate.thumbnails import write_thumbnails
 from genie.tables import TASKS, read_images, read_table
-from stages.shared.command import stage
-from stages.shared.generation import judge_per_task, plan, renderer_of, rule_of, search
-from stages.shared.params import Params
-from stages.shared.places import features_file, note_run
+
+from .shared.command import stage
+from .shared.generation import judge_per_task, plan, renderer_of, rule_of, search
+from .shared.params import Params
+from .shared.places import features_file, note_run
+from .shared.tracking import Curves, kept_recorder, speed_recorder
 
 log = logging.getLogger("genie")
 
@@ -39,15 +41,19 @@ def main(params: Params, root: Path) -> str:
     embeddings = dict(zip(images["image_id"], real.embeddings, strict=True))
     marks = landmarks_of(support, embeddings, backbone)
     judges = judge_per_task(params, root, support, picker(real, images["image_id"]), baseline)
-    renderer = renderer_of(params, root, images)
+    curves = Curves(root, "generate")
+    renderer = renderer_of(params, root, images, on_image=speed_recorder(curves))
     wanted = plan(params, root, renderer, support)
 
     trajectories, cost = draw_until_kept(
         wanted,
         search=lambda some: search(params, some, renderer, marks),
-        kept=lambda some: apply_rule(some, rule_of(params), judges, renderer),
+        kept=kept_recorder(
+            curves, lambda some: apply_rule(some, rule_of(params), judges, renderer)
+        ),
         attempts=params.filter.attempts,
     )
+    curves.end()
     table = as_table(trajectories, called_target(trajectories, baseline, renderer))
     table["target_weight"] = target_weights(params.method, table["r"].to_numpy())
     members = write_set(

@@ -5,18 +5,22 @@ Outputs: data/prepared/support/images.parquet and data/prepared/query/images.par
 only images that a task uses, and data/prepared/tasks.csv.
 """
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from genie.data.near_duplicates import split_queries
+from genie.data.near_duplicates import drop_near_duplicates, split_queries
 from genie.data.readers import Raw, read_pools
 from genie.data.tasks import make_tasks
 from genie.tables import TASKS, write_images, write_table
-from stages.shared.command import stage
-from stages.shared.params import Params
-from stages.shared.progress import bar
+
+from .shared.command import stage
+from .shared.params import Params
+from .shared.progress import bar
+
+log = logging.getLogger("genie")
 
 
 @stage
@@ -26,6 +30,8 @@ def main(params: Params, root: Path) -> str:
     support, query = read_pools(data.path, size=data.size, wrap=_progress)
     if query is None:
         support, query = split_queries(support, fraction=data.query_fraction, seed=params.seed)
+    else:
+        support = _without_near_queries(support, query)
     tasks = make_tasks(
         support,
         query,
@@ -51,6 +57,18 @@ def main(params: Params, root: Path) -> str:
 
 def _progress(raws: list[Raw]) -> Iterable[Raw]:
     return bar(raws, total=len(raws), label="reading images")
+
+
+def _without_near_queries(support: pd.DataFrame, query: pd.DataFrame) -> pd.DataFrame:
+    """Leave out support images that nearly equal a query image; all query images stay."""
+    kept = drop_near_duplicates(support, query)
+    if dropped := len(support) - len(kept):
+        log.warning(
+            "%d images to draw support sets from nearly equal a query image of their class and are "
+            "left out, so that no task is tested on what it was trained on",
+            dropped,
+        )
+    return kept
 
 
 def _used(images: pd.DataFrame, tasks: pd.DataFrame) -> pd.DataFrame:

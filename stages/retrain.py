@@ -4,6 +4,7 @@ Inputs: data/prepared/support/, data/prepared/tasks.csv, data/augmented/, the ba
 Outputs: models/augmented/, with mixtures.csv if the method mixes real and generated images.
 """
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,12 +24,16 @@ from genie.classify.training import (
     softened,
 )
 from genie.data.augmented_set import read_set
+from genie.data.tasks import task_identity
+from genie.keyed import task_seed
 from genie.tables import MEMBERS, MIXTURES, TASKS, read_images, read_table, write_table
-from stages.shared.command import stage
-from stages.shared.params import Params
-from stages.shared.places import features_file
-from stages.shared.progress import bar, is_first_process
-from stages.shared.settings import images_per_class, training_settings
+
+from .shared.command import stage
+from .shared.params import Params
+from .shared.places import features_file
+from .shared.progress import bar, is_first_process
+from .shared.settings import images_per_class, training_settings
+from .shared.tracking import Curves
 
 
 @partial(stage, trains=True)
@@ -45,6 +50,7 @@ def main(params: Params, root: Path) -> str:
     generated_of = picker(generated, files)
     copier, mixer = COPIERS[params.method], MIXERS.get(params.method)
     settings, head = training_settings(params), params.classifier.head
+    curves = Curves(root, "retrain")
     models, mixtures = {}, []
     for task, rows in bar(support.groupby("task"), total=support["task"].nunique(), label="train"):
         examples = support_of(rows["image_id"])
@@ -54,15 +60,27 @@ def main(params: Params, root: Path) -> str:
         missing = shortfall(images_per_class(params, examples.labels), augmented.labels)
         weights = own["target_weight"].to_numpy()
         augmented = softened(augmented, list(own["source_label"]), weights)
-        filled = copies(examples, missing, copier, backbone=backbone, seed=params.seed)
+        seed = partial(task_seed, params.seed, task_identity(rows))
+        filled = copies(examples, missing, copier, backbone=backbone, seed=seed("copies"))
         if mixer is not None and augmented.labels:
             sources = support_of(own["source_id"]) if params.method in MIX_WITH_SOURCES else None
             augmented, record = mixed(
-                augmented, examples, mixer, backbone=backbone, seed=params.seed, sources=sources
+                augmented,
+                examples,
+                mixer,
+                backbone=backbone,
+                seed=seed("mixtures"),
+                sources=sources,
             )
             mixtures.append(record.assign(task=task, file_name=list(names)))
         everything = join(*[examples] * params.augment.real_passes, augmented, filled)
-        models[int(task)] = fit(head, everything, settings=settings)
+        drawn = replace(
+            settings,
+            seed=seed("training"),
+            on_step=partial(curves.record, f"loss/task_{task}"),
+        )
+        models[int(task)] = fit(head, everything, settings=drawn)
+    curves.end()
     if is_first_process():
         save_classifiers(models, root / "models/augmented")
         if mixtures:

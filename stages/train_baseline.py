@@ -4,6 +4,7 @@ Inputs: data/prepared/support/, data/prepared/tasks.csv, the backbone.
 Outputs: models/baseline/, data/baseline/predictions.csv (out-of-fold predictions of the support).
 """
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,12 +16,16 @@ from genie.classify.examples import join, load_examples, picker
 from genie.classify.files import save_classifiers
 from genie.classify.training import copies
 from genie.classify.transforms import weak_copies
+from genie.data.tasks import task_identity
+from genie.keyed import task_seed
 from genie.tables import PREDICTIONS, TASKS, read_images, read_table, write_table
-from stages.shared.command import stage
-from stages.shared.params import Params
-from stages.shared.places import features_file
-from stages.shared.progress import bar, is_first_process
-from stages.shared.settings import images_per_class, training_settings
+
+from .shared.command import stage
+from .shared.params import Params
+from .shared.places import features_file
+from .shared.progress import bar, is_first_process
+from .shared.settings import images_per_class, training_settings
+from .shared.tracking import Curves
 
 
 @partial(stage, trains=True)
@@ -32,18 +37,26 @@ def main(params: Params, root: Path) -> str:
     backbone = load_backbone(params.classifier.backbone, cache=features_file(root))
     support_of = picker(load_examples(images, backbone=backbone), images["image_id"])
     settings, head = training_settings(params), params.classifier.head
+    curves = Curves(root, "train_baseline")
     models, predictions = {}, []
     for task, rows in bar(support.groupby("task"), total=support["task"].nunique(), label="train"):
         examples = support_of(rows["image_id"])
         extra = images_per_class(params, examples.labels)
-        weak = copies(examples, extra, weak_copies, backbone=backbone, seed=params.seed)
-        models[int(task)] = fit(head, join(examples, weak), settings=settings)
-        held_out = out_of_fold(head, examples, settings=settings)
+        seed = partial(task_seed, params.seed, task_identity(rows))
+        weak = copies(examples, extra, weak_copies, backbone=backbone, seed=seed("copies"))
+        drawn = replace(
+            settings,
+            seed=seed("training"),
+            on_step=partial(curves.record, f"loss/task_{task}"),
+        )
+        models[int(task)] = fit(head, join(examples, weak), settings=drawn)
+        held_out = out_of_fold(head, examples, settings=drawn)
         table = pd.DataFrame(held_out, columns=sorted(set(examples.labels)))
         known = {"task": task, "image_id": list(rows["image_id"]), "label": examples.labels}
         predictions.append(
             table.assign(**known).melt(list(known), var_name="predicted", value_name="probability")
         )
+    curves.end()
     if is_first_process():
         write_table(pd.concat(predictions), root / "data/baseline/predictions.csv", PREDICTIONS)
         save_classifiers(models, root / "models/baseline")

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from genie.errors import GenieError
 from genie.generate.methods import METHODS
-from stages.shared.command import stage
-from stages.shared.params import Params
+
+from .shared.command import stage
+from .shared.params import Params
 
 
 @stage

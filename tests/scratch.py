@@ -56,6 +56,21 @@ def make_scratch(
     return place
 
 
+def build_wheel(place: Path) -> Path:
+    """Build the wheel of the working tree's files in a new folder; return its path."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.check_output(listed, cwd=ROOT, text=True).splitlines():
+        if (ROOT / name).is_file() and not name.startswith(
+            ("data/bundled/t", "protocols/", "docs/")
+        ):
+            (place / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, place / "tree" / name)
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
+    call(place, *pip, "--wheel-dir", str(place / "wheel"), str(place / "tree"))
+    (wheel,) = (place / "wheel").glob("*.whl")
+    return wheel
+
+
 def commit(place: Path) -> None:
     """Commit everything that git does not ignore."""
     call(place, "git", "add", "--all")

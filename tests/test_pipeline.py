@@ -41,9 +41,19 @@ def imports(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.module, f"{path}: imports are absolute"
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            module = absolute(path, node)
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def absolute(path: Path, node: ast.ImportFrom) -> str:
+    """The dotted name of the module that a file imports from; only stages import relatively."""
+    if node.level == 0:
+        assert node.module
+        return node.module
+    package = path.relative_to(ROOT).parts[: -node.level]
+    assert package[0] == "stages", f"{path}: imports are absolute"
+    return ".".join([*package, *([node.module] if node.module else [])])
 
 
 def reached(path: Path, seen: set[Path]) -> set[Path]:
@@ -65,6 +75,18 @@ def unit(path: Path) -> str:
 def code(name: str) -> list[str]:
     """The code that a stage lists in dvc.yaml."""
     return [d for d in STAGES[name]["deps"] if d.startswith(("genie", "stages"))]
+
+
+def test_stages_name_each_other_relatively_as_an_installed_wheel_needs():
+    files = [*ROOT.glob("stages/*.py"), *ROOT.glob("stages/shared/*.py")]
+    froms = [
+        node
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom)
+    ]
+    assert any(node.level for node in froms)
+    assert [n.module for n in froms if n.level == 0 and str(n.module).startswith("stages")] == []
 
 
 def test_the_stages_here_are_those_of_the_pipeline_in_its_order():
@@ -104,6 +126,24 @@ def test_only_evaluate_depends_on_the_query_images():
 def test_the_check_depends_on_every_section():
     sections = yaml.safe_load((ROOT / "params.yaml").read_text())
     assert set(STAGES["validate"]["params"]) == set(sections)
+
+
+def test_what_editors_plot_is_written_by_a_stage():
+    """The VS Code extension and `dvc plots show` read these paths."""
+    document = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    written = set()
+    for stage in document["stages"].values():
+        for out in (*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])):
+            written.add(out if isinstance(out, str) else next(iter(out)))
+    plotted = set()
+    for plot in document["plots"]:
+        if isinstance(plot, str):
+            plotted.add(plot)
+        else:
+            ((_, options),) = plot.items()
+            plotted |= set(options["y"])
+    assert plotted
+    assert plotted <= written
 
 
 class Recorded:

@@ -74,6 +74,7 @@ def _request(
         r=r,
         replicate=replicate,
         seed=0,
+        support_id="",
     )
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from genie.data.images import encode_png, image_id
+from genie.data.near_duplicates import drop_near_duplicates
 from genie.errors import GenieError
 from genie.tables import write_images
 from zoo.parts import Part, Parts, split
@@ -33,6 +34,7 @@ CACHE = Path(".genie/fashion-mnist")
 BUNDLED = Path("data/bundled")
 SUPPORT_POOL = 10_000
 PER_CLASS = 500
+SPARE = 20  # query images per class to replace near-duplicates of support images with
 SEED = 0
 PADDING = 2
 
@@ -104,13 +106,19 @@ def _record(grey: np.ndarray, label: str) -> dict[str, object]:
 @click.option("--data", type=click.Path(path_type=Path), help="Folder with the four idx.gz files.")
 @click.option("--out", type=click.Path(path_type=Path), default=BUNDLED, show_default=True)
 def main(data: Path | None, out: Path) -> None:
-    """Write the bundled images: train/ from the support pool, test/ from the query images."""
+    """Write the bundled images: train/ from the support pool, test/ from the query images.
+
+    Query images that nearly equal a bundled support image of their class are left out.
+    """
     try:
         parts = load_parts(data)
     except GenieError as error:
         raise click.ClickException(str(error)) from error
-    write_images(bundle(parts.support, per_class=PER_CLASS), out / "train")
-    write_images(bundle(parts.query, per_class=PER_CLASS), out / "test")
+    support = bundle(parts.support, per_class=PER_CLASS)
+    more = bundle(parts.query, per_class=PER_CLASS + SPARE)
+    query = drop_near_duplicates(more, support).groupby("label", sort=False).head(PER_CLASS)
+    write_images(support, out / "train")
+    write_images(query, out / "test")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from genie.errors import GenieError
 from genie.keyed import fingerprint
 
 BATCH = 64
+VECTORS_VERSION = 1
+"""Increase it whenever a change in the code changes vectors, so that cached ones are not used."""
 MODEL_FILES = (".json", ".safetensors")
 
 
@@ -52,15 +54,17 @@ def load_backbone(
     """
     check_folder(folder, parameter="classifier.backbone")
     model = AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    return image_model(getattr(model, "vision_model", model), folder, device, cache)
+    return image_model(_vision_tower(model), folder, device, cache)
 
 
 def load_untrained(folder: Path, *, device: str | None = None) -> ImageModel:
-    """Build a network of the folder's architecture, with weights from torch's global generator."""
+    """Build a network of the folder's architecture, with weights from torch's global generator.
+
+    For CLIP, it is the vision tower.
+    """
     check_folder(folder, parameter="classifier.backbone")
-    return image_model(
-        AutoModel.from_config(AutoConfig.from_pretrained(folder)), folder, device, None
-    )
+    model = AutoModel.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+    return image_model(_vision_tower(model), folder, device, None)
 
 
 def load_oracle(
@@ -135,7 +139,8 @@ def vectors(
     if not images:
         return np.zeros((0, 0), np.float32)
     names = [image_id(image) for image in images]
-    known = features.known(model.cache, f"{model.fingerprint} {kind}", names) if model.cache else {}
+    source = f"{model.fingerprint} {kind} {model.device} v{VECTORS_VERSION}"
+    known = features.known(model.cache, source, names) if model.cache else {}
     missing = {n: i for n, i in zip(names, images, strict=True) if n not in known}
     fresh: dict[str, np.ndarray] = {}
     for start in range(0, len(missing), BATCH):
@@ -145,9 +150,14 @@ def vectors(
         rows = run(pixels(padded, model=model).to(model.device)).float().cpu().numpy()
         fresh |= dict(zip(part, rows, strict=False))
     if model.cache and fresh:
-        features.keep(model.cache, f"{model.fingerprint} {kind}", fresh)
+        features.keep(model.cache, source, fresh)
     known |= fresh
     return np.stack([known[name] for name in names])
+
+
+def _vision_tower(model: torch.nn.Module) -> torch.nn.Module:
+    """Return the part of a model that sees images: all of it, unless it also reads texts."""
+    return getattr(model, "vision_model", model)
 
 
 def class_names(model: ImageModel) -> list[str]:

@@ -1,6 +1,7 @@
 """Classifiers: a common `fit` and `predict_proba` for heads and fine-tuned networks."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,9 @@ def out_of_fold(
 ) -> np.ndarray:
     """Return (n, c) probabilities, each row from a classifier that was not trained on the example.
 
-    Columns are the sorted class names. FINETUNE is replaced by logistic regression on the frozen
+    Columns are the sorted class names. Classes are weighted inversely to their number of examples,
+    because an unbalanced classifier takes every image of a long tail for one of the largest
+    classes, whatever it looks like. FINETUNE is replaced by logistic regression on the frozen
     embeddings, because `folds` more networks per task would cost more than all other training. The
     examples of each class are assigned to the folds in rotation, so a class with fewer images than
     folds is absent from some folds. A class that is absent from training has probability 0. If
@@ -82,12 +85,19 @@ def out_of_fold(
         kept = take(examples, np.flatnonzero(fold != k).tolist())
         if len(set(kept.labels)) < 2:
             continue
-        model = fit("logistic" if head == FINETUNE else head, kept, settings=settings)
+        balanced = replace(kept, weights=_balancing_weights(kept.labels))
+        model = fit("logistic" if head == FINETUNE else head, balanced, settings=settings)
         columns = np.array([classes.index(c) for c in model.classes])
         rows = np.flatnonzero(fold == k)
         held_out = take(examples, rows.tolist())
         probabilities[np.ix_(rows, columns)] = predict_proba(model, held_out)
     return probabilities
+
+
+def _balancing_weights(labels: Sequence[str]) -> np.ndarray:
+    """Return weights (n,) that sum to the same for every class, and to n in all."""
+    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return len(labels) / (len(counts) * counts[inverse])
 
 
 def _folds(labels: np.ndarray, folds: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from genie.keyed import text_rng
+from genie.keyed import shuffled
 
 
 def confusion(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -62,8 +62,8 @@ def _least_confused(
 
 
 def _random(target: str, shares: Mapping[str, float], top_k: int, seed: int) -> Sequence[str]:
-    """Take `top_k` classes in a random order keyed by seed and target."""
-    return list(text_rng(f"{seed}|{target}").permutation(list(shares)))[:top_k]
+    """Take `top_k` classes in a random order keyed by seed, target and class."""
+    return shuffled(shares, lambda c: f"{seed}/{target}/{c}")[:top_k]
 
 
 def _every(target: str, shares: Mapping[str, float], top_k: int, seed: int) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""A cache of image vectors, keyed by model and image content.
+"""A cache of image vectors, keyed by what computed them and by image content.
 
 It is one SQLite file, which several processes may share and which is safe to delete.
 """

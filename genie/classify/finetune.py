@@ -29,12 +29,17 @@ STARTS: dict[str, Callable[[Path], ImageModel]] = {
 """Loaders of the initial network: pretrained weights, CLIP's image tower, or random weights."""
 
 
+def _unwatched(step: int, loss: float) -> None:
+    """Ignore the loss of a training step."""
+
+
 @dataclass(frozen=True)
 class TrainingSettings:
     """Settings for training a classifier; heads on embeddings use only `seed`.
 
     `start` is a key of STARTS and `loss` a key of LOSSES. With `start` "prompts", the head is
     initialised with the embeddings of `prompt_of(class name)`, and `backbone` must be a CLIP model.
+    `on_step` is called after each training step with its number and the mean loss of the batch.
     """
 
     backbone: Path
@@ -45,6 +50,7 @@ class TrainingSettings:
     loss: str
     seed: int
     prompt_of: Callable[[str], str] | None = None
+    on_step: Callable[[int, float], None] = _unwatched
 
 
 class _Network(torch.nn.Module):
@@ -140,16 +146,18 @@ def _train(
     network, optimiser = accelerator.prepare(network, optimiser)
     network.train()
     share = slice(accelerator.process_index, None, accelerator.num_processes)
-    for rows, batch in _batches(data, settings):
+    for step, (rows, batch) in enumerate(_batches(data, settings)):
         rows = rows[share]
         batch_labels = labels[rows].to(model.device)
         losses = loss_of(network(batch[share].to(model.device)), batch_labels, prior)
         total = (losses * weights[rows].to(model.device)).sum()
         optimiser.zero_grad()
         # gradients are averaged over processes, but the loss is the mean over the whole batch
-        accelerator.backward(total * accelerator.num_processes / settings.batch_size)
+        loss = total * accelerator.num_processes / settings.batch_size
+        accelerator.backward(loss)
         optimiser.step()
         schedule.step()
+        settings.on_step(step, loss.item())
     return network
 
 

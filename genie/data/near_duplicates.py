@@ -1,4 +1,9 @@
-"""Detection of near-duplicates, and a query split that never separates them."""
+"""Detection of near-duplicates, so that no task is tested on what it was trained on.
+
+A query split never separates them, and those between given train/ and test/ folders are dropped.
+"""
+
+from collections.abc import Iterable
 
 import imagehash
 import numpy as np
@@ -31,24 +36,37 @@ def split_queries(
     return table[~in_query].reset_index(drop=True), table[in_query].reset_index(drop=True)
 
 
+def drop_near_duplicates(images: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """Return the images that are no near-duplicates of an image of the same class in `others`."""
+    hashes = {label: _hashes(rows["png"]) for label, rows in others.groupby("label")}
+    kept = []
+    for label, rows in images.groupby("label"):
+        known = hashes.get(label, _hashes([]))
+        own = zip(rows["image_id"], _hashes(rows["png"]), strict=True)
+        kept += [image_id for image_id, one in own if not _near(one, known).any()]
+    return images[images["image_id"].isin(kept)].reset_index(drop=True)
+
+
 def clusters(rows: pd.DataFrame) -> list[list[str]]:
     """Return the image_ids in clusters of near-duplicates; most clusters hold one image."""
     ids = sorted(rows["image_id"])
-    png = rows.set_index("image_id")["png"]
-    hashes = np.array([_perceptual_hash(png[i]) for i in ids])
-    pairs = [  # one row of the distance matrix at a time, to save memory
-        (i, j)
-        for i, one in enumerate(hashes)
-        for j in np.flatnonzero(np.bitwise_count(hashes ^ one).sum(axis=1) <= NEAR_DUPLICATE_BITS)
-    ]
+    hashes = _hashes(rows.set_index("image_id")["png"].loc[ids])
+    # one row of the distance matrix at a time, to save memory
+    pairs = [(i, j) for i, one in enumerate(hashes) for j in np.flatnonzero(_near(one, hashes))]
     graph = csr_array((np.ones(len(pairs), bool), np.array(pairs).T), shape=(len(ids),) * 2)
     count, cluster = connected_components(graph, directed=False)
     return [[ids[i] for i in np.flatnonzero(cluster == k)] for k in range(count)]
 
 
-def _perceptual_hash(png: bytes) -> np.ndarray:
-    """Return the perceptual hash (DCT) of an image, 256 bits as uint8 (32,)."""
-    return np.packbits(imagehash.phash(decode_image(png), hash_size=16).hash)
+def _hashes(pngs: Iterable[bytes]) -> np.ndarray:
+    """Return the perceptual hashes (DCT) of n images, 256 bits each as uint8 (n, 32)."""
+    bits = [imagehash.phash(decode_image(png), hash_size=16).hash for png in pngs]
+    return np.packbits(np.array(bits, bool).reshape(-1, 256), axis=1)
+
+
+def _near(one: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+    """Return which hashes (n, 32) are those of near-duplicates of `one` (32,)."""
+    return np.bitwise_count(hashes ^ one).sum(axis=1) <= NEAR_DUPLICATE_BITS
 
 
 def _draw_queries(

@@ -73,6 +73,15 @@ def read_pools(
     return support, query
 
 
+def class_names(path: Path) -> list[str]:
+    """Return the sorted names of the classes in `path`, which is as in `read_pools`.
+
+    No image is decoded.
+    """
+    train, test = _raw_pools(path)
+    return sorted({raw.label for raw in [*train, *(test or [])]})
+
+
 # Finding images
 
 

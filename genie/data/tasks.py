@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from genie.errors import GenieError
-from genie.keyed import numbered_rng
+from genie.keyed import identity, numbered_rng
 from genie.tables import TASKS
 
 Images = dict[str, list[str]]  # class -> sorted image_ids
@@ -72,6 +72,17 @@ def make_tasks(
     table = _table(REGIMES[regime](_by_class(support), _by_class(query), draws))
     assert leaks(table).empty, "support and query of a task share an image"
     return table
+
+
+def task_identity(support: pd.DataFrame) -> str:
+    """Return what a task's support set is, as text: the same for equal sets, whatever their order.
+
+    `support` has the columns label and image_id. The task's number does not enter, so draws that
+    are keyed by the identity are shared by equal tasks and independent between different ones.
+    """
+    return identity(
+        f"{i} {label}" for label, i in zip(support.label, support.image_id, strict=True)
+    )
 
 
 def leaks(tasks: pd.DataFrame) -> pd.DataFrame:

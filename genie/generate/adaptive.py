@@ -52,6 +52,22 @@ def largest_shift(positions: np.ndarray, *, among: Collection[int] | None = None
     return int(np.flatnonzero(shifts >= shifts.max() - 1e-9)[0]) + 1
 
 
+def chosen_level(
+    positions: np.ndarray, *, least: float | None = None, among: Collection[int] | None = None
+) -> int:
+    """Return the level that GeNIe-Ada keeps: the first from the largest shift on that suffices.
+
+    A level suffices if its position is at least `least`. If none does, the highest level is kept.
+    With `least` None, every level suffices, as in the paper, whose rule often stops before an
+    image has become the target. With `among`, only these levels are candidates.
+    """
+    start = largest_shift(positions, among=among)
+    if least is None:
+        return start
+    later = [m for m in range(start, len(positions)) if among is None or m in among]
+    return next((m for m in later if positions[m] >= least), later[-1])
+
+
 def shift_ratio(positions: np.ndarray) -> float:
     """Return the largest jump divided by the second largest; the higher, the clearer the choice.
 

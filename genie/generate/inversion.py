@@ -8,7 +8,7 @@ import copy
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from genie.data.images import decode_image
 from genie.errors import GenieError
 from genie.generate.model import Generator, encode_images
-from genie.keyed import digest, step_seed
+from genie.keyed import digest, step_seed, task_seed
 
-INVERSION_VERSION = 1  # increase it whenever a change in this module changes tokens
+INVERSION_VERSION = 2  # increase it whenever a change in this module changes tokens
 SAVE_EVERY = 100
 LEARNING_RATE = 0.005  # as in Gal et al. 2023, section 4.3
 BATCH_SIZE = 4
@@ -83,7 +83,11 @@ def learn_token(
         images = [decode_image(pngs[i]) for i in sorted(pngs)]
         latents = encode_images(images, generator).clone()  # inference tensors cannot be trained on
         vector = train_vector(
-            latents, word, generator=generator, settings=settings, saved=path.with_suffix(".part")
+            latents,
+            word,
+            generator=generator,
+            settings=replace(settings, seed=task_seed(settings.seed, name, "inversion")),
+            saved=path.with_suffix(".part"),
         )
         _write({name: vector[None].contiguous()}, path)
         path.with_suffix(".part").unlink(missing_ok=True)
@@ -139,11 +143,16 @@ def train_vector(
     settings: InversionSettings,
     saved: Path,
 ) -> torch.Tensor:
-    """Train a token on scaled latents (n, 4, h, w) and return its embedding (d,)."""
+    """Train a token on scaled latents (n, 4, h, w) and return its embedding (d,).
+
+    In float16, the loss is scaled, because many gradients would be too small for that type.
+    """
     tokenizer, encoder, spot = _with_placeholder(generator)
     vector = _start(word, tokenizer, encoder)
     optimiser = torch.optim.AdamW([vector], lr=settings.learning_rate, weight_decay=0.0)
-    first = _resume(saved, vector, optimiser)
+    half = generator.pipeline.dtype == torch.float16
+    scaler = torch.amp.GradScaler(torch.device(generator.device).type, enabled=half)
+    first = _resume(saved, vector, optimiser, scaler)
     ids = _prompt_ids(settings.template, tokenizer, generator)
 
     def swap(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
@@ -157,10 +166,11 @@ def train_vector(
             context = encoder(ids)[0].expand(settings.batch_size, -1, -1)
             loss = denoising_loss(latents[rows], context, generator=generator, draw=draw)
             optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+            scaler.scale(loss).backward()
+            scaler.step(optimiser)
+            scaler.update()
             if (step + 1) % SAVE_EVERY == 0:
-                _save(saved, vector, optimiser, step + 1)
+                _save(saved, vector, optimiser, scaler, step + 1)
     finally:
         handle.remove()
     return vector.detach().float().cpu()
@@ -197,9 +207,11 @@ def denoising_loss(
     noise = torch.randn(latents.shape, generator=draw)
     kept = scheduler.alphas_cumprod.cpu()[timestep].view(-1, 1, 1, 1)
     noisy = kept.sqrt() * latents + (1 - kept).sqrt() * noise
-    wanted = noise
-    if scheduler.config.prediction_type == "v_prediction":
-        wanted = kept.sqrt() * noise - (1 - kept).sqrt() * latents
+    wanted = {
+        "epsilon": noise,
+        "v_prediction": kept.sqrt() * noise - (1 - kept).sqrt() * latents,
+        "sample": latents,
+    }[scheduler.config.prediction_type]
     device, dtype = generator.device, generator.pipeline.dtype
     predicted = generator.pipeline.unet(
         noisy.to(device, dtype), timestep.to(device), encoder_hidden_states=context.to(dtype)
@@ -218,26 +230,44 @@ def _with_placeholder(generator: Generator) -> tuple[Any, Any, int]:
     return tokenizer, encoder, tokenizer.convert_tokens_to_ids(_PLACEHOLDER)
 
 
+_ADAM = ("step", "exp_avg", "exp_avg_sq")
+
+
 def _save(
-    path: Path, vector: torch.nn.Parameter, optimiser: torch.optim.Optimizer, step: int
+    path: Path,
+    vector: torch.nn.Parameter,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    step: int,
 ) -> None:
-    state = {k: v for k, v in optimiser.state[vector].items() if k in ("exp_avg", "exp_avg_sq")}
-    _write({"vector": vector.detach(), "step": torch.tensor(step), **state}, path)
+    """Write a checkpoint. The optimiser has taken fewer steps where scaled gradients overflowed."""
+    state = optimiser.state[vector]
+    numbers = {"steps": torch.tensor(step)}
+    if scaler.is_enabled():
+        kept = scaler.state_dict()
+        numbers |= {name: torch.tensor(kept[name]) for name in ("scale", "_growth_tracker")}
+    adam = {name: state[name] for name in _ADAM if name in state}
+    _write({"vector": vector.detach(), **adam, **numbers}, path)
 
 
-def _resume(path: Path, vector: torch.nn.Parameter, optimiser: torch.optim.Optimizer) -> int:
+def _resume(
+    path: Path,
+    vector: torch.nn.Parameter,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> int:
     """Restore the checkpoint, if there is one, and return the number of steps it has taken."""
     if not path.is_file():
         return 0
     saved = load_file(path, device=str(vector.device))
     vector.data.copy_(saved["vector"])
-    step = int(saved["step"])
-    optimiser.state[vector] = {
-        "step": torch.tensor(float(step)),
-        "exp_avg": saved["exp_avg"],
-        "exp_avg_sq": saved["exp_avg_sq"],
-    }
-    return step
+    adam = {name: saved[name] for name in _ADAM if name in saved}
+    if adam:
+        optimiser.state[vector] = adam | {"step": adam["step"].cpu()}
+    if scaler.is_enabled():
+        numbers = {name: saved[name].item() for name in ("scale", "_growth_tracker")}
+        scaler.load_state_dict(scaler.state_dict() | numbers)
+    return int(saved["steps"])
 
 
 def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:

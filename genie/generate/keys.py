@@ -28,12 +28,10 @@ def request_key(
         "steps": steps,
         "guidance_scale": float(guidance_scale),
         "scheduler": generator.scheduler,
-        "noise": noise_seed(
-            request.seed, request.source_id, request.target_label, request.replicate
-        ),
+        "noise": noise_seed(request),
         "size": generator.size,
         "generator": generator.fingerprint,
-        "dtype": str(generator.dtype),
+        "dtype": generator.precision,
         "version": RENDER_VERSION,
     }
     if generator.fast and not coincides(request.r, steps):

@@ -4,8 +4,9 @@ The function is called once per task with a `Brief`. It returns one tuple per im
 candidates for that image, at ascending r, which share one noise sample. With a single level there
 is nothing to choose.
 
-The plan does not depend on the task's number, which only appears in error messages. Tasks that
-share images therefore share requests.
+The plan does not depend on the task's number, which only appears in error messages. Tasks with
+equal support sets therefore share all requests, and tasks share a request only if they share its
+source and all support images of its target.
 
 `COPIERS` and `MIXERS` in `genie.classify.training` define how a method copies real images and mixes
 them with generated ones.
@@ -13,6 +14,7 @@ them with generated ones.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import count, islice
 from typing import Literal
 
@@ -23,7 +25,7 @@ from genie.data.wording import Wording
 from genie.errors import GenieError
 from genie.generate.noise import levels
 from genie.generate.request import Candidates, Request, Wanted
-from genie.keyed import digest, shuffled
+from genie.keyed import digest, identity, shuffled
 
 WordingOf = Callable[[str, str | None, int], Wording]
 """Maps class name, source image and turn to the wording. Templates are used in turn."""
@@ -35,19 +37,32 @@ class Brief:
 
     - `support`: the task's support images (columns image_id, label)
     - `sources`: the ranked source classes of each target (columns target, source, rank)
-    - `per_class`: the number of images per target; None means one per support image of the target's
-      source classes
+    - `per_class`: the number of images per target
+    - `every_source`: whether each support image of the source classes is taken once, in place of
+      taking turns
     - `levels`: the noise ratios
     - `wording`: returns the prompts of an image
     """
 
     support: pd.DataFrame
     sources: pd.DataFrame
-    per_class: Mapping[str, int | None]
+    per_class: Mapping[str, int]
+    every_source: bool
     levels: Sequence[float]
     wording: WordingOf
     seed: int
     task: int | None
+
+    @cached_property
+    def images(self) -> dict[str, list[str]]:
+        """The distinct image ids of each class, sorted."""
+        by_class = self.support.groupby("label")["image_id"]
+        return {label: sorted(set(ids)) for label, ids in by_class}
+
+    @cached_property
+    def support_ids(self) -> dict[str, str]:
+        """The identity of each class's support images, which its noise is keyed by."""
+        return {label: identity(ids) for label, ids in self.images.items()}
 
 
 Plan = Callable[[Brief], list[Candidates]]
@@ -60,12 +75,11 @@ def no_images(brief: Brief) -> list[Candidates]:
 
 def genie(brief: Brief) -> list[Candidates]:
     """Plan GeNIe: images of the source classes in turn, denoised under the target's prompt."""
-    images = _images_by_class(brief)
     planned = []
     for target, wanted in brief.per_class.items():
         classes = _source_classes(brief, target)
-        pools = [(c, _pool(images, c, target=target, brief=brief)) for c in classes]
-        if wanted is None:
+        pools = [(c, _pool(c, target=target, brief=brief)) for c in classes]
+        if brief.every_source:
             slots = [(c, image, 0) for c, pool in pools for image in pool]
         else:
             slots = list(islice(_rotation(pools, target, brief.task), wanted))
@@ -75,33 +89,29 @@ def genie(brief: Brief) -> list[Candidates]:
 
 def img2img(brief: Brief) -> list[Candidates]:
     """Plan Img2Img: images of the target class, denoised under its own prompt."""
-    images = _images_by_class(brief)
     planned = []
-    for target in brief.per_class:
-        pool = _pool(images, target, target=target, brief=brief)
-        rotation = _rotation([(target, pool)], target, brief.task)
-        slots = islice(rotation, _count(brief, target, images))
+    for target, wanted in brief.per_class.items():
+        pool = _pool(target, target=target, brief=brief)
+        slots = islice(_rotation([(target, pool)], target, brief.task), wanted)
         planned += [_candidates(*slot, target=target, brief=brief) for slot in slots]
     return planned
 
 
 def txt2img(brief: Brief) -> list[Candidates]:
     """Plan Txt2Img: pure noise (r = 1, whatever the levels) denoised under the target's prompt."""
-    images = _images_by_class(brief)
     drawn = replace(brief, levels=(1.0,))
     return [
         _candidates(None, None, replicate, target=target, brief=drawn)
-        for target in brief.per_class
-        for replicate in range(_count(brief, target, images))
+        for target, wanted in brief.per_class.items()
+        for replicate in range(wanted)
     ]
 
 
 def any_other_class(brief: Brief) -> list[Candidates]:
     """Plan Diff-Mix: images of any other class at random, denoised under the target's prompt."""
-    label = dict(zip(brief.support["image_id"], brief.support["label"], strict=True))
-    images = _images_by_class(brief)
+    label = {image: name for name, images in brief.images.items() for image in images}
     planned = []
-    for target in brief.per_class:
+    for target, wanted in brief.per_class.items():
         others = [image for image in sorted(label) if label[image] != target]
         if not others:
             raise GenieError(
@@ -109,12 +119,10 @@ def any_other_class(brief: Brief) -> list[Candidates]:
                 "has none; choose img2img, or a data set with two classes or more"
             )
         drawn = shuffled(others, lambda image, to=target: f"{brief.seed}/{to}/{image}")
-        for i in range(_count(brief, target, images)):
+        for i in range(wanted):
             replicate, position = divmod(i, len(drawn))
-            source = drawn[position]
-            planned.append(
-                _candidates(label[source], source, replicate, target=target, brief=brief)
-            )
+            slot = label[drawn[position]], drawn[position], replicate
+            planned.append(_candidates(*slot, target=target, brief=brief))
     return planned
 
 
@@ -122,12 +130,11 @@ def real_guidance(brief: Brief) -> list[Candidates]:
     """Plan Real Guidance: Img2Img with less noise where a class has more support images."""
     if brief.levels:
         return img2img(brief)
-    images = _images_by_class(brief)
     return [
         one
-        for target, count in brief.per_class.items()
-        for levels in [(ratio_by_shots(len(images[target])),)]
-        for one in img2img(replace(brief, per_class={target: count}, levels=levels))
+        for target, wanted in brief.per_class.items()
+        for levels in [(ratio_by_shots(len(brief.images[target])),)]
+        for one in img2img(replace(brief, per_class={target: wanted}, levels=levels))
     ]
 
 
@@ -237,15 +244,16 @@ def plan_tasks(
     sources: pd.DataFrame,
     *,
     ratios: Sequence[float],
-    per_class: Callable[[Sequence[str]], Mapping[str, int | None]],
+    per_class: Callable[[Sequence[str]], Mapping[str, int]],
+    every_source: bool,
     wording_of: Callable[[int], WordingOf],
     seed: int,
 ) -> list[Wanted]:
     """Plan the images of a method for all tasks, task by task.
 
     `support` has columns task, image_id, label. `sources` has the columns of SOURCES. `per_class`
-    maps the labels of a task's support images to the number of images per class. `wording_of` maps
-    a task to its wording function.
+    maps the labels of a task's support images to the number of images per class. `every_source` is
+    explained at `Brief`. `wording_of` maps a task to its wording function.
     """
     wanted = []
     for task, rows in support.groupby("task"):
@@ -253,6 +261,7 @@ def plan_tasks(
             support=rows,
             sources=sources[sources["task"] == task],
             per_class=per_class(list(rows["label"])),
+            every_source=every_source,
             levels=ratios,
             wording=wording_of(int(task)),
             seed=seed,
@@ -262,26 +271,20 @@ def plan_tasks(
     return wanted
 
 
-def _images_by_class(brief: Brief) -> dict[str, list[str]]:
-    """Return the distinct image ids of each class, sorted."""
-    by_class = brief.support.groupby("label")["image_id"]
-    return {label: sorted(set(ids)) for label, ids in by_class}
-
-
 def _source_classes(brief: Brief, target: str) -> list[str]:
     """Return the target's source classes in order of rank."""
     rows = brief.sources[brief.sources["target"] == target]
     return list(rows.sort_values("rank")["source"])
 
 
-def _pool(images: Mapping[str, list[str]], label: str, *, target: str, brief: Brief) -> list[str]:
+def _pool(label: str, *, target: str, brief: Brief) -> list[str]:
     """Return a class's support images in an order that depends only on seed, target and image."""
-    if label not in images:
+    if label not in brief.images:
         raise GenieError(
             f"every source class must have support images, but {label!r} has none in task "
             f"{brief.task}; run `dvc repro select_sources` again"
         )
-    return shuffled(images[label], lambda image: f"{brief.seed}/{target}/{image}")
+    return shuffled(brief.images[label], lambda image: f"{brief.seed}/{target}/{image}")
 
 
 def _rotation(
@@ -302,17 +305,6 @@ def _rotation(
         yield label, pool[position], replicate
 
 
-def _count(brief: Brief, target: str, images: Mapping[str, list[str]]) -> int:
-    """Return the number of images wanted of a target.
-
-    Where `per_class` is None, it is one per support image of the target's source classes.
-    """
-    wanted = brief.per_class[target]
-    if wanted is not None:
-        return wanted
-    return sum(len(images.get(c, ())) for c in _source_classes(brief, target))
-
-
 def _candidates(
     source_label: str | None, source_id: str | None, replicate: int, *, target: str, brief: Brief
 ) -> Candidates:
@@ -330,6 +322,7 @@ def _candidates(
             r=r,
             replicate=replicate,
             seed=brief.seed,
+            support_id=brief.support_ids[target],
         )
         for r in sorted(brief.levels)
     )

@@ -49,6 +49,16 @@ class Generator:
         return self.denoiser is not None
 
     @property
+    def precision(self) -> str:
+        """What the denoiser computes in, and from which weights if these are stored differently.
+
+        OpenVINO computes in bfloat16 from float32 weights, PyTorch from bfloat16 weights. Their
+        images differ by up to 16 of 255.
+        """
+        stored = self.pipeline.dtype
+        return str(self.dtype) if stored == self.dtype else f"{self.dtype} from {stored}"
+
+    @property
     def scheduler(self) -> str:
         """Class name of the pipeline's scheduler."""
         return type(self.pipeline.scheduler).__name__
@@ -138,9 +148,25 @@ def encode_images(images: Sequence[Image.Image], generator: Generator) -> torch.
     return (vae.config.scaling_factor * vae.encode(pixels).latent_dist.mode()).float().cpu()
 
 
+_SCHEDULE = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "prediction_type",
+)
+
+
 def dpm_solver(config: Mapping[str, Any]) -> Any:
-    """Return the paper's solver for a model's noise schedule, with evenly spaced timesteps."""
-    return DPMSolverMultistepScheduler.from_config(config, timestep_spacing="linspace")
+    """Return the paper's solver for a model's noise schedule, with evenly spaced timesteps.
+
+    Only what defines the noise schedule and the prediction is taken from the model's configuration.
+    The rest, such as Karras sigmas or a stochastic solver, would change what r means.
+    """
+    defined = {name: config[name] for name in _SCHEDULE if config.get(name) is not None}
+    return DPMSolverMultistepScheduler(**defined, timestep_spacing="linspace")
 
 
 def _read_index(folder: Path) -> dict[str, Any]:

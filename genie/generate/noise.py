@@ -86,20 +86,26 @@ def warn_of_equal_levels(ratios: Sequence[float], steps: int) -> None:
         )
 
 
-def noise_seed(seed: int, source_id: str | None, target_label: str, replicate: int) -> int:
+def noise_seed(request: Request) -> int:
     """Return the 63-bit seed of an image's noise, which all its noise levels share.
 
-    The seed is a hash of the arguments. It therefore differs between images and does not depend on
-    the batch or on other requests.
+    The seed is a hash of seed, source, target, replicate and the target's support images. It
+    therefore differs between images and between tasks, and does not depend on the batch or on other
+    requests.
     """
-    identity = repr((int(seed), source_id, target_label, int(replicate)))
-    return number(identity) >> 1
+    drawn_for = (
+        int(request.seed),
+        request.source_id,
+        request.target_label,
+        int(request.replicate),
+        request.support_id,
+    )
+    return number(repr(drawn_for)) >> 1
 
 
 def noise_generator(request: Request) -> torch.Generator:
     """Return the CPU random generator of a request, seeded by `noise_seed`."""
-    key = noise_seed(request.seed, request.source_id, request.target_label, request.replicate)
-    return torch.Generator("cpu").manual_seed(key)
+    return torch.Generator("cpu").manual_seed(noise_seed(request))
 
 
 def initial_noise(request: Request, shape: tuple[int, ...]) -> torch.Tensor:

@@ -59,7 +59,8 @@ class Renderer:
     """All that images are rendered with, apart from their requests.
 
     `steps` is the number of denoising steps of a full rendering; previews take fewer. `sources`
-    maps image_id to PNG bytes. `store` is the folder of the image store.
+    maps image_id to PNG bytes. `store` is the folder of the image store. `on_image` is called after
+    each rendered image with its number of guided steps.
     """
 
     generator: Generator
@@ -69,6 +70,7 @@ class Renderer:
     sources: Mapping[str, bytes]
     store: Path
     watch: Watch = lambda images, total: images
+    on_image: Callable[[int], None] = lambda guided_steps: None
 
     def key(self, request: Request, steps: int) -> str:
         """Return the request's key at this number of steps."""
@@ -107,6 +109,7 @@ class Renderer:
             )
             for request, image in self.watch(drawn, len(missing)):
                 rendered_steps.append(denoising_steps(request.r, steps))
+                self.on_image(rendered_steps[-1])
                 yield request, image
 
         counts = ensure(requests, root=self.store, key_of=keys.__getitem__, render=draw)
@@ -145,6 +148,7 @@ def load_renderer(
     compile: bool | None = None,
     dtype: torch.dtype | None = None,
     watch: Watch = lambda images, total: images,
+    on_image: Callable[[int], None] = lambda guided_steps: None,
 ) -> Renderer:
     """Load the renderer of a diffusers folder.
 
@@ -165,4 +169,5 @@ def load_renderer(
         sources=sources,
         store=store,
         watch=watch,
+        on_image=on_image,
     )

@@ -9,7 +9,9 @@ class Request:
     """One image to render: the source noised to ratio r and denoised under the prompt.
 
     `source_id` and `source_label` are None for text-to-image. r is in (0, 1]. The noise is keyed by
-    (seed, source, target, replicate), so all levels of a pair share one noise sample.
+    (seed, source, target, replicate, support_id), so all levels of a pair share one noise sample.
+    `support_id` identifies the target's support images in the task: tasks whose target is
+    represented by other images get other noise.
     """
 
     source_id: str | None
@@ -20,6 +22,7 @@ class Request:
     r: float
     replicate: int
     seed: int
+    support_id: str
 
 
 Candidates = tuple[Request, ...]

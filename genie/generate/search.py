@@ -16,7 +16,7 @@ from genie.classify.classifier import FINETUNE, Classifier, predict
 from genie.classify.examples import Examples
 from genie.data.augmented_set import UNCLEAR
 from genie.errors import GenieError
-from genie.generate.adaptive import axis_positions, finalists, largest_shift, shift_ratio
+from genie.generate.adaptive import axis_positions, chosen_level, finalists, shift_ratio
 from genie.generate.noise import denoising_steps
 from genie.generate.renderer import Cost, Renderer
 from genie.generate.request import Candidates, Request, Wanted, distinct
@@ -82,12 +82,14 @@ def exact(
     renderer: Renderer,
     landmarks: Landmarks,
     *,
+    least: float | None = None,
     steps: int | None = None,
     later: int = 0,
 ) -> tuple[list[Trajectory], Cost]:
     """Render all levels and choose the one after the largest shift (Algorithm 1).
 
-    A single level is always chosen. `steps` defaults to those of a full rendering. `later` is
+    With `least`, a level must also stand at this position or beyond (`adaptive.chosen_level`). A
+    single level is always chosen. `steps` defaults to those of a full rendering. `later` is
     passed to `Renderer.ensure`. Raise GenieError, naming the pair, if levels are to be compared but
     source and target coincide.
     """
@@ -96,7 +98,10 @@ def exact(
     cost = renderer.ensure(requests, steps=steps, later=later)
     keys = {request: renderer.key(request, steps) for request in requests}
     embeddings = _embedded(set(keys.values()), renderer, landmarks.backbone)
-    return [_trajectory(one, keys, embeddings, landmarks, steps) for one in wanted], cost
+    trajectories = [
+        _trajectory(one, keys, embeddings, landmarks, steps, least=least) for one in wanted
+    ]
+    return trajectories, cost
 
 
 def preview(
@@ -104,18 +109,23 @@ def preview(
     renderer: Renderer,
     landmarks: Landmarks,
     *,
+    least: float | None = None,
     steps: int = PREVIEW_STEPS,
     unclear: float = UNCLEAR,
 ) -> tuple[list[Trajectory], Cost]:
     """Choose levels by previews of `steps` denoising steps and render the chosen ones in full.
 
     Where the largest jump is less than `unclear` times the second largest, the levels before and
-    after both jumps are rendered in full, and the largest jump between these decides.
+    after both jumps are rendered in full, and the largest jump between these decides. With `least`,
+    so is the level that previews choose, and the first of these levels that stands there is kept.
     """
     later = _mean_steps(wanted, renderer.steps)
-    quick, cost = exact(wanted, renderer, landmarks, steps=steps, later=later)
+    quick, cost = exact(wanted, renderer, landmarks, least=least, steps=steps, later=later)
     levels = [
-        finalists(one.positions) if one.shift_ratio < unclear else _chosen(one) for one in quick
+        sorted({*finalists(one.positions), *_chosen(one)})
+        if one.shift_ratio < unclear
+        else _chosen(one)
+        for one in quick
     ]
     finals = [
         Wanted(one.task, tuple(one.candidates[level] for level in decisive))
@@ -128,7 +138,7 @@ def preview(
     trajectories = []
     for one, decisive, final in zip(quick, levels, finals, strict=True):
         full = _trajectory(final, keys, embeddings, landmarks, renderer.steps, compare=False)
-        trajectories.append(_in_full(one, decisive, full))
+        trajectories.append(_in_full(one, decisive, full, least))
     return trajectories, cost
 
 
@@ -216,6 +226,7 @@ def _trajectory(
     landmarks: Landmarks,
     steps: int,
     *,
+    least: float | None = None,
     compare: bool = True,
 ) -> Trajectory:
     """Place the levels on the axis and choose one.
@@ -235,7 +246,7 @@ def _trajectory(
         positions=along,
         embeddings=z,
         shift_ratio=shift_ratio(along) if compare else float("nan"),
-        chosen=largest_shift(along) if compare else 0,
+        chosen=chosen_level(along, least=least) if compare else 0,
     )
 
 
@@ -258,7 +269,9 @@ def _positions(wanted: Wanted, z: np.ndarray, landmarks: Landmarks) -> np.ndarra
         raise GenieError(f"GeNIe-Ada cannot compare levels for {pair}: {error}") from None
 
 
-def _in_full(quick: Trajectory, levels: Sequence[int], full: Trajectory) -> Trajectory:
+def _in_full(
+    quick: Trajectory, levels: Sequence[int], full: Trajectory, least: float | None
+) -> Trajectory:
     """Return the trajectory of previews with `levels` replaced by their full renderings.
 
     A single level was chosen by the previews and keeps its position. Among several levels, the full
@@ -273,7 +286,7 @@ def _in_full(quick: Trajectory, levels: Sequence[int], full: Trajectory) -> Traj
         keys[level], steps[level], z[level] = key, count, vector
     if len(levels) > 1:
         along[list(levels)] = full.positions
-        chosen = largest_shift(along, among=levels)
+        chosen = chosen_level(along, least=least, among=levels)
     return replace(
         quick,
         keys=tuple(keys),

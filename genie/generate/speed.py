@@ -30,7 +30,7 @@ def measure_speed(
     The estimate is good enough to tell minutes from hours.
     """
     size = batch_size or default_batch_size(generator)
-    batch = [Request(None, None, "", "", "", 1.0, replicate, 0) for replicate in range(size)]
+    batch = [Request(None, None, "", "", "", 1.0, replicate, 0, "") for replicate in range(size)]
 
     def timed(steps: int) -> tuple[float, list[Image.Image]]:
         start = time.perf_counter()

@@ -66,9 +66,10 @@ def by_level(table: pd.DataFrame) -> pd.DataFrame:
 
     A further row summarises the chosen images. The columns are the means of the two probabilities,
     the overlap coefficient of their densities in [0, 1], the mean position on the axis, and the
-    share of images that the baseline classifies as T. With previews (column `steps` of the
-    trajectories), the row of a noise ratio mixes previews and full images, while the row of the
-    chosen images has full images only.
+    share of images that the baseline classifies as T. The overlap is the mean of those of all tasks
+    (paper A.1), each of which has its own SVM. With previews (column `steps` of the trajectories),
+    the row of a noise ratio mixes previews and full images, while the row of the chosen images has
+    full images only.
     """
     rows = [
         {
@@ -76,13 +77,21 @@ def by_level(table: pd.DataFrame) -> pd.DataFrame:
             "images": len(group),
             "p_source": group["p_source"].mean(),
             "p_target": group["p_target"].mean(),
-            "overlap": overlap_coefficient(group["p_source"], group["p_target"]),
+            "overlap": mean_overlap(group),
             "position": group["position"].astype(float).mean(),
             "called_target": group["called_target"].astype(float).mean(),
         }
         for name, group in by_ratio(table)
     ]
     return pd.DataFrame(rows, columns=list(LEVELS)).round(6)
+
+
+def mean_overlap(table: pd.DataFrame) -> float | None:
+    """Return the overlap of p_source and p_target, averaged over tasks; None without rows."""
+    overlaps = [
+        overlap_coefficient(rows["p_source"], rows["p_target"]) for _, rows in table.groupby("task")
+    ]
+    return float(np.mean([o for o in overlaps if o is not None])) if overlaps else None
 
 
 def choices(trajectories: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:

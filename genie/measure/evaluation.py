@@ -13,6 +13,7 @@ from genie.classify.classifier import Classifier, predict_proba
 from genie.classify.examples import Examples
 from genie.data.tasks import shot_groups
 from genie.measure.metrics import (
+    SHARE,
     boundary_accuracy,
     class_accuracies,
     group_accuracies,
@@ -112,8 +113,8 @@ def summarise(
     wide = scores.pivot(index="task", columns="model", values="accuracy")
     near = scores.pivot(index="task", columns="model", values="boundary").astype(float)
     summary: dict[str, Any] = {
-        "baseline": interval(wide["baseline"]),
-        "augmented": interval(wide["augmented"]),
+        "baseline": interval(wide["baseline"], bounds=SHARE),
+        "augmented": interval(wide["augmented"], bounds=SHARE),
         "gain": interval(wide["augmented"] - wide["baseline"]),
         "gain_boundary": interval((near["augmented"] - near["baseline"]).dropna()),
         "images": int(members["file_name"].nunique()),

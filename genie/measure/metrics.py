@@ -18,8 +18,16 @@ class Interval:
     n: int
 
 
-def interval(values: Sequence[float]) -> Interval:
-    """Return the mean ± t(0.975, n-1) s / sqrt(n) (Student's t); one value has no interval."""
+SHARE = (0.0, 1.0)
+DIFFERENCE = (-1.0, 1.0)
+
+
+def interval(values: Sequence[float], *, bounds: tuple[float, float] = DIFFERENCE) -> Interval:
+    """Return the mean ± t(0.975, n-1) s / sqrt(n) (Student's t); one value has no interval.
+
+    The interval is cut off at `bounds`, the values that are possible: DIFFERENCE for differences of
+    shares, SHARE for shares. With two values it would often exceed them.
+    """
     array = np.asarray(values, dtype=float)
     n = len(array)
     if n == 0:
@@ -28,7 +36,8 @@ def interval(values: Sequence[float]) -> Interval:
     if n == 1:
         return Interval(round(mean, 6), None, None, 1)
     half = float(stats.t.ppf(0.975, n - 1) * array.std(ddof=1) / np.sqrt(n))
-    return Interval(round(mean, 6), round(mean - half, 6), round(mean + half, 6), n)
+    low, high = max(mean - half, bounds[0]), min(mean + half, bounds[1])
+    return Interval(round(mean, 6), round(low, 6), round(high, 6), n)
 
 
 def class_accuracies(labels: np.ndarray, predicted: np.ndarray) -> pd.Series:

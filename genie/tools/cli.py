@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from tqdm import tqdm
 
 from genie.errors import GenieError, one_line
 from genie.generate.captioning import write_captions
 from genie.tables import read_images
 from genie.tools.convert import convert_resnet
 from genie.tools.fetch import fetch_dataset, fetch_model
+from genie.tools.new import new_project
 from genie.tools.reproduction import TOLERANCE, differences
 from genie.tools.summary import seconds_by_stage, summary_lines
 
@@ -51,6 +53,28 @@ def fetch(repo_id: str, folder: Path, revision: str, kind: str, config: str | No
     else:
         commit = fetch_dataset(repo_id, folder, revision=revision, config=config, endpoint=endpoint)
     click.echo(f"{kind} {repo_id} ({commit or 'local'}) is in {folder}")
+
+
+@main.command()
+@click.argument("folder", type=FILE)
+@click.option("--data", "images", type=FILE, help="image folder or Parquet file, which is copied")
+def new(folder: Path, images: Path | None) -> None:
+    """Write a project for your own images to FOLDER, with its pipeline and CI workflows.
+
+    FOLDER must be new or empty. It becomes a git and DVC repository, unless it is inside one.
+    """
+    classes = new_project(folder, images, watch=lambda files: tqdm(files, "copy", unit="file"))
+    if images:
+        click.echo(f"{folder} is a project with {len(classes)} classes; run `dvc repro` there")
+    else:
+        click.echo(
+            f"{folder} is a project without images; put one sub-folder per class into "
+            f"{folder}/photos, then run `dvc add photos` and `dvc repro` there"
+        )
+    click.echo(
+        "it starts with `method: strong`, because the embedded generator knows only the classes of "
+        f"Fashion-MNIST; {folder}/README.md says how to bring one that knows yours"
+    )
 
 
 @main.command("convert-resnet")

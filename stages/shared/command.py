@@ -3,19 +3,28 @@
 import errno
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import click
 
 from genie.errors import GenieError
-from stages.shared.params import Params, read_params
-from stages.shared.places import note_run
-from stages.shared.progress import is_first_process
+
+from .params import Params, read_params
+from .places import note_run
+from .progress import is_first_process
+
+_STAGES = __name__.removesuffix(".shared.command")
+"""The package of the stages: `stages` in a checkout, `genie.stages` in an installed wheel."""
+
+_VERSION_FILE = "genie-version.txt"
+"""The file of a project made by `genie new` that names the version of genie-pipeline."""
 
 
 def stage(run: Callable[[Params, Path], str], *, trains: bool = False) -> click.Command:
@@ -37,15 +46,27 @@ def stage(run: Callable[[Params, Path], str], *, trains: bool = False) -> click.
         _show_log()
         start = time.perf_counter()
         with _errors_on_one_line(root):
+            _require_version(Path(_VERSION_FILE))
             params = read_params(params_file)
             if trains and started_alone and params.classifier.head == "finetune":
-                _start_on_each_gpu(f"stages.{name}")
+                _start_on_each_gpu(f"{_STAGES}.{name}")
             line = run(params, root)
             if is_first_process():
                 note_run(root, name, seconds=round(time.perf_counter() - start, 2))
                 click.echo(line)
 
     return command
+
+
+def _require_version(file: Path) -> None:
+    """Raise GenieError if the file exists and names another version than the installed one."""
+    named = re.search(r"==([^\s;]+)", file.read_text()) if file.is_file() else None
+    installed = version("genie-pipeline")
+    if named and named[1] != installed:
+        raise GenieError(
+            f"{file} names genie-pipeline {named[1]}, but {installed} is installed; run "
+            "`pip install -r requirements.txt`, or name the installed version to rerun all stages"
+        )
 
 
 @contextmanager

@@ -33,14 +33,20 @@ from genie.generate.search import (
     preview_steps,
 )
 from genie.tables import SOURCES, read_table
-from stages.shared.params import Params
-from stages.shared.places import features_file, store_folder, tokens_folder
-from stages.shared.progress import bar
-from stages.shared.settings import images_per_class, prompt_of
+
+from .params import Params
+from .places import features_file, store_folder, tokens_folder
+from .progress import bar
+from .settings import images_per_class, prompt_of
 
 
-def renderer_of(params: Params, root: Path, images: pd.DataFrame) -> Renderer:
-    """Load the renderer that the parameters specify, with the support images as sources."""
+def renderer_of(
+    params: Params, root: Path, images: pd.DataFrame, *, on_image: Callable[[int], None]
+) -> Renderer:
+    """Load the renderer that the parameters specify, with the support images as sources.
+
+    `on_image` is called with the guided steps of each image.
+    """
     given = params.generator
     return load_renderer(
         given.model,
@@ -52,6 +58,7 @@ def renderer_of(params: Params, root: Path, images: pd.DataFrame) -> Renderer:
         compile=given.compile,
         dtype=getattr(torch, given.dtype) if given.dtype else None,
         watch=lambda drawn, total: bar(drawn, total=total, label="generate", unit="image"),
+        on_image=on_image,
     )
 
 
@@ -66,6 +73,7 @@ def plan(params: Params, root: Path, renderer: Renderer, support: pd.DataFrame) 
         read_table(root / "data/sources/sources.csv", SOURCES),
         ratios=ratios,
         per_class=partial(images_per_class, params),
+        every_source=params.sources.strategy == "all",
         wording_of=wording_per_task(params, root, renderer, support),
         seed=params.seed,
     )
@@ -140,8 +148,8 @@ def search(
             ratios_of(params), renderer.steps, between=renderer.generator.fast, least=PREVIEW_STEPS
         )
         if steps < renderer.steps:
-            return preview(wanted, renderer, marks, steps=steps)
-    return exact(wanted, renderer, marks)
+            return preview(wanted, renderer, marks, least=params.noise.least, steps=steps)
+    return exact(wanted, renderer, marks, least=params.noise.least)
 
 
 def rule_of(params: Params) -> str:

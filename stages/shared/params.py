@@ -57,6 +57,7 @@ class Noise(Section):
     M: Annotated[int, Field(ge=2)]
     low: Ratio
     high: Ratio
+    least: float | None
     search: Literal["exact", "preview"]
 
     @model_validator(mode="after")

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from genie.classify.finetune import TrainingSettings
 from genie.classify.training import generated_per_class
 from genie.data.wording import read_names, wording_in_turn
-from stages.shared.params import Params
+
+from .params import Params
 
 
 def training_settings(params: Params) -> TrainingSettings:

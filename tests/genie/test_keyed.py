@@ -18,12 +18,13 @@ from genie.generate.noise import noise_seed
 from genie.generate.request import Request
 
 CLASSES = ("bag", "coat", "shirt")
-REQUEST = Request("a", "shirt", "coat", "a photo of a coat", "", 0.7, 0, 0)
+REQUEST = Request("a", "shirt", "coat", "a photo of a coat", "", 0.7, 0, 0, "")
 
 
 def test_noise_of_an_image():
-    assert noise_seed(0, "a", "coat", 0) == 4078152359236987954
-    assert noise_seed(7, None, "T-shirt/top", 3) == 201713844299153078
+    assert noise_seed(REQUEST) == 5015364946437819453
+    drawn = Request(None, None, "T-shirt/top", "", "", 1.0, 3, 7, "support")
+    assert noise_seed(drawn) == 4749104997208021193
 
 
 def test_source_images_and_the_turns_of_their_prompts():
@@ -39,6 +40,7 @@ def test_source_images_and_the_turns_of_their_prompts():
         support=pd.DataFrame(rows, columns=["image_id", "label"]),
         sources=pd.DataFrame(ranked, columns=["target", "source", "rank"]),
         per_class={"coat": 8},
+        every_source=False,
         levels=(0.7,),
         wording=wording,
         seed=3,
@@ -88,11 +90,11 @@ def test_random_source_classes():
     even = pd.DataFrame(0.25, index=list("abcde"), columns=list("abcde"))
     drawn = source_classes(even, strategy="random", top_k=4, seed=2)
     assert drawn.groupby("target")["source"].agg("".join).to_dict() == {
-        "a": "cbed",
-        "b": "daec",
-        "c": "beda",
-        "d": "ecab",
-        "e": "acbd",
+        "a": "dbec",
+        "b": "cdea",
+        "c": "deab",
+        "d": "aebc",
+        "e": "dbac",
     }
 
 
@@ -109,14 +111,14 @@ def test_key_of_an_image_in_the_store():
         scheduler="DPMSolverMultistepScheduler",
         size=32,
         fingerprint="f" * 64,
-        dtype="torch.float32",
+        precision="torch.float32",
         fast=True,
     )
     key = request_key(REQUEST, generator, steps=50, guidance_scale=3.0)
-    assert key == "617bb6ad32156a601324f88c1776be4634b1e44d4809447f345246b404a6eaac"
-    drawn = Request(None, None, "coat", "a photo of a coat", "blurry", 0.66, 2, 1)
+    assert key == "88925812951680769ef57f773ab4d6ef27217482c2fc064c2d535b6c16edf508"
+    drawn = Request(None, None, "coat", "a photo of a coat", "blurry", 0.66, 2, 1, "")
     key = request_key(drawn, generator, steps=5, guidance_scale=3.0)
-    assert key == "0c679b174321aed655c020c1ae1c7215704bf7cd894eacba05619f0944e89536"
+    assert key == "1e08db6ab2b03fb9df3c81b1d14d404da7b9af5debcd730404e927d021affc20"
     assert request_key(replace(drawn, seed=2), generator, steps=5, guidance_scale=3.0) != key
 
 
@@ -139,12 +141,23 @@ def test_seed_of_a_training_step():
     assert keyed.step_seed(3, 41) == 3_000_050
 
 
+def test_seed_of_a_task_and_a_purpose():
+    assert keyed.task_seed(0, "task", "copies") == 1521616707
+    seeds = {keyed.task_seed(s, t, p) for s in (0, 1) for t in "ab" for p in ("copies", "training")}
+    assert len(seeds) == 8
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_identity_is_that_of_a_set_whatever_its_order():
+    assert keyed.identity(["b", "a"]) == keyed.identity(["a", "b"])
+    assert len({keyed.identity(names) for names in ([], ["a"], ["a", "b"], ["ab"])}) == 4
+
+
 def test_generators_depend_on_their_key_alone():
     first = keyed.numbered_rng(1, 2, label="coat").random(3)
     assert np.array_equal(first, keyed.numbered_rng(1, 2, label="coat").random(3))
     others = [
         keyed.numbered_rng(1, 2, label="bag").random(3),
         keyed.numbered_rng(1, 3, label="coat").random(3),
-        keyed.text_rng("1/2/coat").random(3),
     ]
     assert not any(np.array_equal(first, other) for other in others)

@@ -50,7 +50,7 @@ def test_levels_are_compared_by_previews_only_where_there_is_a_choice(
 ):
     asked = params(method, **noise)
     source = next(iter(source_images))
-    first = Request(source, "bag", "coat", "a photo of a coat", "", 0.5, 0, 0)
+    first = Request(source, "bag", "coat", "a photo of a coat", "", 0.5, 0, 0, "")
     wanted = Wanted(0, tuple(replace(first, r=r) for r in ratios_of(asked)))
     backbone = load_backbone(Path("zoo/backbone"))
     axis = np.eye(2, backbone.model.config.hidden_sizes[-1])

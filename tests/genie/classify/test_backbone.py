@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from transformers import AutoModel, AutoModelForImageClassification
 
 from genie.classify.backbone import (
     BATCH,
+    VECTORS_VERSION,
     class_names,
     classify,
     embed,
@@ -100,3 +102,33 @@ def test_missing_folder_and_missing_weights_are_named(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(GenieError, match=r"oracle\.model: .* has no \*\.safetensors"):
         load_oracle(tmp_path)
+
+
+def test_untrained_clip_is_its_vision_tower():
+    fresh = load_untrained(Path("zoo/clip"), device="cpu")
+    trained = load_backbone(Path("zoo/clip"), device="cpu")
+    assert embed(noise(2), model=fresh).shape == embed(noise(2), model=trained).shape
+
+
+@pytest.mark.parametrize("change", ["version", "device"])
+def test_vectors_of_other_code_or_another_device_are_not_used(tmp_path, monkeypatch, change):
+    model = load_backbone(BACKBONE, device="cpu", cache=tmp_path / "features.sqlite")
+    first = embed(noise(2), model=model)
+    if change == "version":
+        monkeypatch.setattr("genie.classify.backbone.VECTORS_VERSION", VECTORS_VERSION + 1)
+    else:
+        model = replace(model, device="cpu:0")
+    forward, calls = model.model.forward, []
+    monkeypatch.setattr(model.model, "forward", lambda x: (calls.append(len(x)), forward(x))[1])
+    assert (embed(noise(2), model=model) == first).all()
+    assert len(calls) == 1
+
+
+def test_vectors_of_a_fixed_image_belong_to_their_version(backbone):
+    """If this fails for a good reason, increase VECTORS_VERSION and renew the numbers."""
+    ramp = np.add.outer(np.arange(48), np.arange(40)).astype(np.uint8)
+    image = Image.fromarray(np.stack([2 * ramp, 255 - ramp, ramp], 2))
+    oracle = load_oracle(ORACLE, device="cpu")
+    found = [*embed([image], model=backbone)[0][:4], *classify([image], model=oracle)[0][:2]]
+    assert VECTORS_VERSION == 1
+    assert found == pytest.approx([0.0, 0.114556, 0.0, 0.068751, 0.006534, 0.01936], abs=2e-4)

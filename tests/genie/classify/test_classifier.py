@@ -1,7 +1,10 @@
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_predict
 
 from genie.classify.classifier import FINETUNE, fit, out_of_fold, predict, predict_proba
 from genie.classify.examples import Examples, join, take
@@ -88,7 +91,10 @@ def dealt(examples: Examples, head: str, settings, *, leaked=()) -> np.ndarray:
     found = np.zeros((len(fold), len(count)))
     for i, own in enumerate(fold):
         rows = [j for j, other in enumerate(fold) if other != own or j in leaked]
-        model = fit(head, take(examples, rows), settings=settings)
+        kept = take(examples, rows)
+        sizes = Counter(kept.labels)  # all classes count the same
+        weights = np.array([len(rows) / len(sizes) / sizes[label] for label in kept.labels])
+        model = fit(head, replace(kept, weights=weights), settings=settings)
         found[i] = predict_proba(model, take(examples, [i]))[0]
     return found
 
@@ -146,3 +152,20 @@ def test_out_of_fold_gives_zero_to_a_class_that_training_lacked(blobs, settings)
     held_out = out_of_fold("prototype", rare, settings=settings, folds=2)
     assert held_out[8, 2] == 0
     assert held_out.sum(1) == pytest.approx(np.ones(9))
+
+
+def test_out_of_fold_takes_no_image_for_a_large_class_because_it_is_large(settings):
+    """Overlapping classes of 60 and 6 images: without weights, the small one seems to be large."""
+    random = np.random.default_rng(0)
+    labels = ["large"] * 60 + ["small"] * 6
+    z = random.normal(size=(66, 8)) + 0.8 * np.eye(2, 8)[[0] * 60 + [1] * 6]
+    examples = Examples([None] * 66, z / np.linalg.norm(z, axis=1)[:, None], labels)
+    mistaken = out_of_fold("logistic", examples, settings=settings)
+    rows = np.array(labels) == "small"
+    fair = LogisticRegression(max_iter=1000, class_weight="balanced")
+    expected = cross_val_predict(fair, examples.embeddings, labels, cv=5, method="predict_proba")
+    plain = cross_val_predict(
+        LogisticRegression(max_iter=1000), examples.embeddings, labels, cv=5, method="predict_proba"
+    )
+    assert mistaken[rows, 0].mean() == pytest.approx(expected[rows, 0].mean(), abs=0.05)
+    assert plain[rows, 0].mean() > 0.8 > 0.6 > mistaken[rows, 0].mean()

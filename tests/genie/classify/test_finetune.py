@@ -44,6 +44,15 @@ def test_network_repeats_itself_and_another_seed_is_another_network(blobs, setti
     assert any((other.weights[k] != v).any() for k, v in model.weights.items())
 
 
+def test_every_training_step_reports_its_loss(blobs, settings):
+    seen: dict[int, float] = {}
+    watched = replace(settings, steps=30, on_step=seen.__setitem__)
+    fit(FINETUNE, blobs(3), settings=watched)
+    assert list(seen) == list(range(30))
+    assert seen[0] == pytest.approx(np.log(3), abs=0.7)  # classes are equally likely at first
+    assert np.mean([seen[i] for i in range(25, 30)]) < seen[0]
+
+
 def test_training_leaves_torchs_generator_as_it_was(blobs, settings):
     torch.manual_seed(5)
     expected = torch.rand(3)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from genie.data.images import encode_png, image_id
-from genie.data.near_duplicates import clusters, split_queries
+from genie.data.near_duplicates import clusters, drop_near_duplicates, split_queries
 from genie.errors import GenieError
 
 
@@ -80,3 +80,23 @@ def test_clusters_hold_what_is_alike_also_through_a_chain():
     found = clusters(pd.DataFrame(pictures, columns=["image_id", "png"]))
     expected = [{image_id(i) for i in alike}, *({image_id(i)} for i in apart)]
     assert sorted(map(sorted, found)) == sorted(map(sorted, expected))
+
+
+def test_images_near_to_others_of_their_class_are_dropped():
+    def saved(seed: int, quality: int) -> Image.Image:
+        buffer = io.BytesIO()
+        pixels = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((64, 64)).save(buffer, format="JPEG", quality=quality)
+        return Image.open(buffer).convert("RGB")
+
+    def table(rows: list[tuple[int, int, str]]) -> pd.DataFrame:
+        pictures = [(saved(seed, quality), label) for seed, quality, label in rows]
+        return pd.DataFrame(
+            [(image_id(p), label, encode_png(p)) for p, label in pictures],
+            columns=["image_id", "label", "png"],
+        )
+
+    images = table([(0, 95, "a"), (1, 95, "a"), (2, 95, "b"), (3, 95, "c")])
+    others = table([(1, 80, "a"), (2, 80, "a"), (9, 80, "b")])
+    found = drop_near_duplicates(images, others)
+    assert list(found["image_id"]) == list(images["image_id"].iloc[[0, 2, 3]])

@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genie.errors import GenieError
-from genie.generate.adaptive import axis_positions, finalists, largest_shift, shift_ratio
+from genie.generate.adaptive import (
+    axis_positions,
+    chosen_level,
+    finalists,
+    largest_shift,
+    shift_ratio,
+)
 
 
 def test_positions_are_zero_at_the_source_and_one_at_the_target():
@@ -107,3 +113,15 @@ def test_the_finalists_hold_the_choice_among_all_levels(places):
 
 def test_jumps_to_levels_that_are_left_out_do_not_count():
     assert largest_shift(np.array([0.0, 0.2, 9.0, 3.0, 3.1]), among=[0, 1, 3, 4]) == 1
+
+
+@given(
+    positions=st.lists(st.floats(-2, 2), min_size=2, max_size=9).map(np.array),
+    least=st.floats(-2, 2),
+)
+def test_chosen_level_is_the_first_from_the_largest_shift_on_that_suffices(positions, least):
+    start = largest_shift(positions)
+    assert chosen_level(positions) == start
+    found = chosen_level(positions, least=least)
+    assert all(positions[m] < least for m in range(start, found))
+    assert positions[found] >= least or found == len(positions) - 1

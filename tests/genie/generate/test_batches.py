@@ -11,7 +11,7 @@ from genie.generate.noise import denoising_steps
 from genie.generate.request import Request
 
 STEPS = 10
-REQUEST = Request("a", "shirt", "coat", "a photo of a coat", "", 0.7, 0, 0)
+REQUEST = Request("a", "shirt", "coat", "a photo of a coat", "", 0.7, 0, 0, "")
 
 requests = st.lists(
     st.builds(

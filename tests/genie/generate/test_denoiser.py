@@ -34,7 +34,7 @@ def loaded(tiny_sd_folder):
 
 def requests(sources, ratios=(0.4, 0.8)):
     return [
-        Request(image, "cat", "dog", "a photo of a dog", "", r, 0, 0)
+        Request(image, "cat", "dog", "a photo of a dog", "", r, 0, 0, "")
         for image in list(sources)[:3]
         for r in ratios
     ]

@@ -24,7 +24,9 @@ STEPS = 10
 
 def request_for(source_id, r=0.7, target="coat", replicate=0, **changes):
     label = None if source_id is None else "shirt"
-    request = Request(source_id, label, target, f"a photo of a {target}", "blurry", r, replicate, 0)
+    request = Request(
+        source_id, label, target, f"a photo of a {target}", "blurry", r, replicate, 0, ""
+    )
     return replace(request, **changes)
 
 

@@ -97,7 +97,7 @@ def test_clip_rule_keeps_where_the_targets_prompt_is_nearest(vectors):
 
 
 def wanted(target: str, replicate: int, *, task: int = 0) -> Wanted:
-    first = Request("s", "bag", target, "a photo", "", 0.5, replicate, 0)
+    first = Request("s", "bag", target, "a photo", "", 0.5, replicate, 0, "")
     return Wanted(task, (first, replace(first, r=0.7)))
 
 

@@ -1,10 +1,13 @@
+import copy
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from diffusers import StableDiffusionImg2ImgPipeline
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, StableDiffusionImg2ImgPipeline
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -154,3 +157,98 @@ def test_classes_of_a_task_learn_a_token_each_from_their_own_images(
 def test_another_family_is_refused(other, source_images, tmp_path):
     with pytest.raises(GenieError, match="da-fusion needs a Stable Diffusion model"):
         learn_token(source_images, "coat", generator=other, settings=SETTINGS, folder=tmp_path)
+
+
+def test_small_gradients_survive_half_precision(sd, source_images, tmp_path, monkeypatch):
+    """Large models have gradients below the smallest float16. Adam itself ignores their scale."""
+    latents = encode_images([decode_image(p) for p in source_images.values()], sd).clone()
+    half = replace(sd, pipeline=copy.deepcopy(sd.pipeline).to(torch.float16), dtype=torch.float16)
+    settings = InversionSettings(6, "a {class}", 0, learning_rate=0.01, batch_size=2)
+
+    def small(*args, **options) -> torch.Tensor:
+        return denoising_loss(*args, **options) * 2**-22
+
+    def moved(generator, name: str) -> torch.Tensor:
+        saved = tmp_path / name
+        one, more = (
+            train_vector(
+                latents, "coat", generator=generator, saved=saved / f"{count}",
+                settings=replace(settings, steps=count),
+            )
+            for count in (0, 6)
+        )  # fmt: skip
+        return more - one
+
+    monkeypatch.setattr("genie.generate.inversion.denoising_loss", small)
+    full, found = moved(sd, "full"), moved(half, "half")
+    assert (found == 0).float().mean() < 0.05
+    assert torch.nn.functional.cosine_similarity(full, found, dim=0) > 0.8
+
+
+def test_stopped_training_in_half_precision_resumes_with_its_scale(
+    sd, source_images, tmp_path, monkeypatch
+):
+    latents = encode_images([decode_image(p) for p in source_images.values()], sd).clone()
+    half = replace(sd, pipeline=copy.deepcopy(sd.pipeline).to(torch.float16), dtype=torch.float16)
+
+    def vector(steps: int, name: str) -> torch.Tensor:
+        settings = InversionSettings(steps, "a {class}", 0, learning_rate=0.01, batch_size=2)
+        return train_vector(
+            latents, "coat", generator=half, settings=settings, saved=tmp_path / name
+        )
+
+    monkeypatch.setattr("genie.generate.inversion.SAVE_EVERY", 2)
+    straight = vector(5, "straight")
+    vector(3, "stopped")
+    assert torch.equal(vector(5, "stopped"), straight)
+
+
+@pytest.mark.parametrize("predicts", ["epsilon", "v_prediction", "sample"])
+def test_loss_is_that_of_what_the_model_predicts(sd, predicts):
+    """A denoiser that knows the answer has no loss."""
+    scheduler = DPMSolverMultistepScheduler.from_config(
+        sd.pipeline.scheduler.config, prediction_type=predicts
+    )
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    draw = torch.Generator().manual_seed(0)
+    timestep = torch.randint(len(scheduler.alphas_cumprod), (2,), generator=draw)
+    noise = torch.randn(latents.shape, generator=draw)
+    answer = {
+        "epsilon": noise,
+        "v_prediction": scheduler_velocity(latents, noise, timestep),
+        "sample": latents,
+    }[predicts]
+    pipeline = SimpleNamespace(
+        scheduler=scheduler,
+        dtype=torch.float32,
+        unet=lambda *args, **options: SimpleNamespace(sample=answer),
+    )
+    knowing = replace(sd, pipeline=pipeline)
+    context = torch.zeros(2, 1, 1)
+    again = torch.Generator().manual_seed(0)
+    loss = denoising_loss(latents, context, generator=knowing, draw=again)
+    assert loss.item() == pytest.approx(0, abs=1e-10)
+
+
+def scheduler_velocity(latents, noise, timestep) -> torch.Tensor:
+    """The velocity that diffusers' own scheduler names."""
+    options = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    return DDPMScheduler(**options).get_velocity(latents, noise, timestep)
+
+
+def test_every_token_draws_noise_of_its_own(sd, source_images, tmp_path, monkeypatch):
+    seeds = []
+
+    def train(latents, word, *, generator, settings, saved) -> torch.Tensor:
+        seeds.append(settings.seed)
+        return torch.zeros(32)
+
+    monkeypatch.setattr("genie.generate.inversion.train_vector", train)
+    a, b = list(source_images)[:2]
+    for shown, seed in (([a], 0), ([b], 0), ([a], 1), ([a], 0)):
+        quick = InversionSettings(2, "a {class}", seed)
+        own = {i: source_images[i] for i in shown}
+        folder = tmp_path / f"{len(seeds)}"
+        learn_token(own, "coat", generator=sd, settings=quick, folder=folder)
+    assert len(set(seeds)) == 3
+    assert seeds[0] == seeds[3]

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -44,6 +45,7 @@ SOURCES = sources_of({"coat": ["shirt", "dress"], "shirt": ["coat"]})
 def plan(method, support=SUPPORT, sources=SOURCES, **changes):
     options = {
         "per_class": {"coat": 4},
+        "every_source": False,
         "levels": (0.5, 0.7, 0.9),
         "wording": lambda name, source, turn: Wording(f"a photo of a {name}", "blurry"),
         "seed": 0,
@@ -52,10 +54,11 @@ def plan(method, support=SUPPORT, sources=SOURCES, **changes):
     return METHODS[method].plan(Brief(support, sources, **(options | changes)))
 
 
+GENERATING = ["genie", "img2img", "txt2img", "diffcore-mix", "diff-mix", "real-guidance"]
+
+
 @given(
-    method=st.sampled_from(
-        ["genie", "img2img", "txt2img", "diffcore-mix", "diff-mix", "real-guidance"]
-    ),
+    method=st.sampled_from(GENERATING),
     sizes=st.fixed_dictionaries({label: st.integers(1, 4) for label in LABELS}),
     wanted=st.dictionaries(st.sampled_from(LABELS), st.integers(0, 15)),
     levels=st.sampled_from([(0.7,), (0.5, 0.9), (0.5, 0.6, 0.7, 0.8, 0.9)]),
@@ -75,19 +78,9 @@ def test_every_target_gets_exactly_its_number_of_distinct_images(
     )
     targets = [candidates[0].target_label for candidates in planned]
     assert {t: targets.count(t) for t in wanted} == wanted
-    images = {
-        (
-            c[0].target_label,
-            noise_seed(c[0].seed, c[0].source_id, c[0].target_label, c[0].replicate),
-        )
-        for c in planned
-    }
-    assert len(images) == len(planned)
+    assert len({(c[0].target_label, noise_seed(c[0])) for c in planned}) == len(planned)
     for candidates in planned:
-        assert (
-            len({noise_seed(q.seed, q.source_id, q.target_label, q.replicate) for q in candidates})
-            == 1
-        )
+        assert len({noise_seed(q) for q in candidates}) == 1
         assert all(a.r < b.r for a, b in pairwise(candidates))
 
 
@@ -123,8 +116,24 @@ def test_seed_decides_the_order_of_source_images():
     assert first != second
 
 
-def test_tasks_that_share_images_share_requests():
-    assert plan("genie", task=0) == plan("genie", task=7)
+@pytest.mark.parametrize("method", GENERATING)
+def test_equal_tasks_share_all_requests(method):
+    assert plan(method, task=0) == plan(method, task=7)
+
+
+@pytest.mark.parametrize("method", GENERATING)
+def test_tasks_whose_target_has_other_images_share_no_noise(method):
+    """Also where they share all sources, as the shirts and dresses here."""
+    other = SUPPORT.assign(image_id=SUPPORT["image_id"].str.replace("coat", "other-coat"))
+    noise, others = ({noise_seed(c[0]) for c in plan(method, s)} for s in (SUPPORT, other))
+    assert len(noise) == len(others) == 4
+    assert not noise & others
+
+
+def test_images_of_other_classes_do_not_change_an_image():
+    """A new picture of a bag renders nothing anew where bags are neither source nor target."""
+    more = pd.concat([SUPPORT, support_of({"bag": 5}).tail(2)])
+    assert plan("genie", more) == plan("genie")
 
 
 def test_img2img_takes_the_target_itself_as_source():
@@ -140,13 +149,15 @@ def test_txt2img_has_no_source_and_starts_from_pure_noise():
     assert [c[0].replicate for c in planned] == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("method", ["genie", "img2img", "txt2img"])
-def test_without_a_number_every_source_image_counts_once(method):
-    support = support_of({"coat": 2, "shirt": 3, "dress": 1})
-    planned = plan(method, support, per_class={"coat": None})
-    assert len(planned) == 4
-    if method == "genie":
-        assert {c[0].source_id for c in planned} == {"shirt-0", "shirt-1", "shirt-2", "dress-0"}
+@given(sizes=st.fixed_dictionaries({label: st.integers(1, 6) for label in LABELS}))
+def test_all_sources_take_every_image_of_every_other_class_once(sizes):
+    """Also where classes differ in size, so that taking turns would repeat the smaller ones."""
+    support = support_of(sizes)
+    ranked = sources_of({"coat": [c for c in LABELS if c != "coat"]})
+    wanted = sum(sizes.values()) - sizes["coat"]
+    planned = plan("genie", support, ranked, per_class={"coat": wanted}, every_source=True)
+    others = support.loc[support["label"] != "coat", "image_id"]
+    assert sorted(c[0].source_id for c in planned) == sorted(others)
 
 
 def test_source_class_without_images_is_an_error():
@@ -242,6 +253,7 @@ def planned_for(method, support, **changes):
     options = {
         "ratios": (0.5, 0.9),
         "per_class": lambda labels: {"coat": 2},
+        "every_source": False,
         "wording_of": lambda task: lambda name, source, turn: Wording(f"{task} {name}", ""),
         "seed": 0,
     }
@@ -265,11 +277,7 @@ def test_a_method_is_one_line_in_each_registry(monkeypatch):
         """The target's images under every other class's prompt."""
         swapped = brief.sources.rename(columns={"target": "source", "source": "target"})
         given = {str(c): 1 for c in swapped["target"].unique()}
-        return METHODS["genie"].plan(
-            Brief(
-                brief.support, swapped, given, brief.levels, brief.wording, brief.seed, brief.task
-            )
-        )
+        return METHODS["genie"].plan(replace(brief, sources=swapped, per_class=given))
 
     monkeypatch.setitem(METHODS, "toy", Method(reversed_pairs, ratio=0.4))
     monkeypatch.setitem(COPIERS, "toy", unchanged_copies)

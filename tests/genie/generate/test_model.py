@@ -1,12 +1,14 @@
+import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler
 
 from genie.errors import GenieError
-from genie.generate.model import load_generator
+from genie.generate.model import dpm_solver, load_generator
 from genie.generate.render import render
 from genie.generate.request import Request
 
@@ -62,7 +64,7 @@ def test_half_precision_variant_is_found(tiny_sd_folder, tmp_path, source_images
     with pytest.raises(GenieError, match=r"generator\.dtype float16 needs a GPU"):
         load_generator(tiny_sd_folder, device="cpu", dtype=torch.float16)
     source = next(iter(source_images))
-    request = Request(source, "cat", "dog", "a photo of a dog", "", 0.5, 0, 0)
+    request = Request(source, "cat", "dog", "a photo of a dog", "", 0.5, 0, 0, "")
     assert len(list(render([request], generator, sources=source_images, steps=4))) == 1
 
 
@@ -96,3 +98,54 @@ def test_broken_settings_are_an_error(tiny_sd_folder, tmp_path):
     (copy / "genie.json").write_text("guidance: 3")
     with pytest.raises(GenieError, match=r"genie\.json must be JSON"):
         load_generator(copy, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"use_karras_sigmas": True},
+        {"use_exponential_sigmas": True},
+        {"algorithm_type": "sde-dpmsolver++"},
+        {"solver_order": 3, "lower_order_final": False},
+    ],
+    ids=str,
+)
+def test_only_the_noise_schedule_is_taken_from_a_models_scheduler(
+    option, sd, tiny_sd_folder, source_images, tmp_path
+):
+    """Else Karras sigmas stop the fast path, and a stochastic solver draws other images."""
+    copy = Path(shutil.copytree(tiny_sd_folder, tmp_path / "scheduled"))
+    scheduler = DPMSolverMultistepScheduler.from_pretrained(tiny_sd_folder, subfolder="scheduler")
+    DPMSolverMultistepScheduler.from_config({**scheduler.config, **option}).save_pretrained(
+        copy / "scheduler"
+    )
+    index = json.loads((copy / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", "DPMSolverMultistepScheduler"]
+    (copy / "model_index.json").write_text(json.dumps(index))
+    source = next(iter(source_images))
+    request = Request(source, "cat", "dog", "a photo of a dog", "", 0.7, 0, 0, "")
+    images = [
+        next(render([request], generator, sources=source_images, steps=10))[1].tobytes()
+        for generator in (sd, load_generator(copy, device="cpu", compile=False))
+    ]
+    assert images[0] == images[1]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"beta_schedule": "linear"},
+        {"beta_end": 0.02},
+        {"prediction_type": "v_prediction"},
+        {"num_train_timesteps": 500},
+        {"rescale_betas_zero_snr": True},
+    ],
+    ids=str,
+)
+def test_the_noise_schedule_and_the_prediction_are_those_of_the_model(option):
+    base = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    made = dpm_solver({**base, **option})
+    expected = DPMSolverMultistepScheduler(**{**base, **option})
+    assert torch.equal(made.alphas_cumprod, expected.alphas_cumprod)
+    assert made.config.prediction_type == expected.config.prediction_type
+    assert made.config.timestep_spacing == "linspace"

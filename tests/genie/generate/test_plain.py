@@ -7,7 +7,7 @@ from genie.generate.noise import denoising_steps
 from genie.generate.render import render
 from genie.generate.request import Request
 
-REQUEST = Request("a", "shirt", "coat", "a photo of a coat", "blurry", 0.7, 0, 0)
+REQUEST = Request("a", "shirt", "coat", "a photo of a coat", "blurry", 0.7, 0, 0, "")
 
 
 def rendered(requests, generator, sources, *, steps=10, batch_size=2):

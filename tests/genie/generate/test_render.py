@@ -11,7 +11,7 @@ from genie.generate.render import default_batch_size, render
 from genie.generate.request import Request
 
 STEPS = 5
-REQUEST = Request("a", "shirt", "coat", "a photo of a coat", "blurry", 0.7, 0, 0)
+REQUEST = Request("a", "shirt", "coat", "a photo of a coat", "blurry", 0.7, 0, 0, "")
 
 
 def rendered(requests, generator, sources, **options):

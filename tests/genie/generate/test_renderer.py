@@ -8,7 +8,7 @@ from genie.generate.renderer import Cost, Renderer, load_renderer
 from genie.generate.request import Request
 from genie.generate.store import store_path
 
-REQUEST = Request("a", "shirt", "coat", "a photo of a coat", "", 0.4, 0, 0)
+REQUEST = Request("a", "shirt", "coat", "a photo of a coat", "", 0.4, 0, 0, "")
 
 
 @pytest.fixture
@@ -66,6 +66,16 @@ def test_images_are_watched_as_they_come(renderer, requests):
 
     replace(renderer, watch=watch).ensure(requests[:3], steps=5)
     assert sorted(seen, key=repr) == sorted(((q, 3) for q in requests[:3]), key=repr)
+
+
+def test_each_rendered_image_is_reported_with_its_guided_steps(renderer, requests):
+    steps: list[int] = []
+    told = replace(renderer, on_image=steps.append)
+    cost = told.ensure(requests, steps=5)
+    assert sorted(steps) == [2, 2, 4, 4]
+    assert sum(steps) == cost.guided_steps_rendered
+    told.ensure(requests, steps=5)  # all are in the store
+    assert len(steps) == 4
 
 
 def test_smallest_batch_size_is_noted(renderer, requests, sd):

@@ -57,7 +57,7 @@ def at(place: float) -> Image.Image:
 
 
 def wanted(ratios=(0.5, 0.7, 0.9), *, source="s", task=0, **changes) -> Wanted:
-    first = Request(source, "bag", "coat", "a photo of a coat", "", 0.5, 0, 0)
+    first = Request(source, "bag", "coat", "a photo of a coat", "", 0.5, 0, 0, "")
     return Wanted(task, tuple(replace(first, r=r, **changes) for r in ratios))
 
 
@@ -344,3 +344,38 @@ def test_nothing_wanted_is_an_empty_set(search, renderer, tmp_path):
     assert members.empty
     assert read_table(tmp_path / "members.csv", MEMBERS).empty
     assert read_set(tmp_path, members) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("places", "least", "level"),
+    [
+        ([0.1, 0.6, 0.7, 0.9], None, 1),  # the paper's rule
+        ([0.1, 0.6, 0.7, 0.9], 0.5, 1),
+        ([0.1, 0.6, 0.7, 0.9], 0.65, 2),
+        ([0.1, 0.6, 0.7, 0.9], 0.95, 3),  # none stands there: the highest
+        ([0.1, 0.2, 0.9, 0.5], 0.8, 2),
+    ],
+)
+def test_chosen_level_stands_at_least_at_the_bound(renderer, places, least, level):
+    one = wanted((0.5, 0.6, 0.7, 0.8))
+    put(renderer, one, places)
+    (found,), _ = exact([one], renderer, marks(), least=least)
+    assert found.chosen == level
+
+
+def test_previews_render_the_level_that_the_bound_asks_for(renderer):
+    one = wanted((0.5, 0.6, 0.7, 0.8))
+    put(renderer, one, [0.1, 0.6, 0.7, 0.9], steps=QUICK)
+    put(renderer, one, [0.9], levels=[3])
+    (found,), _ = preview([one], renderer, marks(), steps=QUICK, least=0.8)
+    assert (found.chosen, found.steps) == (3, (QUICK, QUICK, QUICK, FULL))
+
+
+def test_unclear_previews_are_decided_among_full_renderings_that_reach_the_bound(renderer):
+    """In full, the third level does not reach the bound after all, and the fourth is taken."""
+    one = wanted((0.5, 0.6, 0.7, 0.8))
+    put(renderer, one, [0.0, 0.4, 0.8, 0.9], steps=QUICK)
+    put(renderer, one, [0.0, 0.4, 0.75, 0.9])
+    (found,), _ = preview([one], renderer, marks(), steps=QUICK, least=0.85, unclear=10)
+    assert found.chosen == 3
+    assert found.steps == (FULL,) * 4

@@ -11,7 +11,7 @@ from genie.generate import store
 from genie.generate.request import Request
 from genie.generate.store import Counts, ensure, load_image, save_image, store_path
 
-REQUEST = Request("a", "shirt", "coat", "a photo of a coat", "", 0.7, 0, 0)
+REQUEST = Request("a", "shirt", "coat", "a photo of a coat", "", 0.7, 0, 0, "")
 REQUESTS = [replace(REQUEST, replicate=i) for i in range(20)]
 
 

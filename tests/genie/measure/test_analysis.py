@@ -14,10 +14,12 @@ from genie.measure.analysis import (
     by_ratio,
     choices,
     failures,
+    mean_overlap,
     plane,
     single_trajectories,
     spread_out,
 )
+from genie.measure.metrics import overlap_coefficient
 
 CLASSES = ("a", "b", "c")
 
@@ -169,3 +171,16 @@ def test_without_foreign_sources_there_is_no_boundary_and_nothing_is_chosen():
     table = boundary_probabilities(own, {0: support()}, seed=0)
     assert list(table[table["chosen"]]["r"]) == []
     assert by_level(table).empty
+
+
+def test_overlap_is_averaged_over_tasks_and_not_over_pooled_images():
+    """Two tasks whose densities are apart, each at another place: pooled, they would overlap."""
+    rows = {
+        "task": [0, 0, 1, 1],
+        "p_source": [0.1, 0.1, 0.9, 0.9],
+        "p_target": [0.9, 0.9, 0.1, 0.1],
+    }
+    assert overlap_coefficient(rows["p_source"], rows["p_target"]) == 1
+    assert mean_overlap(pd.DataFrame(rows)) == 0
+    same = pd.DataFrame(rows).assign(p_target=[0.1, 0.1, 0.1, 0.1])
+    assert mean_overlap(same) == 0.5

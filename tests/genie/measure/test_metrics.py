@@ -4,6 +4,7 @@ import pytest
 from scipy import stats
 
 from genie.measure.metrics import (
+    SHARE,
     Interval,
     boundary_accuracy,
     class_accuracies,
@@ -85,3 +86,11 @@ def test_boundary_accuracy_lets_only_the_two_classes_of_a_pair_compete():
     both = boundary_accuracy(probabilities, labels, pairs=[("a", "b"), ("a", "c")], **options)
     assert both == pytest.approx((0.5 + 1 / 3) / 2)
     assert boundary_accuracy(probabilities[:0], [], pairs=[("a", "b")], **options) is None
+
+
+def test_interval_of_two_values_stays_within_what_is_possible():
+    """Student's t of 0.9 and 1.0 reaches from 0.31 to 1.59."""
+    found = interval([0.9, 1.0], bounds=SHARE)
+    assert (found.low, found.high) == (pytest.approx(0.95 - 12.7062 * 0.05, abs=1e-4), 1.0)
+    assert interval([-0.9, 0.9]).low == -1
+    assert interval([0.0, 0.1], bounds=SHARE).low == 0

@@ -1,0 +1,65 @@
+"""The wheel against the repository: what it carries, and that it works on its own."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.scratch import ENVIRONMENT, ROOT, build_wheel
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("wheel")
+    with zipfile.ZipFile(build_wheel(place)) as wheel:
+        wheel.extractall(place / "unpacked")
+    return place / "unpacked"
+
+
+def test_wheel_has_the_library_and_the_stages_and_no_other_code(unpacked):
+    ours = {
+        *(path.relative_to(ROOT) for path in ROOT.glob("genie/**/*.py")),
+        *("genie" / path.relative_to(ROOT) for path in ROOT.glob("stages/**/*.py")),
+    }
+    assert {path.relative_to(unpacked) for path in unpacked.rglob("*.py")} == ours
+    assert [path.name for path in unpacked.iterdir() if "dist-info" not in path.name] == ["genie"]
+
+
+@pytest.mark.parametrize("model", ["backbone", "clip", "generator", "oracle"])
+def test_wheel_has_every_file_of_the_embedded_models(unpacked, model):
+    there, ours = unpacked / "genie/project/zoo" / model, ROOT / "zoo" / model
+    files = sorted(p.relative_to(ours) for p in ours.rglob("*") if p.is_file())
+    assert files
+    for file in files:
+        assert (there / file).read_bytes() == (ours / file).read_bytes()
+
+
+def test_wheel_runs_its_own_stages_and_has_all_that_a_project_needs(unpacked, tmp_path):
+    """Imports are those of the wheel: this process must not find ours."""
+    script = "\n".join(
+        [
+            "import sys; from pathlib import Path",
+            "import genie, genie.stages.prepare",
+            "from genie.tools.new import _ORIGIN, COPIED",
+            f"assert Path(genie.__file__).is_relative_to({str(unpacked)!r}), genie.__file__",
+            "assert _ORIGIN.name == 'project'",
+            "assert 'stages' not in sys.modules",
+            "assert [name for name in COPIED if not (_ORIGIN / name).exists()] == []",
+        ]
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=os.environ | ENVIRONMENT | {"PYTHONPATH": str(unpacked)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".ci/reproduce", ".ci/report"):
+        assert (unpacked / "genie/project" / name).read_bytes() == (ROOT / name).read_bytes()
+    template = ROOT / "genie/tools/template"
+    for path in (p for p in template.rglob("*") if p.is_file()):
+        assert (unpacked / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
