@@ -4,12 +4,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import sdpa_kernel
 from torch.nn.functional import cross_entropy, normalize
 from transformers import CLIPModel, ViTImageProcessor
 
 from zoo.feature_parts import shift_and_flip
-from zoo.generator_parts import LENGTH, pixels, prompt_rows, prompts, word_tokenizer
-from zoo.loop import pick_device, train
+from zoo.generator_parts import LENGTH, pixels, prompt_rows, prompts, tokenize, word_tokenizer
+from zoo.loop import attention, pick_device, train
 from zoo.parts import Part
 from zoo.recipes import Recipe
 
@@ -50,15 +51,19 @@ def tiny_clip(recipe: Recipe) -> CLIPModel:
 
 
 class Pairs(nn.Module):
-    """Scaled similarities (n, n) of images (n, 3, 32, 32) and prompts (n, LENGTH)."""
+    """Scaled similarities (n, n) of images (n, 3, 32, 32) and prompts.
+
+    `tokens` (m, LENGTH) holds every prompt once, and `rows` (n,) says which belongs to which image.
+    """
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.clip = tiny_clip(recipe)
 
-    def forward(self, images: Tensor, tokens: Tensor) -> Tensor:
-        seen = self.clip.visual_projection(self.clip.vision_model(images).pooler_output)
-        read = self.clip.text_projection(self.clip.text_model(tokens).pooler_output)
+    def forward(self, images: Tensor, tokens: Tensor, rows: Tensor) -> Tensor:
+        with sdpa_kernel(attention(images.device)):
+            seen = self.clip.visual_projection(self.clip.vision_model(images).pooler_output)
+            read = self.clip.text_projection(self.clip.text_model(tokens).pooler_output)[rows]
         return self.clip.logit_scale.exp() * normalize(seen, dim=1) @ normalize(read, dim=1).T
 
 
@@ -67,9 +72,7 @@ def train_clip(part: Part, recipe: Recipe) -> CLIPModel:
     torch.manual_seed(0)
     device = pick_device()
     model = Pairs(recipe).to(device)
-    tokens = word_tokenizer(recipe)(
-        prompts(recipe), padding="max_length", return_tensors="pt"
-    ).input_ids
+    tokens = tokenize(word_tokenizer(recipe), prompts(recipe)).to(device)
     images, labels = torch.from_numpy(part.images), torch.from_numpy(part.labels)
 
     def loss(draw: torch.Generator) -> Tensor:
@@ -77,7 +80,7 @@ def train_clip(part: Part, recipe: Recipe) -> CLIPModel:
         batch = shift_and_flip(pixels(images[index]), draw).to(device)
         drawn = labels[index]
         rows = prompt_rows(drawn, draw, classes=len(recipe.classes))
-        similarity = model(batch, tokens[rows].to(device))
+        similarity = model(batch, tokens, rows.to(device))
         return matching_loss(similarity.float(), drawn.to(device))
 
     trained = train(

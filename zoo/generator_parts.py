@@ -15,13 +15,13 @@ from diffusers import (
 )
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import sdpa_kernel
 from torch.nn.functional import l1_loss, mse_loss
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from zoo.loop import pick_device, share, train
+from zoo.loop import attention, pick_device, share, train
 from zoo.parts import Part
 from zoo.perceptual import load_lpips
 from zoo.recipes import Recipe
@@ -245,15 +245,9 @@ class Denoiser(nn.Module):
 
     def forward(self, noisy: Tensor, timestep: Tensor, tokens: Tensor, row: Tensor) -> Tensor:
         """Predict noise or velocity (n, c, 8, 8); `row` (n,) indexes the prompts in `tokens`."""
-        with sdpa_kernel(_attention(noisy.device)):
+        with sdpa_kernel(attention(noisy.device)):
             context = self.text_encoder(tokens).last_hidden_state[row]
             return self.unet(noisy, timestep, context).sample
-
-
-def _attention(device: torch.device) -> list[SDPBackend]:
-    """Return the kernels to choose from; a CPU's fused one is slow backwards in bfloat16."""
-    plain = [SDPBackend.MATH]
-    return plain if device.type == "cpu" else [SDPBackend.FLASH_ATTENTION, *plain]
 
 
 def train_denoiser(recipe: Recipe, *, stop: int | None = None) -> Denoiser:

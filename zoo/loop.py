@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_model
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
@@ -48,7 +49,7 @@ def train(
     steps, as NAME-STEP.safetensors, to measure what training brings.
     """
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01, fused=True)
     path = state / f"{name}.pt"
     start = _resume(path, model, average, optimizer)
     device = next(model.parameters()).device
@@ -72,6 +73,12 @@ def train(
             if every and (step + 1) % every == 0 and rank() == 0:
                 save_model(average.module, state / f"{name}-{step + 1}.safetensors")
     return average.module.eval()
+
+
+def attention(device: torch.device) -> list[SDPBackend]:
+    """Return the kernels to choose from; a CPU's fused one is slow backwards in bfloat16."""
+    plain = [SDPBackend.MATH]
+    return plain if device.type == "cpu" else [SDPBackend.FLASH_ATTENTION, *plain]
 
 
 def processes() -> int:
