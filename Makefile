@@ -12,7 +12,7 @@ EXCEPTIONS := CVE-2025-69872 # docs/security.md explains each
 ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test acceptance lint audit format zoo bench constraints
+.PHONY: help repro test acceptance lint audit format zoo zoo-photographs bench constraints
 
 help: ## list all commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -48,6 +48,13 @@ zoo: $(VENV)/.pipeline ## retrain the embedded default models (about two hours o
 	@$(ENV) python -m zoo.train
 	@$(ENV) python -m zoo.captions
 	@$(ENV) python -m zoo.evaluate
+
+RECIPE ?= photographs
+zoo-photographs: $(VENV)/.pipeline ## retrain the models of photographs (hours on two cores; RECIPE=photographs-gpu: minutes on a GPU)
+	@$(ENV) python -m zoo.cifar10
+	@$(ENV) python -m zoo.train --recipe $(RECIPE)
+	@$(ENV) python -m zoo.evaluate --recipe $(RECIPE) --texts 1000 --edits 300 --inception
+	@$(ENV) python -m zoo.curve --recipe $(RECIPE)
 
 bench: $(VENV)/.pipeline ## compare speed with the authors' loop and diffusers (takes minutes)
 	@$(ENV) python -m benchmarks.speed

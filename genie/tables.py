@@ -41,10 +41,12 @@ MEMBERS: Schema = {
     "r": float,
     "source_id": str,
     "source_label": str,
+    "target_weight": float,
 }
 METADATA: Schema = {
     "file_name": str,
     "label": str,
+    "target_weight": float,
     "key": str,
     "image_id": str,
     "method": str,

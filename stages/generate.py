@@ -18,6 +18,7 @@ from genie.data.licence import model_licence
 from genie.generate.card import data_card
 from genie.generate.claims import in_use
 from genie.generate.filters import apply_rule, draw_until_kept
+from genie.generate.methods import target_weights
 from genie.generate.renderer import Cost, Renderer
 from genie.generate.search import as_table, called_target, landmarks_of
 from genie.generate.thumbnails import write_thumbnails
@@ -66,6 +67,7 @@ def generate(params: Params, root: Path) -> str:
     )
     curves.end()
     table = as_table(trajectories, called_target(trajectories, baseline, renderer))
+    table["target_weight"] = target_weights(params.method, table["r"].to_numpy())
     members = write_set(
         table, root / "data/augmented", provenance=provenance(params, renderer), png_of=renderer.png
     )

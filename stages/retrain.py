@@ -14,7 +14,15 @@ from genie.classify.backbone import embed, load_backbone
 from genie.classify.classifier import fit
 from genie.classify.examples import Examples, join, load_examples, picker
 from genie.classify.files import save_classifiers
-from genie.classify.training import COPIERS, MIXERS, copies, mixed, shortfall
+from genie.classify.training import (
+    COPIERS,
+    MIX_WITH_SOURCES,
+    MIXERS,
+    copies,
+    mixed,
+    shortfall,
+    softened,
+)
 from genie.data.augmented_set import read_set
 from genie.keyed import support_identity, task_seed
 from genie.tables import MEMBERS, MIXTURES, TASKS, read_images, read_table, write_table
@@ -45,15 +53,24 @@ def main(params: Params, root: Path) -> str:
     models, mixtures = {}, []
     for task, rows in bar(support.groupby("task"), total=support["task"].nunique(), label="train"):
         examples = support_of(rows["image_id"])
-        names = members.loc[members["task"] == task, "file_name"]
+        own = members[members["task"] == task]
+        names = own["file_name"]
         augmented = generated_of(names)
         missing = shortfall(images_per_class(params, examples.labels), augmented.labels)
+        weights = own["target_weight"].to_numpy()
+        augmented = softened(augmented, list(own["source_label"]), weights)
         identity = support_identity(rows["label"], rows["image_id"])
         seed = partial(task_seed, params.seed, identity)
         filled = copies(examples, missing, copier, backbone=backbone, seed=seed("copies"))
         if mixer is not None and augmented.labels:
+            sources = support_of(own["source_id"]) if params.method in MIX_WITH_SOURCES else None
             augmented, record = mixed(
-                augmented, examples, mixer, backbone=backbone, seed=seed("mixtures")
+                augmented,
+                examples,
+                mixer,
+                backbone=backbone,
+                seed=seed("mixtures"),
+                sources=sources,
             )
             mixtures.append(record.assign(task=task, file_name=list(names)))
         everything = join(*[examples] * params.augment.real_passes, augmented, filled)

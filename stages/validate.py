@@ -56,6 +56,8 @@ def check_paths(params: Params) -> None:
 def note(params: Params) -> str:
     """Return a note if the method uses its own ratio in place of "ada", else an empty string."""
     ratio = METHODS[params.method].ratio
+    if params.noise.r == "ada" and METHODS[params.method].by_shots:
+        return f"; noise.r falls with the support images of a class for {params.method}"
     if params.noise.r != "ada" or ratio is None:
         return ""
     return f"; noise.r is {ratio} for {params.method}, which compares no levels"

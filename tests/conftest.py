@@ -83,6 +83,18 @@ def tiny_sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_velocity_folder(tiny_sd_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stable Diffusion's classes with eight latent channels and velocity prediction."""
+    torch.manual_seed(0)
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_sd_folder, safety_checker=None)
+    options = _unet_options() | {"in_channels": 8, "out_channels": 8}
+    pipeline.unet = UNet2DConditionModel(**options, cross_attention_dim=32)
+    pipeline.vae = _vae(latent_channels=8)
+    pipeline.scheduler = PNDMScheduler(**_scheduler_options(), prediction_type="v_prediction")
+    return _saved(pipeline, tmp_path_factory.mktemp("models") / "tiny-velocity")
+
+
+@pytest.fixture(scope="session")
 def tiny_lcm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A latent consistency model with random weights; its UNet takes the guidance scale."""
     torch.manual_seed(0)

@@ -199,6 +199,9 @@ RUNS: dict[str, dict[str, dict[str, Any] | str]] = {
     },
     "da-fusion": {"method": "da-fusion"},
     "diffcore-mix": {"method": "diffcore-mix", "filter": {"least_text": -1, "least_image": -1}},
+    "diffusemix": {"method": "diffusemix"},
+    "diff-mix": {"method": "diff-mix"},
+    "real-guidance": {"method": "real-guidance"},
 }
 
 

@@ -13,8 +13,8 @@ import pandas as pd
 from genie.classify.clip import embed_images, embed_texts, load_clip
 from genie.data.images import decode_image
 from genie.tables import CAPTIONS, read_images, write_table
-from zoo.fashion_mnist import BUNDLED, CLASSES
 from zoo.generator_parts import TEMPLATES, prompts
+from zoo.recipes import FASHION
 
 OUT = Path("prompts/captions.csv")
 
@@ -25,19 +25,19 @@ def captioned(images: pd.DataFrame, *, clip_folder: Path) -> pd.DataFrame:
     The column `caption` holds the nearest prompt, and `named` the class of that prompt.
     """
     clip = load_clip(clip_folder, parameter="zoo/clip")
-    texts = [text for text in prompts() if text]
+    texts = [text for text in prompts(FASHION) if text]
     pictures = [decode_image(png) for png in images["png"]]
     similarity = embed_images(pictures, clip) @ embed_texts(texts, clip).T
     nearest = similarity.argmax(1)
     return images[["image_id", "label"]].assign(
-        caption=np.array(texts)[nearest], named=np.array(CLASSES)[nearest // len(TEMPLATES)]
+        caption=np.array(texts)[nearest], named=np.array(FASHION.classes)[nearest // len(TEMPLATES)]
     )
 
 
 @click.command(help=__doc__)
 @click.option("--out", type=click.Path(path_type=Path), default=OUT, show_default=True)
 def main(out: Path) -> None:
-    table = captioned(read_images(BUNDLED / "train"), clip_folder=Path("zoo/clip"))
+    table = captioned(read_images(FASHION.data / "train"), clip_folder=Path("zoo/clip"))
     write_table(table, out, CAPTIONS)
     share = (table["named"] == table["label"]).mean()
     click.echo(f"{len(table)} captions in {out}, {share:.0%} of them name the image's own class")

@@ -4,31 +4,32 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import sdpa_kernel
 from torch.nn.functional import cross_entropy, normalize
 from transformers import CLIPModel, ViTImageProcessor
 
-from zoo.fashion_mnist import Part
 from zoo.feature_parts import shift_and_flip
-from zoo.generator_parts import LENGTH, pixels, prompt_rows, prompts, word_tokenizer
-from zoo.loop import STATE, pick_device, train
+from zoo.generator_parts import LENGTH, pixels, prompt_rows, prompts, tokenize, word_tokenizer
+from zoo.loop import attention, pick_device, train
+from zoo.parts import Part
+from zoo.recipes import Recipe
 
-CLIP_STEPS, CLIP_BATCH, CLIP_RATE = 1_200, 128, 1e-3
 PROJECTION = 64
 
 
-def tiny_clip() -> CLIPModel:
+def tiny_clip(recipe: Recipe) -> CLIPModel:
     """Build a CLIP with a vision transformer for 32x32 images and a text encoder of two layers.
 
     The patches have 4x4 pixels.
     """
-    tokenizer = word_tokenizer()
+    tokenizer = word_tokenizer(recipe)
     shared = {"intermediate_size": 256, "num_attention_heads": 4}
     return CLIPModel._from_config(
         CLIPModel.config_class(
             projection_dim=PROJECTION,
             vision_config={
                 **shared,
-                "hidden_size": 128,
+                "hidden_size": recipe.clip_width,
                 "num_hidden_layers": 4,
                 "image_size": 32,
                 "patch_size": 4,
@@ -36,7 +37,7 @@ def tiny_clip() -> CLIPModel:
             },
             text_config={
                 **shared,
-                "hidden_size": 128,
+                "hidden_size": recipe.clip_width,
                 "num_hidden_layers": 2,
                 "vocab_size": len(tokenizer),
                 "max_position_embeddings": LENGTH,
@@ -50,35 +51,47 @@ def tiny_clip() -> CLIPModel:
 
 
 class Pairs(nn.Module):
-    """Scaled similarities (n, n) of images (n, 3, 32, 32) and prompts (n, LENGTH)."""
+    """Scaled similarities (n, n) of images (n, 3, 32, 32) and prompts.
 
-    def __init__(self) -> None:
+    `tokens` (m, LENGTH) holds every prompt once, and `rows` (n,) says which belongs to which image.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
         super().__init__()
-        self.clip = tiny_clip()
+        self.clip = tiny_clip(recipe)
 
-    def forward(self, images: Tensor, tokens: Tensor) -> Tensor:
-        seen = self.clip.visual_projection(self.clip.vision_model(images).pooler_output)
-        read = self.clip.text_projection(self.clip.text_model(tokens).pooler_output)
+    def forward(self, images: Tensor, tokens: Tensor, rows: Tensor) -> Tensor:
+        with sdpa_kernel(attention(images.device)):
+            seen = self.clip.visual_projection(self.clip.vision_model(images).pooler_output)
+            read = self.clip.text_projection(self.clip.text_model(tokens).pooler_output)[rows]
         return self.clip.logit_scale.exp() * normalize(seen, dim=1) @ normalize(read, dim=1).T
 
 
-def train_clip(part: Part, *, steps: int = CLIP_STEPS, state: Path = STATE) -> CLIPModel:
+def train_clip(part: Part, recipe: Recipe) -> CLIPModel:
     """Train a CLIP on images and prompts of their classes (Radford et al. 2021)."""
     torch.manual_seed(0)
     device = pick_device()
-    model = Pairs().to(device)
-    tokens = word_tokenizer()(prompts(), padding="max_length", return_tensors="pt").input_ids
+    model = Pairs(recipe).to(device)
+    tokens = tokenize(word_tokenizer(recipe), prompts(recipe)).to(device)
     images, labels = torch.from_numpy(part.images), torch.from_numpy(part.labels)
 
     def loss(draw: torch.Generator) -> Tensor:
-        index = torch.randint(len(images), (CLIP_BATCH,), generator=draw)
+        index = torch.randint(len(images), (recipe.clip.batch,), generator=draw)
         batch = shift_and_flip(pixels(images[index]), draw).to(device)
         drawn = labels[index]
-        similarity = model(batch, tokens[prompt_rows(drawn, draw)].to(device))
+        rows = prompt_rows(drawn, draw, classes=len(recipe.classes))
+        similarity = model(batch, tokens, rows.to(device))
         return matching_loss(similarity.float(), drawn.to(device))
 
     trained = train(
-        model, loss, name="clip", steps=steps, rate=CLIP_RATE, ema=0.995, half=True, state=state
+        model,
+        loss,
+        name="clip",
+        steps=recipe.clip.steps,
+        rate=recipe.clip.rate,
+        ema=0.995,
+        half=True,
+        state=recipe.state,
     )
     assert isinstance(trained, Pairs)
     return trained.clip
@@ -95,10 +108,10 @@ def matching_loss(similarity: Tensor, labels: Tensor) -> Tensor:
     return (cross_entropy(similarity, wanted) + cross_entropy(similarity.T, wanted)) / 2
 
 
-def save_clip(model: CLIPModel, folder: Path) -> None:
+def save_clip(model: CLIPModel, recipe: Recipe, folder: Path) -> None:
     """Save a transformers folder in half precision, with tokenizer and image processor."""
     model.half().save_pretrained(folder, safe_serialization=True)
-    word_tokenizer().save_pretrained(folder)
+    word_tokenizer(recipe).save_pretrained(folder)
     processor = ViTImageProcessor(
         size={"height": 32, "width": 32},
         image_mean=[0.5, 0.5, 0.5],

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from scipy.linalg import sqrtm
 from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
@@ -31,27 +30,34 @@ from genie.generate.model import Generator, load_generator
 from genie.generate.render import render
 from genie.generate.request import Request
 from genie.tables import read_images
-from zoo.fashion_mnist import BUNDLED, CLASSES
+from zoo.distances import (
+    frechet,
+    frechet_with_error,
+    inception_features,
+    kernel_with_error,
+    load_inception,
+)
+from zoo.recipes import RECIPES, Recipe
 
-ZOO = Path("zoo")
 STEPS = 50
+SIDE = 32
 RATIOS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 SHOTS = 5
 TRIALS = 20
 
 
-def text_requests(count: int) -> list[Request]:
+def text_requests(count: int, classes: Sequence[str]) -> list[Request]:
     """Return `count` text-to-image requests that go through the classes in turn."""
-    targets = [name for name, _ in zip(cycle(CLASSES), range(count), strict=False)]
+    targets = [name for name, _ in zip(cycle(classes), range(count), strict=False)]
     return [_request(None, None, name, r=1.0, replicate=i) for i, name in enumerate(targets)]
 
 
 def edit_requests(support: pd.DataFrame, count: int, *, r: float) -> list[Request]:
     """Return `count` requests from random support images to other classes, the same for all r."""
-    draw = np.random.default_rng(0)
+    draw, classes = np.random.default_rng(0), list(support.label.unique())
     rows = support.iloc[draw.choice(len(support), count, replace=False)]
     return [
-        _request(row.image_id, row.label, draw.choice([c for c in CLASSES if c != row.label]), r=r)
+        _request(row.image_id, row.label, draw.choice([c for c in classes if c != row.label]), r=r)
         for row in rows.itertuples()
     ]
 
@@ -107,14 +113,6 @@ def sharpness(images: Sequence[Image.Image]) -> float:
     return float(np.abs(np.diff(stack, axis=1)).mean() + np.abs(np.diff(stack, axis=2)).mean()) / 2
 
 
-def frechet(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the Fréchet distance of Gaussians fitted to features (n, d) (Heusel et al. 2017)."""
-    a, b = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
-    root = sqrtm(a @ b)
-    gap = first.mean(0) - second.mean(0)
-    return float(gap @ gap + np.trace(a + b - 2 * np.real(root)))
-
-
 def few_shot_accuracy(support: pd.DataFrame, backbone: ImageModel) -> tuple[float, float]:
     """Return mean and standard error of the 5-shot accuracy on held-out support images."""
     vectors = embed([decode_image(png) for png in support.png], model=backbone)
@@ -122,22 +120,23 @@ def few_shot_accuracy(support: pd.DataFrame, backbone: ImageModel) -> tuple[floa
     scores = []
     for trial in range(TRIALS):
         order = np.random.default_rng(trial).permutation(len(labels))
-        train = np.concatenate([order[labels[order] == c][:SHOTS] for c in CLASSES])
+        train = np.concatenate([order[labels[order] == c][:SHOTS] for c in np.unique(labels)])
         held = np.setdiff1d(order, train)
         head = LogisticRegression(max_iter=1000).fit(vectors[train], labels[train])
         scores.append(head.score(vectors[held], labels[held]))
     return float(np.mean(scores)), float(np.std(scores, ddof=1) / TRIALS**0.5)
 
 
-def measure(zoo: Path, data: Path, *, texts: int, edits: int) -> tuple[dict, dict]:
+def measure(recipe: Recipe, *, texts: int, edits: int, inception: bool) -> tuple[dict, dict]:
     """Compute all numbers of the model cards, and the images of the figure by row title."""
+    zoo, data = recipe.out, recipe.data
     generator = load_generator(zoo / "generator")
     oracle, backbone = load_oracle(zoo / "oracle"), load_backbone(zoo / "backbone")
     support, query = read_images(data / "train"), read_images(data / "test")
     real = [decode_image(png) for png in query.png]
     decoded = reconstruct(real, generator)
     few_shot, error = few_shot_accuracy(support, backbone)
-    asked = text_requests(texts)
+    asked = text_requests(texts, recipe.classes)
     drawn = pictures(asked, generator, sources={}, name="text to image")
     features = {
         name: embed(images, model=_pooling(oracle))
@@ -163,8 +162,13 @@ def measure(zoo: Path, data: Path, *, texts: int, edits: int) -> tuple[dict, dic
         ),
         "edit_images_per_ratio": edits,
     }
-    rows = {"real": _one_per_class(real, list(query.label)), "text to image": drawn[:10]}
-    rows["reconstructed"] = _one_per_class(decoded, list(query.label))
+    if inception:
+        numbers |= measure_distances(support, real, decoded, drawn)
+    rows = {
+        "real": _one_per_class(real, list(query.label), recipe.classes),
+        "text to image": drawn[:10],
+    }
+    rows["reconstructed"] = _one_per_class(decoded, list(query.label), recipe.classes)
     sources = dict(zip(support.image_id, support.png, strict=True))
     for r in RATIOS:
         wanted = edit_requests(support, edits, r=r)
@@ -174,14 +178,42 @@ def measure(zoo: Path, data: Path, *, texts: int, edits: int) -> tuple[dict, dic
         rows[f"r = {r}"] = edited[:10]
         origin = [decode_image(sources[str(q.source_id)]) for q in wanted[:10]]
         captions = [f"{q.source_label}\nto {q.target_label}" for q in wanted[:10]]
-    return numbers, {"images": rows, "sources": origin, "captions": captions}
+    return numbers, {"images": rows, "sources": origin, "captions": captions, "drawn": drawn}
 
 
-def measure_clip(zoo: Path, data: Path) -> dict[str, float]:
+def measure_distances(
+    support: pd.DataFrame,
+    real: Sequence[Image.Image],
+    decoded: Sequence[Image.Image],
+    drawn: Sequence[Image.Image],
+) -> dict[str, float]:
+    """Compute distances to real query images in Inception's features, with their spread.
+
+    Every sample has as many images as were drawn. Real support images are the least distance that
+    this number of images can show.
+    """
+    network, count = load_inception(), len(drawn)
+    rows = np.random.default_rng(0)
+    reference = [real[i] for i in rows.permutation(len(real))[:count]]
+    others = [decode_image(png) for png in support.png.iloc[rows.permutation(len(support))[:count]]]
+    near = [decoded[i] for i in rows.permutation(len(decoded))[:count]]
+    target = inception_features(reference, network, name="query images")
+    numbers = {}
+    samples = {"support": others, "reconstructed": near, "text_to_image": drawn}
+    for name, images in samples.items():
+        features = inception_features(images, network, name=name)
+        distance, error = frechet_with_error(target, features)
+        numbers |= {f"fid_{name}": distance, f"fid_{name}_standard_error": error}
+        distance, error = kernel_with_error(target, features)
+        numbers |= {f"kid_{name}": distance, f"kid_{name}_deviation": error}
+    return numbers
+
+
+def measure_clip(recipe: Recipe) -> dict[str, float]:
     """Compute CLIP's zero-shot accuracy on real query images."""
-    query = read_images(data / "test")
-    clip = load_clip(zoo / "clip", parameter="zoo/clip")
-    prompts = {name: prompt_for(name) for name in CLASSES}
+    query = read_images(recipe.data / "test")
+    clip = load_clip(recipe.out / "clip", parameter=f"{recipe.out}/clip")
+    prompts = {name: prompt_for(name) for name in recipe.classes}
     called = zero_shot([decode_image(png) for png in query.png], prompts, clip)
     return {"clip_zero_shot_accuracy": float(np.mean(np.array(called) == query.label.to_numpy()))}
 
@@ -199,8 +231,19 @@ def _error(first: Sequence[Image.Image], second: Sequence[Image.Image], *, power
     return float((np.abs(_stack(first) - _stack(second)) ** power).mean())
 
 
-def _one_per_class(images: Sequence[Image.Image], labels: list[str]) -> list[Image.Image]:
-    return [images[labels.index(name)] for name in CLASSES]
+def _one_per_class(
+    images: Sequence[Image.Image], labels: list[str], classes: Sequence[str]
+) -> list[Image.Image]:
+    return [images[labels.index(name)] for name in classes]
+
+
+def sheet(images: Sequence[Image.Image], *, columns: int = 10, scale: int = 2) -> Image.Image:
+    """Return images of one size in rows of `columns`, enlarged; classes in turn are columns."""
+    stack = np.stack([np.asarray(image) for image in images])
+    rows = [np.concatenate(list(row), 1) for row in np.split(stack, len(stack) // columns)]
+    picture = Image.fromarray(np.concatenate(rows))
+    size = (picture.width * scale, picture.height * scale)
+    return picture.resize(size, Image.Resampling.NEAREST)
 
 
 def draw_figure(numbers: dict, shown: dict, path: Path) -> None:
@@ -210,8 +253,8 @@ def draw_figure(numbers: dict, shown: dict, path: Path) -> None:
     rows.insert(3, ("source", shown["sources"]))
     sheet = np.concatenate([np.concatenate([np.asarray(i) for i in row], 1) for _, row in rows])
     left.imshow(sheet)
-    left.set_yticks(np.arange(len(rows)) * 32 + 16, [title for title, _ in rows])
-    left.set_xticks(np.arange(10) * 32 + 16, shown["captions"], fontsize=5)
+    left.set_yticks(np.arange(len(rows)) * SIDE + SIDE // 2, [title for title, _ in rows])
+    left.set_xticks(np.arange(10) * SIDE + SIDE // 2, shown["captions"], fontsize=5)
     right.plot(RATIOS, [numbers[f"edit_consistency_{r}"] for r in RATIOS], "o-", label="GeNIe")
     right.axhline(numbers["text_to_image_consistency"], ls="--", c="C1", label="text to image")
     right.axhline(numbers["oracle_accuracy"], ls=":", c="C2", label="real query images")
@@ -223,22 +266,24 @@ def draw_figure(numbers: dict, shown: dict, path: Path) -> None:
 
 
 @click.command()
-@click.option("--zoo", type=click.Path(path_type=Path), default=ZOO, show_default=True)
-@click.option("--data", type=click.Path(path_type=Path), default=BUNDLED, show_default=True)
+@click.option("--recipe", "name", type=click.Choice(list(RECIPES)), default="fashion")
 @click.option("--texts", default=500, show_default=True, help="Text-to-image samples.")
 @click.option("--edits", default=200, show_default=True, help="GeNIe samples per noise ratio.")
+@click.option("--inception", is_flag=True, help="Also distances in Inception's features.")
 @click.option("--clip-only", is_flag=True, help="Measure CLIP and keep the other numbers.")
-def main(zoo: Path, data: Path, texts: int, edits: int, clip_only: bool) -> None:
-    """Write quality.json, quality.csv and quality.png into --zoo."""
+def main(name: str, texts: int, edits: int, inception: bool, clip_only: bool) -> None:
+    """Write quality.json, quality.csv, quality.png and samples.png beside the models."""
+    recipe = RECIPES[name]
     if clip_only:
-        numbers = json.loads((zoo / "quality.json").read_text())
+        numbers = json.loads((recipe.out / "quality.json").read_text())
     else:
-        numbers, shown = measure(zoo, data, texts=texts, edits=edits)
-        draw_figure(numbers, shown, zoo / "quality.png")
-    numbers |= measure_clip(zoo, data)
-    (zoo / "quality.json").write_text(json.dumps(numbers, indent=2) + "\n")
+        numbers, shown = measure(recipe, texts=texts, edits=edits, inception=inception)
+        draw_figure(numbers, shown, recipe.out / "quality.png")
+        sheet(shown["drawn"][:100]).save(recipe.out / "samples.png")
+    numbers |= measure_clip(recipe)
+    (recipe.out / "quality.json").write_text(json.dumps(numbers, indent=2) + "\n")
     table = pd.DataFrame(numbers.items(), columns=["measure", "value"])
-    table.to_csv(zoo / "quality.csv", index=False, lineterminator="\n")
+    table.to_csv(recipe.out / "quality.csv", index=False, lineterminator="\n")
 
 
 if __name__ == "__main__":

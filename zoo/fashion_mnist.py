@@ -4,7 +4,6 @@ import gzip
 import shutil
 import subprocess
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 import numpy as np
@@ -16,6 +15,7 @@ from genie.data.images import encode_png, image_id
 from genie.data.near_duplicates import drop_near_duplicates
 from genie.errors import GenieError
 from genie.tables import write_images
+from zoo.parts import Part, Parts, split
 
 CLASSES = (
     "T-shirt/top",
@@ -37,24 +37,6 @@ PER_CLASS = 500
 SPARE = 20  # query images per class to replace near-duplicates of support images with
 SEED = 0
 PADDING = 2
-
-
-class Part(NamedTuple):
-    """Greyscale images (n, 32, 32) uint8 and their class indices (n,) in 0..9."""
-
-    images: np.ndarray
-    labels: np.ndarray
-
-
-class Parts(NamedTuple):
-    """Three disjoint parts of the data set.
-
-    The models are trained on `pretraining`. Support and query sets come from the other two.
-    """
-
-    pretraining: Part
-    support: Part
-    query: Part
 
 
 def load_parts(folder: Path | None = None, *, seed: int = SEED) -> Parts:
@@ -97,34 +79,6 @@ def read_idx(path: Path) -> np.ndarray:
     dimensions = raw[3]
     shape = np.frombuffer(raw, dtype=">i4", count=dimensions, offset=4)
     return np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * dimensions).reshape(shape)
-
-
-def split(train: Part, query: Part, *, support: int, seed: int) -> Parts:
-    """Split `train` by a seeded permutation and remove duplicate images.
-
-    An image that occurs in several parts stays in the first of query, support and pretraining.
-    """
-    order = np.random.default_rng(seed).permutation(len(train.labels))
-    seen: set[str] = set()
-    kept_query = _unseen(query, seen)
-    kept_support = _unseen(_take(train, np.sort(order[:support])), seen)
-    kept_pretraining = _unseen(_take(train, np.sort(order[support:])), seen)
-    return Parts(kept_pretraining, kept_support, kept_query)
-
-
-def _take(part: Part, rows: np.ndarray) -> Part:
-    return Part(part.images[rows], part.labels[rows])
-
-
-def _unseen(part: Part, seen: set[str]) -> Part:
-    """Return the images whose content is not in `seen`, and add them to `seen`."""
-    rows = []
-    for row, image in enumerate(part.images):
-        key = image.tobytes().hex()
-        if key not in seen:
-            seen.add(key)
-            rows.append(row)
-    return _take(part, np.array(rows, dtype=np.int64))
 
 
 def to_image(grey: np.ndarray) -> Image.Image:

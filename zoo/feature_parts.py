@@ -13,19 +13,16 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from zoo.fashion_mnist import CLASSES, Part
 from zoo.generator_parts import pixels
-from zoo.loop import STATE, pick_device, train
+from zoo.loop import pick_device, train
+from zoo.parts import Part
+from zoo.recipes import Recipe
 
-ORACLE_STEPS, ORACLE_BATCH, ORACLE_RATE = 4_000, 128, 2e-3
-BACKBONE_STEPS, BACKBONE_BATCH, BACKBONE_RATE = 3_000, 128, 2e-3
 TEMPERATURE = 0.2
 PROJECTION = 64
 
 
-def train_oracle(
-    part: Part, *, steps: int = ORACLE_STEPS, state: Path = STATE
-) -> RegNetForImageClassification:
+def train_oracle(part: Part, recipe: Recipe) -> RegNetForImageClassification:
     """Train the oracle, a supervised RegNet.
 
     Its architecture differs from the backbone's. It sees no image of the support or query sets.
@@ -33,20 +30,20 @@ def train_oracle(
     torch.manual_seed(0)
     device = pick_device()
     config = RegNetConfig(
-        embedding_size=32,
-        hidden_sizes=[64, 128, 256],
-        depths=[1, 2, 1],
-        groups_width=32,
+        embedding_size=recipe.oracle_group,
+        hidden_sizes=list(recipe.oracle_channels),
+        depths=list(recipe.oracle_depths),
+        groups_width=recipe.oracle_group,
         layer_type="y",
         downsample_in_first_stage=False,
-        id2label=dict(enumerate(CLASSES)),
-        label2id={name: index for index, name in enumerate(CLASSES)},
+        id2label=dict(enumerate(recipe.classes)),
+        label2id={name: index for index, name in enumerate(recipe.classes)},
     )
-    model = RegNetForImageClassification(config).to(device)
+    model = RegNetForImageClassification(config).to(device, memory_format=torch.channels_last)
     images, labels = torch.from_numpy(part.images), torch.from_numpy(part.labels)
 
     def loss(draw: torch.Generator) -> Tensor:
-        index = torch.randint(len(images), (ORACLE_BATCH,), generator=draw)
+        index = torch.randint(len(images), (recipe.oracle.batch,), generator=draw)
         batch = shift_and_flip(pixels(images[index]), draw).to(device)
         return cross_entropy(model(batch).logits, labels[index].to(device), label_smoothing=0.05)
 
@@ -54,11 +51,11 @@ def train_oracle(
         model,
         loss,
         name="oracle",
-        steps=steps,
-        rate=ORACLE_RATE,
+        steps=recipe.oracle.steps,
+        rate=recipe.oracle.rate,
         ema=0.999,
         half=True,
-        state=state,
+        state=recipe.state,
     )
     assert isinstance(trained, RegNetForImageClassification)
     return trained
@@ -67,11 +64,11 @@ def train_oracle(
 class Contrastive(nn.Module):
     """The backbone with a projection head that is discarded after training."""
 
-    def __init__(self) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         config = ResNetConfig(
             embedding_size=32,
-            hidden_sizes=[32, 64, 128, 256],
+            hidden_sizes=list(recipe.backbone_channels),
             depths=[1, 1, 1, 1],
             layer_type="basic",
         )
@@ -84,20 +81,28 @@ class Contrastive(nn.Module):
         return normalize(self.head(self.backbone(images).pooler_output.flatten(1)), dim=1)
 
 
-def train_backbone(part: Part, *, steps: int = BACKBONE_STEPS, state: Path = STATE) -> ResNetModel:
+def train_backbone(part: Part, recipe: Recipe) -> ResNetModel:
     """Train the backbone with SimCLR (Chen et al. 2020), without labels."""
     torch.manual_seed(0)
     device = pick_device()
-    model = Contrastive().to(device)
+    model = Contrastive(recipe).to(device, memory_format=torch.channels_last)
+    size = recipe.backbone_size
     images = torch.from_numpy(part.images)
 
     def loss(draw: torch.Generator) -> Tensor:
-        batch = pixels(images[torch.randint(len(images), (BACKBONE_BATCH,), generator=draw)])
-        views = torch.cat([random_view(batch, draw), random_view(batch, draw)]).to(device)
+        batch = pixels(images[torch.randint(len(images), (recipe.backbone.batch,), generator=draw)])
+        views = [random_view(batch, draw, size=size, colour=recipe.colour) for _ in range(2)]
+        views = torch.cat(views).to(device)
         return contrastive_loss(model(views).float())
 
     trained = train(
-        model, loss, name="backbone", steps=steps, rate=BACKBONE_RATE, half=True, state=state
+        model,
+        loss,
+        name="backbone",
+        steps=recipe.backbone.steps,
+        rate=recipe.backbone.rate,
+        half=True,
+        state=recipe.state,
     )
     assert isinstance(trained, Contrastive)
     return trained.backbone
@@ -121,35 +126,51 @@ def shift_and_flip(images: Tensor, draw: torch.Generator) -> Tensor:
     return _warp(images, scale=torch.ones(n), offset=offset, mirror=_signs(n, draw))
 
 
-def random_view(images: Tensor, draw: torch.Generator) -> Tensor:
-    """Apply a random crop of 35% to 100% of the area, and random flip, brightness and contrast."""
+def random_view(
+    images: Tensor, draw: torch.Generator, *, size: int = 32, colour: bool = False
+) -> Tensor:
+    """Apply a random crop of 35% to 100% of the area, and random flip, brightness and contrast.
+
+    The views have `size` pixels a side. `colour` also shifts the three channels apart, and removes
+    the colour of one view in five, so that it does not give away which views belong together.
+    """
     n = len(images)
     scale = (torch.rand(n, generator=draw) * 0.65 + 0.35).sqrt()
     offset = (torch.rand(n, 2, generator=draw) * 2 - 1) * (1 - scale)[:, None]
-    views = _warp(images, scale=scale, offset=offset, mirror=_signs(n, draw))
+    views = _warp(images, scale=scale, offset=offset, mirror=_signs(n, draw), size=size)
     gain, shift = torch.rand(2, n, 1, 1, 1, generator=draw)
-    return ((views + 1) * (0.6 + 0.8 * gain) - 1 + 0.4 * (shift - 0.5)).clamp(-1, 1)
+    views = (views + 1) * (0.6 + 0.8 * gain) - 1 + 0.4 * (shift - 0.5)
+    return (_recoloured(views, draw) if colour else views).clamp(-1, 1)
+
+
+def _recoloured(views: Tensor, draw: torch.Generator) -> Tensor:
+    n = len(views)
+    tinted = (views + 1) * (0.7 + 0.6 * torch.rand(n, 3, 1, 1, generator=draw)) - 1
+    grey = torch.rand(n, 1, 1, 1, generator=draw) < 0.2
+    return torch.where(grey, tinted.mean(1, keepdim=True), tinted)
 
 
 def _signs(n: int, draw: torch.Generator) -> Tensor:
     return torch.randint(2, (n,), generator=draw) * 2.0 - 1
 
 
-def _warp(images: Tensor, *, scale: Tensor, offset: Tensor, mirror: Tensor) -> Tensor:
+def _warp(
+    images: Tensor, *, scale: Tensor, offset: Tensor, mirror: Tensor, size: int = 32
+) -> Tensor:
     theta = torch.zeros(len(images), 2, 3)
     theta[:, 0, 0], theta[:, 1, 1] = scale * mirror, scale
     theta[:, :, 2] = offset
-    grid = affine_grid(theta, list(images.shape), align_corners=False)
-    grey = images[:, :1]  # the three channels are equal
-    warped = grid_sample(grey + 1, grid[:, :, :, :], align_corners=False) - 1
-    return warped.expand(-1, 3, -1, -1).contiguous()
+    grid = affine_grid(theta, [*images.shape[:2], size, size], align_corners=False)
+    return grid_sample(images + 1, grid, align_corners=False) - 1
 
 
-def save_features(model: RegNetForImageClassification | ResNetModel, folder: Path) -> None:
+def save_features(
+    model: RegNetForImageClassification | ResNetModel, folder: Path, *, size: int = 32
+) -> None:
     """Save a transformers folder in half precision, with the image processor used in training."""
     model.half().save_pretrained(folder, safe_serialization=True)
     processor = ViTImageProcessor(
-        size={"height": 32, "width": 32},
+        size={"height": size, "width": size},
         image_mean=[0.5, 0.5, 0.5],
         image_std=[0.5, 0.5, 0.5],
     )

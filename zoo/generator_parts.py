@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -12,38 +13,27 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.attention import sdpa_kernel
 from torch.nn.functional import l1_loss, mse_loss
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from zoo.fashion_mnist import CLASSES, Part
-from zoo.loop import STATE, pick_device, train
+from zoo.loop import attention, pick_device, share, train
+from zoo.parts import Part
+from zoo.perceptual import load_lpips
+from zoo.recipes import Recipe
 
-VAE_STEPS, VAE_BATCH, VAE_RATE = 2_500, 64, 2e-3
-UNET_STEPS, UNET_BATCH, UNET_RATE = 5_600, 64, 8e-4
-KL_WEIGHT = 1e-6
 LENGTH = 24
-GUIDANCE = 3.0
+LATENTS = "latents.safetensors"  # of all pretraining images, computed once
 STEPS = 20  # denoising steps; as good as 50, see docs/evidence.md
 BETAS = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
     "num_train_timesteps": 1000,
-}
-SUPERCLASS = {
-    "T-shirt/top": "top",
-    "trouser": "garment",
-    "pullover": "top",
-    "dress": "garment",
-    "coat": "top",
-    "sandal": "shoe",
-    "shirt": "top",
-    "sneaker": "shoe",
-    "bag": "accessory",
-    "ankle boot": "shoe",
 }
 TEMPLATES = (
     "a photo of a {name}",
@@ -55,36 +45,55 @@ TEMPLATE_ODDS = (0.7, 0.1, 0.1, 0.1)
 EMPTY_ODDS = 0.1
 
 
-def pixels(grey: Tensor) -> Tensor:
-    """Convert greyscale uint8 (n, 32, 32) to RGB (n, 3, 32, 32) in [-1, 1]."""
-    return (grey.float() / 127.5 - 1)[:, None].expand(-1, 3, -1, -1).contiguous()
+def pixels(images: Tensor) -> Tensor:
+    """Convert uint8 images (n, 32, 32) or (n, 32, 32, 3) to RGB (n, 3, 32, 32) in [-1, 1]."""
+    if images.ndim == 3:
+        images = images[..., None].expand(-1, -1, -1, 3)
+    return (images.float() / 127.5 - 1).permute(0, 3, 1, 2).contiguous()
 
 
-def tiny_vae() -> AutoencoderKL:
-    """Build an autoencoder with two downsamplings, from 32x32 RGB to 8x8 with 4 channels."""
+def tiny_vae(recipe: Recipe) -> AutoencoderKL:
+    """Build an autoencoder with two downsamplings, from 32x32 RGB to 8x8 latents."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(16, 32, 64),
+        block_out_channels=recipe.vae_channels,
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=recipe.latent_channels,
         norm_num_groups=8,
         sample_size=32,
         mid_block_add_attention=False,
     )
 
 
-def tiny_unet() -> UNet2DConditionModel:
-    """Build a denoiser for 8x8 latents with cross-attention at both of its levels."""
+def tiny_unet(recipe: Recipe) -> UNet2DConditionModel:
+    """Build a denoiser for 8x8 latents with two levels.
+
+    A denoiser that predicts velocity also adds the pooled prompt to the embedding of the timestep,
+    which scales every layer; that teaches it the classes in fewer steps. It has attention only at
+    its lower level, which leaves time for more steps.
+    """
+    lean = recipe.velocity
+    everywhere = {
+        "addition_embed_type": "text",
+        "addition_embed_type_num_heads": 4,
+        "resnet_time_scale_shift": "scale_shift",
+    }
     return UNet2DConditionModel(
         sample_size=8,
-        block_out_channels=(64, 128),
+        in_channels=recipe.latent_channels,
+        out_channels=recipe.latent_channels,
+        block_out_channels=recipe.unet_channels,
         layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        down_block_types=(
+            "DownBlock2D" if lean else "CrossAttnDownBlock2D",
+            "CrossAttnDownBlock2D",
+        ),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D" if lean else "CrossAttnUpBlock2D"),
         cross_attention_dim=128,
         attention_head_dim=4,
-        norm_num_groups=32,
+        norm_num_groups=16 if lean else 32,
+        **(everywhere if lean else {}),
     )
 
 
@@ -105,13 +114,13 @@ def tiny_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     return CLIPTextModel(config)
 
 
-def word_tokenizer() -> CLIPTokenizer:
+def word_tokenizer(recipe: Recipe) -> CLIPTokenizer:
     """Build CLIP's byte-level BPE tokenizer such that every word of the prompts is one token.
 
     The vocabulary contains all 256 bytes, within and at the end of a word, so any text can be
     encoded.
     """
-    text = " ".join(prompts()).lower()
+    text = " ".join(prompts(recipe)).lower()
     words = sorted(set(text.replace("/", " ").replace("-", " ").replace(",", " ").split()))
     merges = learn_merges(words)
     letters = list(bytes_to_unicode().values())
@@ -142,42 +151,55 @@ def _merge(piece: list[str], pair: tuple[str, str]) -> list[str]:
     return merged
 
 
-def prompts() -> list[str]:
+def prompts(recipe: Recipe) -> list[str]:
     """Return all training prompts by class and template, with the empty prompt last."""
     filled = [
-        template.format(name=name, superclass=SUPERCLASS[name])
-        for name in CLASSES
+        template.format(name=name, superclass=recipe.superclass[name])
+        for name in recipe.classes
         for template in TEMPLATES
     ]
     return [*filled, ""]
 
 
-def prompt_rows(labels: Tensor, draw: torch.Generator) -> Tensor:
+def prompt_rows(labels: Tensor, draw: torch.Generator, *, classes: int) -> Tensor:
     """Draw a row of `prompts()` for each label: a prompt of its class, sometimes the empty one."""
     template = torch.multinomial(
         torch.tensor(TEMPLATE_ODDS), len(labels), replacement=True, generator=draw
     )
     empty = torch.rand(len(labels), generator=draw) < EMPTY_ODDS
-    return torch.where(empty, len(CLASSES) * len(TEMPLATES), labels * len(TEMPLATES) + template)
+    return torch.where(empty, classes * len(TEMPLATES), labels * len(TEMPLATES) + template)
 
 
-def train_vae(part: Part, *, steps: int = VAE_STEPS, state: Path = STATE) -> AutoencoderKL:
+def train_vae(part: Part, recipe: Recipe, *, stop: int | None = None) -> AutoencoderKL:
     """Train the autoencoder and store the measured scale of its latents in its configuration."""
     torch.manual_seed(0)
     device = pick_device()
-    vae = tiny_vae().to(device)
+    vae = tiny_vae(recipe).to(device)
+    lpips = load_lpips().to(device) if recipe.perceptual else None
     images = torch.from_numpy(part.images)
 
     def loss(draw: torch.Generator) -> Tensor:
-        batch = pixels(_sample(images, VAE_BATCH, draw)).to(device)
+        batch = pixels(_sample(images, share(recipe.vae.batch), draw)).to(device)
         moments = vae.quant_conv(vae.encoder(batch))
         mean, logvar = moments.chunk(2, dim=1)
         noise = torch.randn(mean.shape, generator=draw).to(device)
         latent = mean + torch.exp(0.5 * logvar.clamp(-30, 20)) * noise
-        return reconstruction_loss(vae.decode(latent).sample, batch) + KL_WEIGHT * kl(mean, logvar)
+        output = vae.decode(latent).sample
+        value = reconstruction_loss(output, batch) + recipe.kl_weight * kl(mean, logvar)
+        if lpips is not None:
+            value = value + recipe.perceptual * lpips(output, batch).mean()
+        return value
 
     trained = train(
-        vae, loss, name="vae", steps=steps, rate=VAE_RATE, ema=0.995, half=True, state=state
+        vae,
+        loss,
+        name="vae",
+        steps=recipe.vae.steps,
+        rate=recipe.vae.rate,
+        ema=0.995,
+        half=True,
+        stop=stop,
+        state=recipe.state,
     )
     assert isinstance(trained, AutoencoderKL)
     scale = 1 / encode(trained, part).std().item()
@@ -203,7 +225,7 @@ def kl(mean: Tensor, logvar: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def encode(vae: AutoencoderKL, part: Part) -> Tensor:
-    """Return the unscaled posterior means (n, 4, 8, 8) of all images, on the CPU."""
+    """Return the unscaled posterior means (n, c, 8, 8) of all images, on the CPU."""
     batches = torch.from_numpy(part.images).split(500)
     return torch.cat(
         [
@@ -216,49 +238,74 @@ def encode(vae: AutoencoderKL, part: Part) -> Tensor:
 class Denoiser(nn.Module):
     """The U-Net and the text encoder, which are trained jointly."""
 
-    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+    def __init__(self, tokenizer: CLIPTokenizer, recipe: Recipe) -> None:
         super().__init__()
-        self.unet = tiny_unet()
+        self.unet = tiny_unet(recipe)
         self.text_encoder = tiny_text_encoder(tokenizer)
 
     def forward(self, noisy: Tensor, timestep: Tensor, tokens: Tensor, row: Tensor) -> Tensor:
-        """Predict the noise (n, 4, 8, 8); `row` (n,) indexes each image's prompt in `tokens`."""
-        context = self.text_encoder(tokens).last_hidden_state[row]
-        return self.unet(noisy, timestep, context).sample
+        """Predict noise or velocity (n, c, 8, 8); `row` (n,) indexes the prompts in `tokens`."""
+        with sdpa_kernel(attention(noisy.device)):
+            context = self.text_encoder(tokens).last_hidden_state[row]
+            return self.unet(noisy, timestep, context).sample
 
 
-def train_denoiser(
-    vae: AutoencoderKL,
-    part: Part,
-    *,
-    steps: int = UNET_STEPS,
-    stop: int | None = None,
-    state: Path = STATE,
-) -> Denoiser:
-    """Train the denoiser on the autoencoder's latents to predict the noise."""
+def train_denoiser(recipe: Recipe, *, stop: int | None = None) -> Denoiser:
+    """Train the denoiser on the autoencoder's latents to predict noise or velocity."""
     torch.manual_seed(0)
     device = pick_device()
-    tokenizer = word_tokenizer()
-    latents = encode(vae, part) * vae.config["scaling_factor"]
-    labels = torch.from_numpy(part.labels)
-    tokens = tokenize(tokenizer, prompts()).to(device)
+    tokenizer = word_tokenizer(recipe)
+    stored = load_file(recipe.state / LATENTS)
+    latents, labels = stored["latents"], stored["labels"]
+    tokens = tokenize(tokenizer, prompts(recipe)).to(device)
     schedule = DDPMScheduler(**BETAS)
-    model = Denoiser(tokenizer).to(device)
+    model = Denoiser(tokenizer, recipe).to(device)
 
     def loss(draw: torch.Generator) -> Tensor:
-        index = torch.randint(len(latents), (UNET_BATCH,), generator=draw)
-        timestep = torch.randint(1000, (UNET_BATCH,), generator=draw)
-        noise = torch.randn((UNET_BATCH, *latents.shape[1:]), generator=draw)
-        row = prompt_rows(labels[index], draw).to(device)
+        batch = share(recipe.unet.batch)
+        index = torch.randint(len(latents), (batch,), generator=draw)
+        timestep = torch.randint(1000, (batch,), generator=draw)
+        noise = torch.randn((batch, *latents.shape[1:]), generator=draw)
+        row = prompt_rows(labels[index], draw, classes=len(recipe.classes)).to(device)
         noisy = schedule.add_noise(latents[index], noise, timestep).to(device)
-        predicted = model(noisy, timestep.to(device), tokens, row)
-        return mse_loss(predicted.float(), noise.to(device))
+        predicted = model(noisy, timestep.to(device), tokens, row).float()
+        if not recipe.velocity:
+            return mse_loss(predicted, noise.to(device))
+        wanted = schedule.get_velocity(latents[index], noise, timestep).to(device)
+        error = (predicted - wanted).square().mean((1, 2, 3))
+        return (error * min_snr_weight(schedule, timestep).to(device)).mean()
 
     trained = train(
-        model, loss, name="unet", steps=steps, stop=stop, rate=UNET_RATE, ema=0.999, state=state
+        model,
+        loss,
+        name="unet",
+        steps=recipe.unet.steps,
+        stop=stop,
+        rate=recipe.unet.rate,
+        ema=recipe.unet_average,
+        half=recipe.velocity,
+        decay=recipe.unet_decay,
+        every=recipe.unet_snapshots,
+        state=recipe.state,
     )
     assert isinstance(trained, Denoiser)
     return trained
+
+
+def training_latents(vae: AutoencoderKL, part: Part, *, mirrored: bool) -> dict[str, Tensor]:
+    """Return the scaled latents (n, c, 8, 8) and labels (n,), with those of the mirror images."""
+    latents, labels = encode(vae, part), torch.from_numpy(part.labels)
+    if mirrored:
+        flipped = Part(np.ascontiguousarray(part.images[:, :, ::-1]), part.labels)
+        latents, labels = torch.cat([latents, encode(vae, flipped)]), labels.repeat(2)
+    return {"latents": latents * vae.config["scaling_factor"], "labels": labels}
+
+
+def min_snr_weight(schedule: DDPMScheduler, timestep: Tensor, gamma: float = 5.0) -> Tensor:
+    """Return min(SNR, gamma) / (SNR + 1), the weight of velocity errors (Hang et al. 2023)."""
+    kept = schedule.alphas_cumprod[timestep]
+    snr = kept / (1 - kept)
+    return snr.clamp(max=gamma) / (snr + 1)
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
@@ -268,32 +315,35 @@ def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
     ).input_ids
 
 
-def save_generator(vae: AutoencoderKL, denoiser: Denoiser, folder: Path) -> None:
+def save_generator(vae: AutoencoderKL, denoiser: Denoiser, recipe: Recipe, folder: Path) -> None:
     """Save a Stable Diffusion folder in half precision, with its genie.json."""
+    prediction = "v_prediction" if recipe.velocity else "epsilon"
     pipeline = StableDiffusionPipeline(
         vae=vae.half(),
         text_encoder=denoiser.text_encoder.half(),
-        tokenizer=word_tokenizer(),
+        tokenizer=word_tokenizer(recipe),
         unet=denoiser.unet.half(),
-        scheduler=DPMSolverMultistepScheduler(**BETAS, timestep_spacing="linspace"),
+        scheduler=DPMSolverMultistepScheduler(
+            **BETAS, timestep_spacing="linspace", prediction_type=prediction, steps_offset=1
+        ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
     settings = {
-        "guidance_scale": GUIDANCE,
+        "guidance_scale": recipe.guidance,
         "steps": STEPS,
         "size": 32,
-        "classes": known_names(),
+        "classes": known_names(recipe),
         "license": "MIT",
     }
     (folder / "genie.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def known_names() -> list[str]:
+def known_names(recipe: Recipe) -> list[str]:
     """Return the class names and, of names with a slash, the words between which it stands."""
-    return list(dict.fromkeys(word for name in CLASSES for word in (name, *name.split("/"))))
+    return list(dict.fromkeys(word for name in recipe.classes for word in (name, *name.split("/"))))
 
 
 def _sample(images: Tensor, size: int, draw: torch.Generator) -> Tensor:

@@ -5,13 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
+from safetensors.torch import save_model
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 Loss = Callable[[torch.Generator], Tensor]
 
-STATE = Path(".genie/zoo")
 WARMUP = 200
 SAVE_EVERY = 500
 
@@ -31,42 +33,94 @@ def train(
     ema: float = 0.0,
     half: bool = False,
     stop: int | None = None,
-    state: Path = STATE,
+    decay: float = 1.0,
+    every: int = 0,
+    state: Path,
 ) -> nn.Module:
     """Minimise `loss` over `model` and return the exponential moving average of its weights.
 
     With `ema` 0, the average is the last weights. `loss` takes all its randomness from the
     generator it is given, which is seeded by the step alone. A resumed run therefore takes the same
-    steps as an uninterrupted one. `stop` ends a run early, after writing its checkpoint. `half`
-    computes the loss in bfloat16, which is faster for the autoencoder even on CPUs. GPUs always
-    compute in bfloat16.
+    steps as an uninterrupted one. `stop` ends a run early, after writing its checkpoint. Under
+    torchrun, each process computes a `share` of every batch.
+
+    `half` computes the loss in bfloat16, which is faster even on CPUs. GPUs always do. `decay` is
+    the share of the steps over which the rate falls. The average is also kept `every` so many
+    steps, as NAME-STEP.safetensors, to measure what training brings.
     """
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01, fused=True)
     path = state / f"{name}.pt"
     start = _resume(path, model, average, optimizer)
     device = next(model.parameters()).device
     model.train()
-    with tqdm(range(start, stop or steps), desc=name, initial=start, total=steps) as bar:
+    steps_left, quiet = range(start, stop or steps), rank() > 0
+    with tqdm(steps_left, desc=name, initial=start, total=steps, disable=quiet) as bar:
         for step in bar:
-            _set_rate(optimizer, rate * schedule(step, steps))
+            _set_rate(optimizer, rate * schedule(step, steps, decay))
             with torch.autocast(device.type, torch.bfloat16, enabled=half or device.type != "cpu"):
-                value = loss(torch.Generator().manual_seed(step))
+                value = loss(torch.Generator().manual_seed(step * processes() + rank()))
             optimizer.zero_grad()
             value.backward()
+            _average_gradients(model)
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             average.update_parameters(model)
             if (step + 1) % SAVE_EVERY == 0 or step + 1 == (stop or steps):
                 bar.set_postfix(loss=f"{value.item():.4f}")
-                _save(path, model, average, optimizer, step=step + 1)
+                if rank() == 0:
+                    _save(path, model, average, optimizer, step=step + 1)
+            if every and (step + 1) % every == 0 and rank() == 0:
+                save_model(average.module, state / f"{name}-{step + 1}.safetensors")
     return average.module.eval()
 
 
-def schedule(step: int, steps: int) -> float:
-    """Return the factor of the learning rate: linear warm-up, then cosine decay to 0."""
+def attention(device: torch.device) -> list[SDPBackend]:
+    """Return the kernels to choose from; a CPU's fused one is slow backwards in bfloat16."""
+    plain = [SDPBackend.MATH]
+    return plain if device.type == "cpu" else [SDPBackend.FLASH_ATTENTION, *plain]
+
+
+def processes() -> int:
+    """Return the number of processes that train together, 1 without torchrun."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return the number of this process, 0 without torchrun."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def share(batch: int) -> int:
+    """Return the part of a batch that one process computes."""
+    return batch // processes()
+
+
+def _average_gradients(model: nn.Module) -> None:
+    """Replace the gradients by their mean over all processes.
+
+    Processes wait for each other once per step, not once per operation as threads do, which counts
+    where cores are shared with other work.
+    """
+    if processes() == 1:
+        return
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= processes()
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def schedule(step: int, steps: int, decay: float = 1.0) -> float:
+    """Return the factor of the learning rate: linear warm-up, then cosine decay to 0.
+
+    With `decay` below 1 the rate stays at its peak until that share of the steps is left. A run can
+    then be lengthened without starting again, because its first steps do not depend on the last.
+    """
     warmup = min(WARMUP, steps // 10 + 1)
-    return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
+    falling = max(0.0, 1 - (1 - step / steps) / decay)
+    return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * falling))
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

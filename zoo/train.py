@@ -1,51 +1,69 @@
-"""Training of the embedded models on the pretraining part of Fashion-MNIST."""
+"""Training of the embedded models on the pretraining part of their data."""
 
+import os
 from pathlib import Path
 
 import click
+import torch.distributed as dist
 from diffusers import AutoencoderKL
+from safetensors.torch import save_file
 
 from genie.errors import GenieError
 from zoo.clip_part import save_clip, train_clip
-from zoo.fashion_mnist import Part, load_parts
 from zoo.feature_parts import save_features, train_backbone, train_oracle
-from zoo.generator_parts import save_generator, train_denoiser, train_vae
-from zoo.loop import STATE
+from zoo.generator_parts import (
+    LATENTS,
+    save_generator,
+    train_denoiser,
+    train_vae,
+    training_latents,
+)
+from zoo.loop import rank
+from zoo.recipes import RECIPES, Recipe
 
-ZOO = Path("zoo")
 PARTS = ("vae", "unet", "oracle", "backbone", "clip")
 
 
 @click.command()
+@click.option("--recipe", "name", type=click.Choice(list(RECIPES)), default="fashion")
 @click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), help="Default: all.")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder with the four idx.gz files.")
-@click.option("--out", type=click.Path(path_type=Path), default=ZOO, show_default=True)
-@click.option("--state", type=click.Path(path_type=Path), default=STATE, show_default=True)
-def main(parts: tuple[str, ...], data: Path | None, out: Path, state: Path) -> None:
-    """Train the models. An interrupted run resumes from its checkpoints in --state."""
+@click.option("--data", type=click.Path(path_type=Path), help="Folder with the data's files.")
+def main(name: str, parts: tuple[str, ...], data: Path | None) -> None:
+    """Train the models. An interrupted run resumes from its checkpoints in .genie/zoo."""
+    recipe = RECIPES[name]
+    if "WORLD_SIZE" in os.environ:  # under torchrun
+        dist.init_process_group("gloo")
     try:
-        part = load_parts(data).pretraining
+        part = recipe.load(data).pretraining
     except GenieError as error:
         raise click.ClickException(str(error)) from error
     wanted = parts or PARTS
     if "vae" in wanted:
-        train_vae(part, state=state).save_pretrained(state / "vae")
+        vae = train_vae(part, recipe)
+        if rank() == 0:
+            vae.save_pretrained(recipe.state / "vae")
+            latents = training_latents(vae, part, mirrored=recipe.mirrored)
+            save_file(latents, recipe.state / LATENTS)
     if "unet" in wanted:
-        train_generator(part, out=out, state=state)
+        train_generator(recipe)
     if "oracle" in wanted:
-        save_features(train_oracle(part, state=state), out / "oracle")
+        save_features(train_oracle(part, recipe), recipe.out / "oracle")
     if "backbone" in wanted:
-        save_features(train_backbone(part, state=state), out / "backbone")
+        backbone = train_backbone(part, recipe)
+        save_features(backbone, recipe.out / "backbone", size=recipe.backbone_size)
     if "clip" in wanted:
-        save_clip(train_clip(part, state=state), out / "clip")
+        save_clip(train_clip(part, recipe), recipe, recipe.out / "clip")
 
 
-def train_generator(part: Part, *, out: Path, state: Path) -> None:
-    """Train the denoiser on latents of the autoencoder in `state` and save the pipeline."""
-    if not (state / "vae").is_dir():
-        raise click.ClickException(f"{state / 'vae'} does not exist; train it with --part vae")
-    vae = AutoencoderKL.from_pretrained(state / "vae").eval()
-    save_generator(vae, train_denoiser(vae, part, state=state), out / "generator")
+def train_generator(recipe: Recipe) -> None:
+    """Train the denoiser on latents of the trained autoencoder and save the pipeline."""
+    folder = recipe.state / "vae"
+    if not (recipe.state / LATENTS).is_file():
+        raise click.ClickException(f"{folder} does not exist; train it with --part vae")
+    denoiser = train_denoiser(recipe)
+    if rank() == 0:
+        vae = AutoencoderKL.from_pretrained(folder).eval()
+        save_generator(vae, denoiser, recipe, recipe.out / "generator")
 
 
 if __name__ == "__main__":

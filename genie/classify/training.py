@@ -17,6 +17,7 @@ from genie.classify.transforms import (
     Copier,
     Mixer,
     cutmix_copies,
+    half_and_fractal_mix,
     mixup_copies,
     pixel_and_patch_mix,
     strong_copies,
@@ -29,19 +30,25 @@ COPIERS: dict[str, Copier] = {
     "cap2aug": weak_copies,
     "cutmix": cutmix_copies,
     "da-fusion": weak_copies,
+    "diff-mix": weak_copies,
     "diffcore-mix": weak_copies,
+    "diffusemix": weak_copies,
     "genie": weak_copies,
     "img2img": weak_copies,
     "mixup": mixup_copies,
     "none": unchanged_copies,
+    "real-guidance": weak_copies,
     "strong": strong_copies,
     "txt2img": weak_copies,
     "weak": weak_copies,
 }
 """How each method copies real images."""
 
-MIXERS: dict[str, Mixer] = {"diffcore-mix": pixel_and_patch_mix}
+MIXERS: dict[str, Mixer] = {"diffcore-mix": pixel_and_patch_mix, "diffusemix": half_and_fractal_mix}
 """How each method that mixes its generated images with real ones does so."""
+
+MIX_WITH_SOURCES = ("diffusemix",)
+"""Methods that mix a generated image with its own source, not with any image of its class."""
 
 
 def generated_per_class(
@@ -84,28 +91,51 @@ def copies(
     return Examples(chosen.images, chosen.embeddings, made.labels, np.array(made.weights))
 
 
+def softened(generated: Examples, sources: Sequence[str], weights: np.ndarray) -> Examples:
+    """Give the rest of each label's weight (n,) to the class of the image's source.
+
+    Images whose label has the weight 1 stay as they are. Every other becomes two examples.
+    """
+    soft = np.flatnonzero(weights < 1)
+    if not len(soft):
+        return generated
+    rest = replace(
+        take(generated, list(soft)), labels=[sources[i] for i in soft], weights=1 - weights[soft]
+    )
+    return join(replace(generated, weights=weights), rest)
+
+
 def mixed(
-    generated: Examples, real: Examples, mixer: Mixer, *, backbone: ImageModel, seed: int
+    generated: Examples,
+    real: Examples,
+    mixer: Mixer,
+    *,
+    backbone: ImageModel,
+    seed: int,
+    sources: Examples | None = None,
 ) -> tuple[Examples, pd.DataFrame]:
-    """Mix each generated image with a real one of its class, taken in rotation.
+    """Mix each generated image with its source, or with a real one of its class in rotation.
 
     Returns the examples and a record. A mixture becomes two examples of one image, whose weights
     sum to one: the generated image's label with its share, and the real image's label with the
     rest. The record has one row per mixture: label, level (pixel or patch) and share.
     """
-    members = {c: np.flatnonzero(np.array(real.labels) == c) for c in set(generated.labels)}
-    turn = pd.Series(list(generated.labels), dtype=str).groupby(list(generated.labels)).cumcount()
-    partners = [
-        int(members[c][i % len(members[c])]) for c, i in zip(generated.labels, turn, strict=True)
-    ]
+    partners = sources or take(real, _in_rotation(generated.labels, real.labels))
     scaled = resized(generated.images, model=backbone)
-    mixtures = mixer(scaled, resized([real.images[i] for i in partners], model=backbone), seed)
+    mixtures = mixer(scaled, resized(partners.images, model=backbone), seed)
     images = [m.image for m in mixtures]
     share = np.array([m.share for m in mixtures])
     once = Examples(images, embed(images, model=backbone), generated.labels, share)
-    rest = replace(once, labels=[real.labels[i] for i in partners], weights=1 - share)
+    rest = replace(once, labels=partners.labels, weights=1 - share)
     record = {"label": generated.labels, "level": [m.level for m in mixtures], "share": share}
-    return join(once, rest), pd.DataFrame(record)
+    return join(once, take(rest, list(np.flatnonzero(share < 1)))), pd.DataFrame(record)
+
+
+def _in_rotation(wanted: Sequence[str], labels: Sequence[str]) -> list[int]:
+    """Return a row of `labels` for each wanted class, taking the rows of a class in rotation."""
+    members = {c: np.flatnonzero(np.array(labels) == c) for c in set(wanted)}
+    turn = pd.Series(list(wanted), dtype=str).groupby(list(wanted)).cumcount()
+    return [int(members[c][i % len(members[c])]) for c, i in zip(wanted, turn, strict=True)]
 
 
 def shortfall(wanted: Mapping[str, int], labels: Sequence[str]) -> dict[str, int]:

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from genie.classify.fractals import fractal
+
 
 @dataclass(frozen=True)
 class Copies:
@@ -33,7 +35,7 @@ class Mixture:
     """A generated image mixed with a real one; `share` is that of the generated image."""
 
     image: Image.Image
-    level: str  # pixel or patch
+    level: str  # pixel, patch or half
     share: float
 
 
@@ -47,6 +49,8 @@ The two sequences have the same length, and all images the same size.
 """
 
 _GRID = 4  # patches per side
+_RAMP = 20 / 256  # of the side, where two halves meet (DiffuseMix)
+_FRACTAL = 0.2  # share of the fractal (DiffuseMix)
 
 
 def weak(batch: torch.Tensor, *, seed: int) -> torch.Tensor:
@@ -134,6 +138,40 @@ def _patch_mixture(generated: np.ndarray, real: np.ndarray, draw: np.random.Gene
     mask = taken.reshape(_GRID, _GRID)[rows][:, columns]
     image = Image.fromarray(np.where(mask[..., None], generated, real))
     return Mixture(image, "patch", float(mask.mean()))
+
+
+def half_and_fractal_mix(
+    generated: Sequence[Image.Image], real: Sequence[Image.Image], seed: int
+) -> list[Mixture]:
+    """Join a half of each real image to the other half of its generated one (DiffuseMix).
+
+    Which half is generated (left, right, upper or lower) is drawn. The halves meet in a ramp of
+    20/256 of the side. Then a fifth of a fractal is blended in. Both images have one class, so the
+    share is 1.
+    """
+    draw = np.random.default_rng(seed)
+    return [
+        Mixture(_with_fractal(_joined(np.asarray(g), np.asarray(x), draw), draw), "half", 1.0)
+        for g, x in zip(generated, real, strict=True)
+    ]
+
+
+def _joined(generated: np.ndarray, real: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """Return real and generated halves, joined, as floats (h, w, 3)."""
+    height, width = generated.shape[:2]
+    side = int(draw.integers(4))  # 0 left, 1 right, 2 upper, 3 lower half generated
+    length = height if side > 1 else width
+    place = (np.arange(length) + 0.5) / length - 0.5
+    share = np.clip(0.5 - place / _RAMP, 0, 1)  # of the generated image: 1 at the start, then 0
+    share = share if side % 2 == 0 else share[::-1]
+    share = share[:, None, None] if side > 1 else share[None, :, None]
+    joined: np.ndarray = share * generated + (1 - share) * real.astype(float)
+    return joined
+
+
+def _with_fractal(image: np.ndarray, draw: np.random.Generator) -> Image.Image:
+    blend = (1 - _FRACTAL) * image + _FRACTAL * fractal(draw, *image.shape[:2])
+    return Image.fromarray(blend.round().astype(np.uint8))
 
 
 def _own_share(mixed: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

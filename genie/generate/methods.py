@@ -18,6 +18,7 @@ from functools import cached_property
 from itertools import count, islice
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from genie.data.wording import Wording
@@ -106,6 +107,42 @@ def txt2img(brief: Brief) -> list[Candidates]:
     ]
 
 
+def any_other_class(brief: Brief) -> list[Candidates]:
+    """Plan Diff-Mix: images of any other class at random, denoised under the target's prompt."""
+    label = {image: name for name, images in brief.images.items() for image in images}
+    planned = []
+    for target, wanted in brief.per_class.items():
+        others = [image for image in sorted(label) if label[image] != target]
+        if not others:
+            raise GenieError(
+                f"diff-mix needs images of another class than {target!r}, but task {brief.task} "
+                "has none; choose img2img, or a data set with two classes or more"
+            )
+        drawn = shuffled(others, lambda image, to=target: f"{brief.seed}/{to}/{image}")
+        for i in range(wanted):
+            replicate, position = divmod(i, len(drawn))
+            slot = label[drawn[position]], drawn[position], replicate
+            planned.append(_candidates(*slot, target=target, brief=brief))
+    return planned
+
+
+def real_guidance(brief: Brief) -> list[Candidates]:
+    """Plan Real Guidance: Img2Img with less noise where a class has more support images."""
+    if brief.levels:
+        return img2img(brief)
+    return [
+        one
+        for target, wanted in brief.per_class.items()
+        for levels in [(ratio_by_shots(len(brief.images[target])),)]
+        for one in img2img(replace(brief, per_class={target: wanted}, levels=levels))
+    ]
+
+
+def ratio_by_shots(shots: int) -> float:
+    """Return Real Guidance's noise ratio for a class with so many support images."""
+    return RATIO_BY_SHOTS[max(least for least in RATIO_BY_SHOTS if least <= shots)]
+
+
 @dataclass(frozen=True)
 class Method:
     """An augmentation method.
@@ -118,6 +155,10 @@ class Method:
     - `captions`: whether its prompts are the captions of the source images
     - `contexts`: whether its prompts come from the contexts file
     - `rule`: its default filter rule
+    - `templates`: its own prompt templates, in turn; none means those of the parameters
+    - `by_shots`: whether its ratio depends on a class's number of support images if `noise.r` is
+      "ada"
+    - `gamma`: the exponent of soft labels, see `target_weights`; None means hard labels
     """
 
     plan: Plan
@@ -127,6 +168,9 @@ class Method:
     captions: bool = False
     contexts: bool = False
     rule: str = "none"
+    templates: tuple[str, ...] = ()
+    by_shots: bool = False
+    gamma: float | None = None
 
     @property
     def renders(self) -> bool:
@@ -136,15 +180,37 @@ class Method:
 
 OWN_CLASS_RATIO = 0.7  # as in the paper's Img2Img H; for sources of the target class
 
+DIFF_MIX_RATIO, DIFF_MIX_GAMMA = 0.8, 0.8  # Wang et al. 2024
+DIFFUSEMIX_RATIO = 0.5  # for a style on the same layout; the authors use an editing model instead
+STYLES = (  # Islam et al. 2024
+    "autumn",
+    "snowy",
+    "watercolor art",
+    "sunset",
+    "rainbow",
+    "aurora",
+    "mosaic",
+    "ukiyo-e",
+    "a sketch with crayon",
+)
+RATIO_BY_SHOTS = {1: 0.5, 2: 0.4, 4: 0.35, 8: 0.2, 16: 0.15}  # He et al. 2023, by least shots
+
 METHODS: dict[str, Method] = {
     "cap2aug": Method(img2img, ratio=OWN_CLASS_RATIO, captions=True),
     "cutmix": Method(no_images),
     "da-fusion": Method(img2img, ratio=OWN_CLASS_RATIO, learns=True),
+    "diff-mix": Method(any_other_class, ratio=DIFF_MIX_RATIO, gamma=DIFF_MIX_GAMMA),
     "diffcore-mix": Method(txt2img, contexts=True, rule="cosine"),
+    "diffusemix": Method(
+        img2img,
+        ratio=DIFFUSEMIX_RATIO,
+        templates=tuple(f"a photo of a {{class}}, {style}" for style in STYLES),
+    ),
     "genie": Method(genie, searches=True),
     "img2img": Method(img2img, ratio=OWN_CLASS_RATIO),
     "mixup": Method(no_images),
     "none": Method(no_images),
+    "real-guidance": Method(real_guidance, rule="clip", by_shots=True),
     "strong": Method(no_images),
     "txt2img": Method(txt2img),
     "weak": Method(no_images),
@@ -156,12 +222,25 @@ def noise_ratios(
 ) -> tuple[float, ...]:
     """Return the noise ratios that a method renders, ascending: one ratio, or all levels.
 
-    With r "ada", a method that does not compare levels renders its default ratio.
+    With r "ada", a method that does not compare levels renders its default ratio. There is none for
+    a method whose ratio depends on the class.
     """
     ratio = METHODS[method].ratio
     if r != "ada":
         return (r,)
+    if METHODS[method].by_shots:
+        return ()
     return levels(low, high, count) if ratio is None else (ratio,)
+
+
+def target_weights(method: str, r: np.ndarray) -> np.ndarray:
+    """Return the weight of the target's label of images at noise ratios r (n,), in (0, 1].
+
+    It is r^gamma for a method with soft labels (Diff-Mix, eq. 4), and the source's class has the
+    rest of the weight. It is 1 for all others.
+    """
+    gamma = METHODS[method].gamma
+    return np.ones(len(r)) if gamma is None else np.asarray(r, float) ** gamma
 
 
 def plan_tasks(

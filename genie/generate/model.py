@@ -91,7 +91,7 @@ def load_generator(
     pipeline = _load_pipeline(folder, index, torch.float32 if converted else dtype).to(device)
     pipeline.set_progress_bar_config(disable=True)
     distilled = _distilled(pipeline)
-    fast = fast and pipeline.unet.config.in_channels == 4 and distilled is None
+    fast = fast and distilled is None and _takes_latents_alone(pipeline)
     steps, guidance_scale, size = _suited(folder, pipeline, distilled or (50, 7.5))
     return Generator(
         pipeline=pipeline,
@@ -104,6 +104,11 @@ def load_generator(
         dtype=dtype,
         denoiser=_fast_denoiser(pipeline, device, compile, dtype) if fast else None,
     )
+
+
+def _takes_latents_alone(pipeline: Any) -> bool:
+    """Return whether the denoiser's input is the VAE's latents, without a mask or an image."""
+    return bool(pipeline.unet.config.in_channels == pipeline.vae.config.latent_channels)
 
 
 def _fast_denoiser(

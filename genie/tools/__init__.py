@@ -1,5 +1,5 @@
-"""The commands `genie caption`, `compare`, `convert-resnet`, `difference`, `fetch`, `gc`, `new`,
-`predict`, `preview`, `reproduced`, `summary` and `verify`.
+"""The commands `genie caption`, `compare`, `convert-resnet`, `difference`, `doctor`, `fetch`, `gc`,
+`new`, `predict`, `preview`, `reproduced`, `summary` and `verify`.
 
 `cli` defines the commands. The other modules implement them and print nothing. `template` holds the
 files of a new project. No stage imports this package.

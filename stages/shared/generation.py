@@ -107,7 +107,7 @@ def wording_per_task(
     contexts = read_contexts(prompt.contexts) if method.contexts else None
     return lambda task: partial(
         wording_in_turn,
-        templates=prompt.templates,
+        templates=method.templates or prompt.templates,
         superclass=prompt.superclass,
         negative=prompt.negative,
         names=learned.get(task, names),

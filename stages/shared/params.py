@@ -187,7 +187,10 @@ class Params(Section):
         "txt2img",
         "da-fusion",
         "cap2aug",
+        "diff-mix",
         "diffcore-mix",
+        "diffusemix",
+        "real-guidance",
         "genie",
     ]
     noise: Noise

@@ -73,6 +73,8 @@ def test_levels_are_compared_by_previews_only_where_there_is_a_choice(
         ("img2img", {"r": 0.3}, (0.3,)),
         ("da-fusion", {}, (0.7,)),
         ("cap2aug", {}, (0.7,)),
+        ("diff-mix", {}, (0.8,)),
+        ("diffusemix", {}, (0.5,)),
     ],
 )
 def test_own_class_sources_take_one_ratio_where_ada_is_asked_for(method, noise, ratios):
@@ -84,6 +86,7 @@ def test_own_class_sources_take_one_ratio_where_ada_is_asked_for(method, noise, 
     [
         ("genie", None, "none"),
         ("diffcore-mix", None, "cosine"),
+        ("real-guidance", None, "clip"),
         ("diffcore-mix", "none", "none"),
         ("genie", "clip", "clip"),
     ],

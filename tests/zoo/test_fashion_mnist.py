@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from genie.data.images import decode_image, image_id
 from genie.errors import GenieError
 from genie.tables import read_images
-from zoo.fashion_mnist import BUNDLED, CLASSES, Part, main, read_idx, split
+from zoo.fashion_mnist import BUNDLED, CLASSES, main, read_idx
+from zoo.parts import Part, split
 
 ROOT = Path(__file__).parents[2]
 

@@ -20,11 +20,12 @@ from genie.data.images import decode_image
 from genie.data.wording import prompt_for, read_captions
 from genie.tables import read_images
 from zoo.captions import captioned
-from zoo.fashion_mnist import CLASSES
-from zoo.generator_parts import STEPS, SUPERCLASS, known_names
+from zoo.generator_parts import STEPS, known_names
+from zoo.recipes import FASHION, PHOTOGRAPHS, Recipe
 
 ZOO = Path(__file__).parents[2] / "zoo"
 FOLDERS = ("generator", "oracle", "backbone", "clip")
+CLASSES = FASHION.classes
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_generator_says_its_guidance_steps_size_and_licence() -> None:
 
 def test_generator_says_which_classes_it_knows() -> None:
     settings = json.loads((ZOO / "generator" / "genie.json").read_text())
-    assert settings["classes"] == known_names()
+    assert settings["classes"] == known_names(FASHION)
     assert set(settings["classes"]) == {*CLASSES, "T-shirt", "top"}
 
 
@@ -62,8 +63,9 @@ def test_every_word_of_a_class_name_is_one_token(name: str, tokenizer: CLIPToken
     assert tokenizer.tokenize(name) == [f"{word}</w>" for word in words]
 
 
-def test_every_class_has_a_superclass() -> None:
-    assert set(SUPERCLASS) == set(CLASSES)
+@pytest.mark.parametrize("recipe", [FASHION, PHOTOGRAPHS])
+def test_every_class_has_a_superclass(recipe: Recipe) -> None:
+    assert set(recipe.superclass) == set(recipe.classes)
 
 
 @pytest.mark.parametrize("text", ["", "zebra", "Müller 7½", "日本 😀", "\x00\x7f"])

@@ -1,14 +1,31 @@
 """A training run that was stopped goes on as if it had not been."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
+from diffusers import DDPMScheduler
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from genie.generate.model import load_generator
 from zoo.clip_part import matching_loss
 from zoo.feature_parts import contrastive_loss, random_view
-from zoo.generator_parts import learn_merges, tiny_vae
+from zoo.generator_parts import (
+    LATENTS,
+    Denoiser,
+    learn_merges,
+    min_snr_weight,
+    pixels,
+    save_generator,
+    tiny_vae,
+    train_denoiser,
+    word_tokenizer,
+)
 from zoo.loop import schedule, train
+from zoo.recipes import FASHION, PHOTOGRAPHS, Recipe, Training
 
 
 def linear_run(state: Path, *, stop: int | None = None) -> Tensor:
@@ -60,9 +77,65 @@ def test_views_stay_in_range_and_differ_with_the_draw() -> None:
     assert not torch.equal(first, second)
 
 
-def test_autoencoder_makes_latents_of_a_quarter_of_the_side() -> None:
-    latent = tiny_vae().encode(torch.zeros(2, 3, 32, 32)).latent_dist.mode()
-    assert latent.shape == (2, 4, 8, 8)
+@pytest.mark.parametrize("recipe", [FASHION, PHOTOGRAPHS])
+def test_autoencoder_makes_latents_of_a_quarter_of_the_side(recipe: Recipe) -> None:
+    latent = tiny_vae(recipe).encode(torch.zeros(2, 3, 32, 32)).latent_dist.mode()
+    assert latent.shape == (2, recipe.latent_channels, 8, 8)
+
+
+def test_grey_and_rgb_pixels_become_the_same_images() -> None:
+    grey = torch.randint(256, (2, 32, 32), dtype=torch.uint8)
+    assert torch.equal(pixels(grey), pixels(grey[..., None].expand(-1, -1, -1, 3)))
+    rgb = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
+    rgb[0, 5, 7, 2] = 255
+    assert pixels(rgb)[0, 2, 5, 7] == 1
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Recipe:
+    """The recipe of photographs with random latents and four steps of the denoiser."""
+    draw = torch.Generator().manual_seed(0)
+    latents = torch.randn(40, PHOTOGRAPHS.latent_channels, 8, 8, generator=draw)
+    tmp_path.joinpath("straight").mkdir()
+    recipe = replace(PHOTOGRAPHS, unet=Training(4, 4, 1e-3), state=tmp_path / "straight")
+    save_file({"latents": latents, "labels": torch.arange(40) % 10}, recipe.state / LATENTS)
+    return recipe
+
+
+def test_denoiser_stopped_by_a_kill_resumes_to_the_same_weights(
+    photographs: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zoo.loop.SAVE_EVERY", 2)
+    straight = train_denoiser(photographs).state_dict()
+    killed = replace(photographs, state=tmp_path / "killed")
+    shutil.copytree(photographs.state, killed.state, ignore=shutil.ignore_patterns("unet.pt"))
+    train_denoiser(killed, stop=2)  # the checkpoint that a kill in the third step leaves
+    resumed = train_denoiser(killed).state_dict()
+    assert all(torch.equal(resumed[name], value) for name, value in straight.items())
+
+
+def test_longer_run_begins_like_a_shorter_one() -> None:
+    rates = [[schedule(step, steps, 0.25) for step in range(1500)] for steps in (2000, 3000)]
+    assert rates[0] == rates[1]
+    assert schedule(1999, 2000, 0.25) < 1e-4
+
+
+def test_velocity_weights_are_those_of_noise_errors_capped_at_gamma() -> None:
+    scheduler = DDPMScheduler(beta_schedule="scaled_linear")
+    timestep = torch.arange(0, 1000, 50)
+    kept = scheduler.alphas_cumprod[timestep]
+    snr = kept / (1 - kept)
+    # the velocity's squared error is (snr + 1) times the clean image's, whose weight is min(snr, 5)
+    assert torch.allclose(min_snr_weight(scheduler, timestep) * (snr + 1), snr.clamp(max=5))
+
+
+def test_trained_denoiser_loads_as_a_pipeline_that_predicts_velocity(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    denoiser = Denoiser(word_tokenizer(PHOTOGRAPHS), PHOTOGRAPHS)
+    save_generator(tiny_vae(PHOTOGRAPHS), denoiser, PHOTOGRAPHS, tmp_path)
+    generator = load_generator(tmp_path, device="cpu")
+    assert generator.fast
+    assert generator.pipeline.scheduler.config.prediction_type == "v_prediction"
 
 
 def test_matching_loss_is_clips_where_every_image_has_a_class_of_its_own() -> None:

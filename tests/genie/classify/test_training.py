@@ -6,13 +6,15 @@ from genie.classify.backbone import embed
 from genie.classify.examples import Examples
 from genie.classify.training import (
     COPIERS,
+    MIX_WITH_SOURCES,
     MIXERS,
     copies,
     generated_per_class,
     mixed,
     shortfall,
+    softened,
 )
-from genie.classify.transforms import pixel_and_patch_mix
+from genie.classify.transforms import Mixture, pixel_and_patch_mix
 from genie.generate.methods import METHODS
 
 LABELS = ["a"] * 3 + ["b"] * 25
@@ -72,6 +74,36 @@ def test_mixtures_pair_each_generated_image_with_real_ones_of_its_class_in_turn(
         assert np.asarray(image).mean() == pytest.approx(blend, abs=0.6)
 
 
+def test_soft_labels_share_one_image_between_two_classes(backbone, pictures):
+    examples = Examples(pictures, embed(pictures, model=backbone), list("aabbb"))
+    made = softened(examples, list("bbbba"), np.array([0.7, 1, 1, 1, 0.2]))
+    assert [*made.labels] == [*"aabbb", "b", "a"]
+    assert made.weights == pytest.approx([0.7, 1, 1, 1, 0.2, 0.3, 0.8])
+    assert [made.images[5], made.images[6]] == [pictures[0], pictures[4]]
+    assert np.array_equal(made.embeddings[5:], examples.embeddings[[0, 4]])
+
+
+def test_hard_labels_stay_as_they_are(backbone, pictures):
+    examples = Examples(pictures, embed(pictures, model=backbone), list("aabbb"))
+    assert softened(examples, [""] * 5, np.ones(5)) is examples
+
+
+def test_mixtures_with_sources_pair_each_image_with_its_own(backbone):
+    def examples(greys: list[int], labels: str) -> Examples:
+        pictures = [Image.new("RGB", (32, 32), (g,) * 3) for g in greys]
+        return Examples(pictures, embed(pictures, model=backbone), list(labels))
+
+    def second(generated, real, seed):
+        return [Mixture(image, "half", 1.0) for image in real]
+
+    real, generated = examples([0, 40, 80], "aab"), examples([200, 220], "aa")
+    own = examples([40, 0], "aa")
+    made, _ = mixed(generated, real, second, backbone=backbone, seed=0, sources=own)
+    assert [image.getpixel((0, 0))[0] for image in made.images] == [40, 0]
+    assert made.labels == ["a", "a"]  # a share of 1 leaves nothing for a second label
+    assert made.weights == pytest.approx([1, 1])
+
+
 def test_pictures_of_different_sizes_are_copied_and_mixed_at_the_backbones_size(backbone):
     pictures = [Image.new("RGB", size, (90, 90, 90)) for size in ((40, 30), (20, 64), (32, 32))]
     examples = Examples(pictures, embed(pictures, model=backbone), list("abb"))
@@ -87,4 +119,4 @@ def test_pictures_of_different_sizes_are_copied_and_mixed_at_the_backbones_size(
 
 def test_every_method_has_a_copier_and_mixers_belong_to_methods():
     assert set(COPIERS) == set(METHODS)
-    assert set(MIXERS) <= set(METHODS)
+    assert set(MIX_WITH_SOURCES) <= set(MIXERS) <= set(METHODS)

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genie.classify.fractals import fractal
 from genie.classify.transforms import (
+    _joined,
     cutmix_copies,
+    half_and_fractal_mix,
     mixup_copies,
     pixel_and_patch_mix,
     strong_copies,
@@ -121,3 +124,39 @@ def test_seed_decides_the_mixtures():
     )
     assert first == again
     assert first != other
+
+
+def test_one_half_is_generated_the_other_real_and_a_fifth_of_the_light_a_fractal():
+    generated, real = (Image.new("RGB", (64, 48), (grey,) * 3) for grey in (250, 50))
+    mixtures = half_and_fractal_mix([generated] * 40, [real] * 40, seed=3)
+    assert {(m.level, m.share) for m in mixtures} == {("half", 1.0)}
+    halves = set()
+    for mixture in mixtures:
+        image = np.asarray(mixture.image).astype(float)
+        corners = image[[0, 0, -1, -1], [0, -1, 0, -1]].mean(1)
+        generated_corners = corners >= 0.8 * 250 - 1
+        assert (generated_corners | ((corners >= 39) & (corners <= 0.8 * 50 + 52))).all()
+        halves.add(tuple(generated_corners))
+    left, upper = (True, False, True, False), (True, True, False, False)
+    assert halves == {left, upper, tuple(not c for c in left), tuple(not c for c in upper)}
+
+
+def test_halves_meet_in_a_ramp_of_twenty_pixels_of_256():
+    generated, real = np.full((256, 256, 3), 200.0), np.full((256, 256, 3), 100.0)
+    for seed in range(8):
+        joined = _joined(generated, real, np.random.default_rng(seed))[..., 0]
+        between = (joined > 100) & (joined < 200)
+        lines = between.all(0).sum(), between.all(1).sum()
+        assert sorted(lines) == [0, 20]
+        assert joined.mean() == pytest.approx(150)
+
+
+def test_fractals_are_the_same_for_a_seed_and_differ_between_draws():
+    draw = np.random.default_rng(0)
+    first, second = fractal(draw, 32, 48), fractal(draw, 32, 48)
+    assert first.shape == (32, 48, 3)
+    assert first.min() >= 0
+    assert 200 < first.max() <= 255
+    assert np.array_equal(first, fractal(np.random.default_rng(0), 32, 48))
+    assert np.abs(first - second).mean() > 5
+    assert 0.02 < (first.max(2) > 0).mean() < 0.98  # a set of points, neither empty nor the plane

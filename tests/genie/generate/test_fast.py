@@ -5,11 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionImg2ImgPipeline
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from PIL import Image
 
 from genie.data.images import decode_image, encode_png, image_id
-from genie.generate.model import dpm_solver
+from genie.generate.model import dpm_solver, load_generator
 from genie.generate.noise import denoising_steps, initial_noise, strength
 from genie.generate.render import render
 from genie.generate.request import Request
@@ -77,6 +82,33 @@ def test_images_equal_those_of_diffusers_own_pipeline(sd, tiny_sd_folder, source
     for request, image in rendered(requests, sd, source_images).items():
         expected = diffusers_image(pipeline, request, source_images)
         assert np.abs(pixels(image) - pixels(expected)).max() <= 1, request
+
+
+def test_latents_of_any_depth_and_velocities_give_the_images_of_diffusers(tiny_velocity_folder):
+    generator = load_generator(tiny_velocity_folder, device="cpu")
+    assert generator.fast
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_velocity_folder, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(
+        pipeline.scheduler.config, timestep_spacing="linspace"
+    )
+    request = request_for(None, r=1.0)
+    (image,) = rendered([request], generator, {}).values()
+    expected = pipeline(
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        latents=initial_noise(request, (8, 8, 8))[None],
+        guidance_scale=3.0,
+        num_inference_steps=STEPS,
+    ).images[0]
+    assert np.abs(pixels(image) - pixels(expected)).max() <= 1
+
+
+def test_model_whose_denoiser_takes_more_than_the_latents_is_not_fast(tiny_sd_folder, tmp_path):
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_sd_folder, safety_checker=None)
+    pipeline.unet = UNet2DConditionModel.from_config(pipeline.unet.config, in_channels=8)
+    pipeline.save_pretrained(tmp_path, safe_serialization=True)
+    assert not load_generator(tmp_path, device="cpu").fast
 
 
 def test_rendering_changes_with_prompt_and_source_and_noise(sd, source_images):

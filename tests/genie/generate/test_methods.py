@@ -15,7 +15,14 @@ from genie.classify.training import COPIERS, MIXERS, copies
 from genie.classify.transforms import unchanged_copies
 from genie.data.wording import Wording
 from genie.errors import GenieError
-from genie.generate.methods import METHODS, Brief, Method, noise_ratios, plan_tasks
+from genie.generate.methods import (
+    METHODS,
+    Brief,
+    Method,
+    noise_ratios,
+    plan_tasks,
+    target_weights,
+)
 from genie.generate.noise import noise_seed
 
 LABELS = ("bag", "coat", "dress", "shirt")
@@ -47,8 +54,11 @@ def plan(method, support=SUPPORT, sources=SOURCES, **changes):
     return METHODS[method].plan(Brief(support, sources, **(options | changes)))
 
 
+GENERATING = ["genie", "img2img", "txt2img", "diffcore-mix", "diff-mix", "real-guidance"]
+
+
 @given(
-    method=st.sampled_from(["genie", "img2img", "txt2img", "diffcore-mix"]),
+    method=st.sampled_from(GENERATING),
     sizes=st.fixed_dictionaries({label: st.integers(1, 4) for label in LABELS}),
     wanted=st.dictionaries(st.sampled_from(LABELS), st.integers(0, 15)),
     levels=st.sampled_from([(0.7,), (0.5, 0.9), (0.5, 0.6, 0.7, 0.8, 0.9)]),
@@ -104,9 +114,6 @@ def test_seed_decides_the_order_of_source_images():
     first = [c[0].source_id for c in plan("genie", support, seed=0)]
     second = [c[0].source_id for c in plan("genie", support, seed=1)]
     assert first != second
-
-
-GENERATING = ["genie", "img2img", "txt2img", "diffcore-mix"]
 
 
 @pytest.mark.parametrize("method", GENERATING)
@@ -197,10 +204,49 @@ def test_every_method_says_how_it_copies_real_images():
         ("img2img", 0.3, (0.3,)),
         ("da-fusion", "ada", (0.7,)),
         ("cap2aug", "ada", (0.7,)),
+        ("diff-mix", "ada", (0.8,)),
+        ("diffusemix", "ada", (0.5,)),
+        ("real-guidance", "ada", ()),
+        ("real-guidance", 0.3, (0.3,)),
     ],
 )
 def test_methods_that_compare_no_levels_render_one_ratio(method, r, ratios):
     assert noise_ratios(method, r=r, count=5, low=0.5, high=0.9) == ratios
+
+
+def test_diff_mix_takes_images_of_all_other_classes_at_random():
+    planned = plan("diff-mix", per_class={"coat": 9, "bag": 2}, levels=(0.8,))
+    coats = [one[0] for one in planned if one[0].target_label == "coat"]
+    assert sorted({q.source_id for q in coats}) == sorted(SUPPORT.image_id[SUPPORT.label != "coat"])
+    assert all(q.source_label == q.source_id.split("-")[0] for q in coats)
+    order = [q.source_label for q in coats]
+    assert order != sorted(order)
+    again = plan("diff-mix", SUPPORT.iloc[::-1], per_class={"coat": 9, "bag": 2}, levels=(0.8,))
+    assert again == planned
+
+
+def test_diff_mix_without_another_class_says_what_to_do():
+    with pytest.raises(GenieError, match=r"diff-mix needs images of another class than 'coat'"):
+        plan("diff-mix", support_of({"coat": 3}))
+
+
+@pytest.mark.parametrize(
+    ("shots", "r"), [(1, 0.5), (2, 0.4), (3, 0.4), (5, 0.35), (8, 0.2), (15, 0.2), (100, 0.15)]
+)
+def test_real_guidance_adds_less_noise_where_there_are_more_images(shots, r):
+    support = support_of({"coat": shots, "bag": 1})
+    planned = plan("real-guidance", support, per_class={"coat": 2, "bag": 1}, levels=())
+    assert [(q.target_label, q.source_label, q.r) for (q,) in planned] == [
+        ("coat", "coat", r),
+        ("coat", "coat", r),
+        ("bag", "bag", 0.5),
+    ]
+
+
+def test_soft_labels_follow_the_noise_ratio_for_diff_mix_alone():
+    r = np.array([0.3, 0.8, 1.0])
+    assert target_weights("diff-mix", r) == pytest.approx([0.3817, 0.8365, 1], abs=1e-4)
+    assert target_weights("genie", r).tolist() == [1, 1, 1]
 
 
 def planned_for(method, support, **changes):

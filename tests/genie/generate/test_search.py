@@ -321,7 +321,12 @@ def test_set_holds_the_chosen_images_under_their_class_folder(renderer, tmp_path
     keys = put(renderer, one, [0.1, 0.2, 0.8])
     found, _ = exact([one], renderer, marks(targets={(0, "T-shirt/top"): TARGET}))
     table = as_table(found, [np.zeros(3, bool)])
-    members = write_set(table, tmp_path / "set", provenance=PROVENANCE, png_of=renderer.png)
+    members = write_set(
+        table.assign(target_weight=1.0),
+        tmp_path / "set",
+        provenance=PROVENANCE,
+        png_of=renderer.png,
+    )
     assert list(members["file_name"]) == [f"T-shirt%2Ftop/{keys[2]}.png"]
     (path,) = (tmp_path / "set").glob("*/*.png")
     assert path.read_bytes() == renderer.png(keys[2])
@@ -333,7 +338,9 @@ def test_nothing_wanted_is_an_empty_set(search, renderer, tmp_path):
     assert found == []
     assert (cost.needed, cost.rendered) == (0, 0)
     table = as_table(found, called_target(found, {}, renderer))
-    members = write_set(table, tmp_path, provenance=PROVENANCE, png_of=renderer.png)
+    members = write_set(
+        table.assign(target_weight=1.0), tmp_path, provenance=PROVENANCE, png_of=renderer.png
+    )
     assert members.empty
     assert read_table(tmp_path / "members.csv", MEMBERS).empty
     assert read_set(tmp_path, members) == ([], [])

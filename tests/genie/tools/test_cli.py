@@ -91,13 +91,12 @@ def test_every_command_names_what_is_missing_in_one_line(tmp_path):
         "difference": [nowhere, "setting", "row", "other"],
         "convert-resnet": [nowhere / "a.pth", tmp_path / "out"],
         "caption": [nowhere, nowhere, tmp_path / "captions.csv"],
-        "new": [old],  # not empty
         "fetch": [old, tmp_path / "out"],  # a local folder is no model of the hub
     }
     assert {*commands, "doctor"} == set(main.commands)  # `doctor` says what is missing at length
     for command, arguments in commands.items():
         line = error_of(run(command, *arguments))
-        assert str(old if command in ("fetch", "new") else nowhere) in line
+        assert str(old if command == "fetch" else nowhere) in line
 
 
 @pytest.mark.parametrize("text", ["no json", "[1, 2]"])
