@@ -93,7 +93,7 @@ def params_files(draw: st.DrawFn) -> bytes:
         return _dumped(draw(VALUES))
     raw = deepcopy(BASE)
     for key in draw(st.lists(st.sampled_from(KEYS), min_size=1, max_size=3)):
-        section = raw if len(key) == 1 else raw[key[0]]
+        section = raw if len(key) == 1 else raw.get(key[0])
         if not isinstance(section, dict):
             continue
         if kind == "left out":

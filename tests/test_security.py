@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from genie.classify.backbone import load_backbone, load_oracle
@@ -18,6 +19,7 @@ from genie.data.images import encode_png
 from genie.data.readers import read_pools
 from genie.errors import GenieError
 from genie.generate.model import load_generator
+from genie.tools.cli import main as genie
 from stages.shared.params import read_yaml
 from tests.fuzzing import png_of_size
 
@@ -150,6 +152,17 @@ def test_damaged_image_of_the_set_is_named_with_the_remedy(tmp_path):
     (tmp_path / "bag/a.png").write_bytes(b"broken")
     with pytest.raises(GenieError, match=r"bag/a.png must be an image .* `genie verify --repair`"):
         read_set(tmp_path, pd.DataFrame({"file_name": ["bag/a.png"]}))
+
+
+def test_token_is_not_told_when_a_download_fails(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(genie, ["fetch", "someone/model", "models/new"])
+    assert result.exit_code == 1
+    assert "someone/model could not be fetched" in result.stderr
+    assert "hf_secret" not in result.output + result.stderr
+    assert not any(b"hf_secret" in p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
 
 
 def test_packages_are_audited_and_each_exception_is_explained():

@@ -64,7 +64,7 @@ class Renderer:
     `steps` is the number of denoising steps of a full rendering; previews take fewer. `sources`
     maps image_id to PNG bytes. `store` is the folder of the image store. `on_image` is called after
     each rendered image with its number of guided steps. `before_batch` is called when a batch is
-    about to start and all earlier ones are finished; it may raise to end the run.
+    about to start; it may raise to end the run, and earlier batches are stored.
     """
 
     generator: Generator

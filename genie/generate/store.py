@@ -100,9 +100,9 @@ def ensure(
     """Render the images that the store lacks, and save each one as soon as it is rendered.
 
     Requests with the same key are rendered once, also by several runs that share the store: what
-    another run is rendering is waited for, and rendered here if that run dies. PNG encoding and
-    writing run in parallel with rendering. Images that are rendered when an exception ends the
-    rendering are saved. Raise GenieError if images are missing and the store cannot be written.
+    another run is rendering is waited for, and rendered here if that run dies. The images of a
+    batch are encoded and written in parallel, before the next batch begins, also when an exception
+    ends the rendering. Raise GenieError if images are missing and the store cannot be written.
     """
     by_key = {key_of(r): r for r in reversed(requests)}
     missing = {key: r for key, r in reversed(by_key.items()) if load_image(root, key) is None}
@@ -150,19 +150,20 @@ def _render_unclaimed(
     pending: deque[tuple[str, Future[Path]]] = deque()
     saved: set[str] = set()
 
-    def take(batch: Sequence[Request]) -> list[Request]:
-        mine = [request for request in batch if held.take(keys[request])]
-        done = {request for request in mine if load_image(root, keys[request]) is not None}
-        for request in done:
-            held.release(keys[request])
-        return [request for request in mine if request not in done]
-
     def wait(allowed: int) -> None:
         while len(pending) > allowed:
             key, future = pending.popleft()
             future.result()
             held.release(key)
             saved.add(key)
+
+    def take(batch: Sequence[Request]) -> list[Request]:
+        wait(allowed=0)  # so that a kill loses one batch at most
+        mine = [request for request in batch if held.take(keys[request])]
+        done = {request for request in mine if load_image(root, keys[request]) is not None}
+        for request in done:
+            held.release(keys[request])
+        return [request for request in mine if request not in done]
 
     with ThreadPoolExecutor(_WRITERS) as writers:  # its end waits for images being written
         for request, image in render(list(missing.values()), take):

@@ -260,7 +260,7 @@ _MOVED = {
 
 def _explain(error: Any) -> str:
     """Return the message for a pydantic error."""
-    where = [str(part) for part in error["loc"]]
+    where = [str(part)[:100] for part in error["loc"]]
     known = ".".join(where[:2])
     if error["type"] == "extra_forbidden":
         return _unknown_key(where)

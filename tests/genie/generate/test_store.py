@@ -133,6 +133,21 @@ def test_killed_run_resumes_where_it_stopped(tmp_path):
     assert counts == Counts(needed=20, found=kept, rendered=20 - kept)
 
 
+def test_batch_begins_when_all_images_before_it_are_stored(tmp_path):
+    stored = []
+
+    def render(requests, take):
+        for start in range(0, 20, 5):
+            for request in take(requests[start : start + 5]):
+                yield request, image_of(request)
+            stored.append(start)
+            assert len(take([])) == 0
+            assert len(list(tmp_path.glob("*/*.png"))) == start + 5
+
+    ensure(REQUESTS, root=tmp_path, key_of=key_of, render=render)
+    assert stored == [0, 5, 10, 15]
+
+
 def test_error_of_a_writer_stops_the_run(tmp_path, monkeypatch):
     def full(root: Path, key: str, png: bytes) -> Path:
         raise OSError(errno.ENOSPC, "No space left on device")

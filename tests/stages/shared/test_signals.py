@@ -50,7 +50,13 @@ def start(kind: str, *, under: tuple[str, ...] = (), **environment: str) -> subp
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=heed_sigint,
     )
+
+
+def heed_sigint() -> None:
+    """Undo what a shell does to the commands in its background, such as pytest itself."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
