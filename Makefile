@@ -8,10 +8,11 @@ CONSTRAIN ?= --constraint constraints.txt
 FRESH := .genie/fresh-venv
 BIN := $(VENV)/bin
 ENV := DVC_NO_ANALYTICS=1 PATH="$(abspath $(BIN)):$$PATH"
+EXCEPTIONS := CVE-2025-69872 # docs/security.md explains each
 ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test acceptance lint format zoo zoo-photographs bench constraints
+.PHONY: help repro test acceptance lint audit format zoo zoo-photographs bench constraints
 
 help: ## list all commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -31,6 +32,12 @@ lint: $(VENV)/.dev ## check formatting, style, types and import directions
 	@$(ENV) ruff check .
 	@$(ENV) mypy
 	@$(ENV) lint-imports
+
+audit: $(VENV)/.audit ## look for known vulnerabilities of the installed packages
+	@mkdir -p .genie
+	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/+[^ ]*//' > .genie/installed.txt
+	@$(ENV) pip-audit --strict --disable-pip --no-deps --requirement .genie/installed.txt \
+	  $(addprefix --ignore-vuln ,$(EXCEPTIONS))
 
 format: $(VENV)/.dev ## format the code and fix style errors where possible
 	@$(ENV) ruff format .
@@ -54,7 +61,7 @@ bench: $(VENV)/.pipeline ## compare speed with the authors' loop and diffusers (
 
 constraints: ## update constraints.txt to the newest versions that pyproject.toml allows
 	@rm -rf $(FRESH)
-	@$(MAKE) --no-print-directory VENV=$(FRESH) CONSTRAIN= $(FRESH)/.dev
+	@$(MAKE) --no-print-directory VENV=$(FRESH) CONSTRAIN= $(FRESH)/.audit
 	@{ sed '/^#/!d' constraints.txt; \
 	  $(FRESH)/bin/python -m pip freeze --exclude-editable --exclude setuptools \
 	  | grep -viE '^(torch|triton|nvidia-|cuda-)' | LC_ALL=C sort -f; } > $(FRESH)/constraints.txt
@@ -75,3 +82,7 @@ $(VENV)/.pipeline: $(VENV)/.torch pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet $(CONSTRAIN) --editable ".[dev]"
 	@touch $@ $(VENV)/.pipeline
+
+$(VENV)/.audit: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet $(CONSTRAIN) --editable ".[audit]"
+	@touch $@

@@ -39,10 +39,19 @@ def identity(names: Iterable[str]) -> str:
     return digest("\n".join(sorted(names))).hex()[:32]
 
 
+def support_identity(labels: Iterable[str], image_ids: Iterable[str]) -> str:
+    """Return what a task's support set is, as text: the same for equal sets, whatever their order.
+
+    The task's number does not enter, so draws that are keyed by the identity are shared by equal
+    tasks and independent between different ones.
+    """
+    return identity(f"{image} {label}" for label, image in zip(labels, image_ids, strict=True))
+
+
 def task_seed(seed: int, task: str, purpose: str) -> int:
     """Return a 31-bit seed for one purpose in one task, given the task's identity.
 
-    Tasks are identified by their support sets (`genie.data.tasks.task_identity`), so equal tasks
+    Tasks are identified by their support sets (`support_identity`), so equal tasks
     draw the same numbers and different tasks draw independent ones.
     """
     return number(f"{seed}/{task}/{purpose}") >> 33

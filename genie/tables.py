@@ -4,6 +4,7 @@ A schema maps column names to types, in file order. A text column is always read
 class may be called "007" or "None".
 """
 
+import csv
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ Schema = Mapping[str, type]
 
 # data/prepared/
 IMAGES: Schema = {"image_id": str, "label": str, "png": bytes}
+SKIPPED: Schema = {"file": str, "label": str, "reason": str}
 TASKS: Schema = {"task": int, "role": str, "image_id": str, "label": str}
 
 # data/baseline/, data/sources/
@@ -92,6 +94,7 @@ VERDICTS: Schema = {
 }
 SCORES: Schema = {
     "task": int,
+    "task_id": str,
     "model": str,
     "accuracy": float,
     "boundary": float,
@@ -120,6 +123,42 @@ CHOICES: Schema = {
     "label_consistency": float,
 }
 
+# tasks.csv of a folder of protocols/
+ROW_SCORES: Schema = {
+    "setting": str,
+    "row": str,
+    "task": int,
+    "accuracy": float,
+    "boundary": float,
+    "many": float,
+    "medium": float,
+    "few": float,
+}
+
+# `genie compare`
+COMPARISON: Schema = {
+    "over": str,
+    "row": str,
+    "parameters": str,
+    "seed": str,
+    "n": int,
+    "accuracy": float,
+    "low": float,
+    "high": float,
+    "gain": float,
+    "gain_low": float,
+    "gain_high": float,
+    "pairs": int,
+    "to_reference": float,
+    "to_reference_low": float,
+    "to_reference_high": float,
+    "p": float,
+    "p_holm": float,
+    "images": float,
+    "guided_steps": float,
+    "seconds": float,
+}
+
 # prompts/, written by hand
 NAMES: Schema = {"class": str, "name": str}
 CAPTIONS: Schema = {"image_id": str, "label": str, "caption": str}
@@ -139,7 +178,14 @@ def write_table(table: pd.DataFrame, path: Path, schema: Schema) -> None:
     if path.suffix == ".parquet":
         columns.reset_index(drop=True).to_parquet(path, index=False)
     else:
-        columns.to_csv(path, index=False, lineterminator="\n")
+        quoting = csv.QUOTE_NONNUMERIC if _has_returns(columns) else csv.QUOTE_MINIMAL
+        columns.to_csv(path, index=False, lineterminator="\n", quoting=quoting)
+
+
+def _has_returns(table: pd.DataFrame) -> bool:
+    """Return whether a text has a carriage return, which Python before 3.13 does not quote."""
+    texts = table.select_dtypes(exclude=["number", "bool"])
+    return any(texts[name].astype(str).str.contains("\r", regex=False).any() for name in texts)
 
 
 def read_table(path: Path, schema: Schema) -> pd.DataFrame:
@@ -156,6 +202,20 @@ def read_table(path: Path, schema: Schema) -> pd.DataFrame:
         present = ", ".join(map(str, table.columns))
         raise GenieError(f"{path} must have the column {missing[0]!r}, found only: {present}")
     return table.loc[:, list(schema)]
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return the path of a file that a table names in a folder.
+
+    Raise GenieError if the name leads out of the folder.
+    """
+    path = Path(name)
+    if "\0" in name or path.is_absolute() or ".." in path.parts or not path.parts:
+        raise GenieError(
+            f"a table must name files inside {folder}, got {name!r}; correct the table, or run "
+            "`dvc repro` to make it"
+        )
+    return folder / path
 
 
 def write_images(table: pd.DataFrame, folder: Path) -> None:

@@ -89,6 +89,7 @@ def run_row(run: Run) -> Result:
         rejected=cost["rejected"],
     )
     result = Result(read_table(run.place / "metrics/tasks.csv", SCORES), facts)
+    _write_keys(run.place, path.with_suffix(".parquet"))
     _write_result(result, path)
     return result
 
@@ -142,6 +143,13 @@ def _under(path: Path) -> Iterable[Path]:
 def _stamp(file: Path) -> tuple[str, int, int]:
     status = file.stat()
     return str(file), status.st_size, status.st_mtime_ns
+
+
+def _write_keys(place: Path, path: Path) -> None:
+    """Note which images of the store a row refers to, so that `genie gc` keeps them."""
+    table = pd.read_parquet(place / "data/augmented/trajectories.parquet", columns=["key"])
+    path.parent.mkdir(exist_ok=True)
+    table.drop_duplicates().to_parquet(path, index=False)
 
 
 def _write_result(result: Result, path: Path) -> None:

@@ -13,10 +13,10 @@ import click
 
 from genie.errors import GenieError
 from genie.figures.results import result_figure
-from genie.tables import write_table
+from genie.tables import ROW_SCORES, write_table
 from protocols.execution import run_rows
 from protocols.specification import read_protocol, runs_of
-from protocols.table import RESULTS, ROW_SCORES, compare, markdown
+from protocols.table import RESULTS, compare, markdown
 from stages.shared.params import read_yaml
 
 

@@ -5,23 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from genie.measure.metrics import SHARE, holm, interval, paired_p
+from genie.measure.metrics import GROUPS, SHARE, SHARES, holm, interval, paired_p, percent
 from genie.tables import Schema
 from protocols.specification import BASELINE, Protocol
 
-GROUPS = ("many", "medium", "few")
-SHARES = ("boundary", *GROUPS)
-
-ROW_SCORES: Schema = {
-    "setting": str,
-    "row": str,
-    "task": int,
-    "accuracy": float,
-    "boundary": float,
-    "many": float,
-    "medium": float,
-    "few": float,
-}
 RESULTS: Schema = {
     "setting": str,
     "row": str,
@@ -80,18 +67,6 @@ def markdown(protocol: Protocol, results: pd.DataFrame) -> str:
         lines += [f"## {setting} (n = {rows['n'].iloc[0]} tasks)", ""]
         lines += [*_section(rows, protocol.reference), ""]
     return "\n".join([*lines, LEGEND, ""])
-
-
-def percent(
-    mean: float | None, low: float | None = None, high: float | None = None, *, signed: bool = False
-) -> str:
-    """A share as percent with half the width of its interval; empty for None and NaN."""
-    if mean is None or np.isnan(mean):
-        return ""
-    text = f"{100 * mean:+.1f}" if signed else f"{100 * mean:.1f}"
-    if low is None or high is None or np.isnan(low):
-        return text
-    return f"{text} ± {50 * (high - low):.1f}"
 
 
 def _compared(protocol: Protocol, setting: str, scores: pd.DataFrame) -> list[Row]:

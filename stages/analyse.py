@@ -1,11 +1,13 @@
 """Analyse why the method works: decision boundary, source-target trajectories and chosen levels.
 
 Inputs: data/prepared/support/, data/prepared/tasks.csv, data/augmented/, data/thumbnails.parquet,
-data/evaluation/verdicts.csv, the backbone.
-Outputs: levels.csv, choices.csv, contact_sheet.png, boundary.png, trajectories.png, ratios.png and
-failures.png in plots/.
+data/evaluation/verdicts.csv, plots/confusion_baseline.csv, plots/confusion.csv,
+metrics/evaluate.json, metrics/cost.json, the backbone.
+Outputs: levels.csv, choices.csv, contact_sheet.png, boundary.png, trajectories.png, ratios.png,
+failures.png and report.html in plots/.
 """
 
+import json
 from pathlib import Path
 
 from genie.classify.backbone import load_backbone
@@ -13,13 +15,18 @@ from genie.classify.examples import load_examples, picker
 from genie.data.images import decode_image
 from genie.figures.boundary import boundary_figure
 from genie.figures.contact_sheet import contact_rows, contact_sheet
+from genie.figures.curves import curves
 from genie.figures.failures import failure_rows, failure_sheet
+from genie.figures.gallery import gallery_of
+from genie.figures.report import write_report
 from genie.figures.trajectories import ratio_figure, trajectory_figure, trajectory_panels
-from genie.measure.analysis import boundary_probabilities, by_level, choices
+from genie.measure.analysis import boundary_probabilities, by_level, choices, confusion_change
 from genie.tables import (
+    CALLED,
     CHOICES,
     LEVELS,
     MEMBERS,
+    METADATA,
     TASKS,
     THUMBNAILS,
     TRAJECTORIES,
@@ -67,7 +74,19 @@ def main(params: Params, root: Path) -> str:
     ratio_figure(trajectories, plots / "ratios.png")
     failures = failure_rows(members, verdicts, png, folder=augmented)
     failure_sheet(failures, plots / "failures.png", judged=len(verdicts))
-    return f"analyse: {len(table)} images in plots/levels.csv, 5 figures"
+    before, after = (
+        read_table(plots / name, CALLED) for name in ("confusion_baseline.csv", "confusion.csv")
+    )
+    write_report(
+        plots / "report.html",
+        gallery_of(trajectories, verdicts, support, png=png, webp=webp),
+        summary=json.loads((root / "metrics/evaluate.json").read_text(encoding="utf-8")),
+        cost=json.loads((root / "metrics/cost.json").read_text(encoding="utf-8")),
+        metadata=read_table(augmented / "metadata.csv", METADATA),
+        confusion=confusion_change(before, after),
+        curves=curves(trajectories),
+    )
+    return f"analyse: {len(table)} images in plots/levels.csv, 5 figures and report.html in plots/"
 
 
 if __name__ == "__main__":

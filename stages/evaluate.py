@@ -2,8 +2,8 @@
 
 Inputs: models/baseline/, models/augmented/, data/prepared/, data/sources/confusion.csv,
 data/augmented/, the backbone and the oracle.
-Outputs: metrics/evaluate.json, metrics/tasks.csv, metrics/classes.csv, plots/confusion.csv,
-data/evaluation/verdicts.csv.
+Outputs: metrics/evaluate.json, metrics/tasks.csv, metrics/classes.csv,
+data/evaluation/verdicts.csv, plots/confusion_baseline.csv, plots/confusion.csv.
 """
 
 import json
@@ -42,7 +42,7 @@ def main(params: Params, root: Path) -> str:
     """Evaluate both classifiers on the query images."""
     images = read_images(root / "data/prepared/query")
     tasks = read_table(root / "data/prepared/tasks.csv", TASKS)
-    query, support = (tasks[tasks["role"] == role] for role in ("query", "support"))
+    query = tasks[tasks["role"] == "query"]
     members = read_table(root / "data/augmented/members.csv", MEMBERS)
     models = {name: load_classifiers(root / "models" / name) for name in ("baseline", "augmented")}
     backbone = load_backbone(params.classifier.backbone, cache=features_file(root))
@@ -61,12 +61,13 @@ def main(params: Params, root: Path) -> str:
     _, generated = read_set(root / "data/augmented", members)
     oracle = load_oracle(params.oracle.model, cache=features_file(root))
     judged = verdicts(members, generated, oracle=oracle)
-    scores = score_table(table, support=support, boundary=pd.DataFrame(at_boundary))
+    scores = score_table(table, tasks=tasks, boundary=pd.DataFrame(at_boundary))
     summary = summarise(scores, members=members, verdicts=judged)
     write_table(judged, root / "data/evaluation/verdicts.csv", VERDICTS)
     write_table(scores, root / "metrics/tasks.csv", SCORES)
     write_table(class_table(table), root / "metrics/classes.csv", CLASS_SCORES)
-    write_table(table[table["model"] == "augmented"], root / "plots/confusion.csv", CALLED)
+    for name, file in (("baseline", "confusion_baseline.csv"), ("augmented", "confusion.csv")):
+        write_table(table[table["model"] == name], root / "plots" / file, CALLED)
     text = json.dumps(summary, indent=1, ensure_ascii=False, default=asdict)
     (root / "metrics/evaluate.json").write_text(text + "\n", encoding="utf-8")
     gain = summary["gain"]

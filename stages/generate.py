@@ -1,7 +1,8 @@
 """Render hard negatives, choose r for each image, and write the augmentation set.
 
-Inputs: data/prepared/support/, data/prepared/tasks.csv, data/sources/sources.csv, models/baseline/,
-the generator, the backbone, the prompt files, and CLIP for some filter rules.
+Inputs: data/prepared/support/, data/prepared/tasks.csv, data/prepared/LICENSE.txt,
+data/sources/sources.csv, models/baseline/, the generator, the backbone, the prompt files, and CLIP
+for some filter rules.
 Outputs: data/augmented/, data/thumbnails.parquet, metrics/cost.json.
 """
 
@@ -13,6 +14,9 @@ from genie.classify.backbone import load_backbone
 from genie.classify.examples import load_examples, picker
 from genie.classify.files import load_classifiers
 from genie.data.augmented_set import write_set
+from genie.data.licence import model_licence
+from genie.generate.card import data_card
+from genie.generate.claims import in_use
 from genie.generate.filters import apply_rule, draw_until_kept
 from genie.generate.methods import target_weights
 from genie.generate.renderer import Cost, Renderer
@@ -20,10 +24,11 @@ from genie.generate.search import as_table, called_target, landmarks_of
 from genie.generate.thumbnails import write_thumbnails
 from genie.tables import TASKS, read_images, read_table
 
+from .shared.classes import check_classes
 from .shared.command import stage
 from .shared.generation import judge_per_task, plan, renderer_of, rule_of, search
 from .shared.params import Params
-from .shared.places import features_file, note_run
+from .shared.places import features_file, note_run, store_folder
 from .shared.tracking import Curves, kept_recorder, speed_recorder
 
 log = logging.getLogger("genie")
@@ -32,9 +37,16 @@ log = logging.getLogger("genie")
 @stage
 def main(params: Params, root: Path) -> str:
     """Render hard negatives, choose r for each image, and write the augmentation set."""
+    with in_use(store_folder(root)):
+        return generate(params, root)
+
+
+def generate(params: Params, root: Path) -> str:
+    """Do the stage's work while no image can be deleted from the store."""
     images = read_images(root / "data/prepared/support")
     tasks = read_table(root / "data/prepared/tasks.csv", TASKS)
     support = tasks[tasks["role"] == "support"]
+    check_classes(params, support["label"].unique)  # the data may have changed since validate
     baseline = load_classifiers(root / "models/baseline")
     backbone = load_backbone(params.classifier.backbone, cache=features_file(root))
     real = load_examples(images, backbone=backbone)
@@ -63,6 +75,15 @@ def main(params: Params, root: Path) -> str:
     write_thumbnails(table["key"], thumbnails, picture_of=renderer.picture)
     made = members["file_name"].nunique()
     rejected, short = len(trajectories) - len(members), len(wanted) - len(members)
+    card = data_card(
+        *(table, renderer),
+        method=params.method,
+        rejected=rejected,
+        short=short,
+        generator_licence=model_licence(params.generator.model),
+        source_licence=(root / "data/prepared/LICENSE.txt").read_text(encoding="utf-8"),
+    )
+    (root / "data/augmented/README.md").write_text(card, encoding="utf-8")
     warn_of_shortfall(params, short, len(wanted))
     write_cost(root, cost, images=made, rejected=rejected, short=short)
     return (
@@ -113,6 +134,7 @@ def write_cost(root: Path, cost: Cost, *, images: int, rejected: int, short: int
         guided_steps_rendered=cost.guided_steps_rendered,
         seconds=round(cost.seconds, 2),
         batch_size=cost.batch_size,
+        in_float32=cost.in_float32,
     )
 
 

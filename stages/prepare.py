@@ -2,7 +2,8 @@
 
 Input: data.path.
 Outputs: data/prepared/support/images.parquet and data/prepared/query/images.parquet, which contain
-only images that a task uses, and data/prepared/tasks.csv.
+only images that a task uses, data/prepared/tasks.csv, data/prepared/skipped.csv, and
+data/prepared/LICENSE.txt, which is empty where data.path has no licence.
 """
 
 import logging
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from genie.data.licence import licence_text
 from genie.data.near_duplicates import drop_near_duplicates, split_queries
 from genie.data.readers import Raw, read_pools
 from genie.data.tasks import make_tasks
-from genie.tables import TASKS, write_images, write_table
+from genie.tables import SKIPPED, TASKS, empty, write_images, write_table
 
 from .shared.command import stage
 from .shared.params import Params
@@ -27,7 +29,9 @@ log = logging.getLogger("genie")
 def main(params: Params, root: Path) -> str:
     """Read the images, split off the query images, and draw the tasks."""
     data = params.data
-    support, query = read_pools(data.path, size=data.size, wrap=_progress)
+    skipped = [empty(SKIPPED)]
+    broken = skipped.append if data.broken == "skip" else None
+    support, query = read_pools(data.path, size=data.size, broken=broken, wrap=_progress)
     if query is None:
         support, query = split_queries(support, fraction=data.query_fraction, seed=params.seed)
     else:
@@ -49,10 +53,22 @@ def main(params: Params, root: Path) -> str:
     write_images(support, folder / "support")
     write_images(query, folder / "query")
     write_table(tasks, folder / "tasks.csv", TASKS)
+    write_skipped(pd.concat(skipped), folder / "skipped.csv")
+    (folder / "LICENSE.txt").write_text(licence_text(data.path), encoding="utf-8")
     return (
         f"prepare: {tasks['task'].nunique()} tasks of {tasks['label'].nunique()} classes: "
         f"{len(support)} support and {len(query)} query images in {folder}"
     )
+
+
+def write_skipped(skipped: pd.DataFrame, path: Path) -> None:
+    """Write the list of images that cannot be read, and warn of them."""
+    write_table(skipped, path, SKIPPED)
+    if len(skipped):
+        log.warning(
+            "skipped %d images that cannot be read, the first is %s (%s); %s lists them",
+            *(len(skipped), skipped["file"].iloc[0], skipped["reason"].iloc[0], path),
+        )
 
 
 def _progress(raws: list[Raw]) -> Iterable[Raw]:

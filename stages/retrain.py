@@ -24,8 +24,7 @@ from genie.classify.training import (
     softened,
 )
 from genie.data.augmented_set import read_set
-from genie.data.tasks import task_identity
-from genie.keyed import task_seed
+from genie.keyed import support_identity, task_seed
 from genie.tables import MEMBERS, MIXTURES, TASKS, read_images, read_table, write_table
 
 from .shared.command import stage
@@ -60,7 +59,8 @@ def main(params: Params, root: Path) -> str:
         missing = shortfall(images_per_class(params, examples.labels), augmented.labels)
         weights = own["target_weight"].to_numpy()
         augmented = softened(augmented, list(own["source_label"]), weights)
-        seed = partial(task_seed, params.seed, task_identity(rows))
+        identity = support_identity(rows["label"], rows["image_id"])
+        seed = partial(task_seed, params.seed, identity)
         filled = copies(examples, missing, copier, backbone=backbone, seed=seed("copies"))
         if mixer is not None and augmented.labels:
             sources = support_of(own["source_id"]) if params.method in MIX_WITH_SOURCES else None

@@ -9,8 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from genie.classify.confusion import confusion, source_classes
-from genie.data.tasks import task_identity
-from genie.keyed import task_seed
+from genie.keyed import support_identity, task_seed
 from genie.tables import CONFUSION, PREDICTIONS, SOURCES, read_table, write_table
 
 from .shared.command import stage
@@ -25,11 +24,12 @@ def main(params: Params, root: Path) -> str:
     for task, rows in predictions.groupby("task"):
         matrix = confusion(rows)
         images = rows.drop_duplicates("image_id")
+        identity = support_identity(images["label"], images["image_id"])
         ranked = source_classes(
             matrix,
             strategy=params.sources.strategy,
             top_k=params.sources.top_k,
-            seed=task_seed(params.seed, task_identity(images), "sources"),
+            seed=task_seed(params.seed, identity, "sources"),
         )
         sources.append(ranked.assign(task=task))
         matrices.append(matrix.stack().rename("probability").reset_index().assign(task=task))

@@ -16,8 +16,7 @@ from genie.classify.examples import join, load_examples, picker
 from genie.classify.files import save_classifiers
 from genie.classify.training import copies
 from genie.classify.transforms import weak_copies
-from genie.data.tasks import task_identity
-from genie.keyed import task_seed
+from genie.keyed import support_identity, task_seed
 from genie.tables import PREDICTIONS, TASKS, read_images, read_table, write_table
 
 from .shared.command import stage
@@ -42,7 +41,8 @@ def main(params: Params, root: Path) -> str:
     for task, rows in bar(support.groupby("task"), total=support["task"].nunique(), label="train"):
         examples = support_of(rows["image_id"])
         extra = images_per_class(params, examples.labels)
-        seed = partial(task_seed, params.seed, task_identity(rows))
+        identity = support_identity(rows["label"], rows["image_id"])
+        seed = partial(task_seed, params.seed, identity)
         weak = copies(examples, extra, weak_copies, backbone=backbone, seed=seed("copies"))
         drawn = replace(
             settings,

@@ -1,23 +1,26 @@
 """Validate all of params.yaml, so that a bad value stops the run before any work is done.
 
-Input: params.yaml.
+Inputs: params.yaml, and the class names in data.path and in the generator's genie.json.
 Output: .params.ok, which every other stage depends on. Its content is constant, so it reruns no
 stage.
 """
 
 from pathlib import Path
 
+from genie.data.readers import read_class_names
 from genie.errors import GenieError
 from genie.generate.methods import METHODS
 
+from .shared.classes import check_classes
 from .shared.command import stage
 from .shared.params import Params
 
 
 @stage
 def main(params: Params, root: Path) -> str:
-    """Validate params.yaml and check that all of its paths exist."""
+    """Validate params.yaml, and check its paths and that the generator knows the classes."""
     check_paths(params)
+    check_classes(params, lambda: read_class_names(params.data.path))
     (root / ".params.ok").write_text("params.yaml is valid\n")
     return f"validate: every parameter is known and in range, every path is there{note(params)}"
 

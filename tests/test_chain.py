@@ -1,10 +1,15 @@
 """The whole chain with the real dvc, on a scratch repository with few steps and few images."""
 
+import io
+import json
 import os
+import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -16,8 +21,10 @@ from PIL import Image
 from genie.data.images import decode_image, image_id
 from genie.figures.contact_sheet import contact_rows, contact_sheet
 from genie.tables import TASKS, THUMBNAILS, TRAJECTORIES, read_images, read_table
+from genie.tools.cli import main as genie
 from stages.generate import main as generate
 from tests.scratch import ENVIRONMENT, call, commit, contents, make_scratch, ran, read_json
+from tests.tracked import flip_bit
 
 CLASSES = ["ankle boot", "bag", "coat"]
 
@@ -73,6 +80,27 @@ def test_contact_sheet_shows_a_choice_for_each_class_from_the_thumbnails(made, t
     assert (made / "plots/contact_sheet.png").read_bytes() == (tmp_path / "sheet.png").read_bytes()
 
 
+def test_report_shows_every_wanted_image_of_the_run_and_only_what_the_tables_say(made):
+    html = (made / "plots/report.html").read_text(encoding="utf-8")
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html)
+    cards = json.loads(data)["cards"]
+    members = pd.read_csv(made / "data/augmented/members.csv")
+    levels = pd.read_parquet(made / "data/augmented/trajectories.parquet")
+    assert len(cards) == len(members)
+    assert sorted((c["task"], c["target"], c["levels"][c["chosen"]][0]) for c in cards) == sorted(
+        zip(members["task"], members["label"], members["r"], strict=True)
+    )
+    assert sum(len(c["levels"]) for c in cards) == len(levels)
+    gain = read_json(made / "metrics/evaluate.json")["gain"]["mean"]
+    assert f"<title>GeNIe report: gain {gain:+.3f}</title>" in html
+
+
+def test_dvc_shows_both_confusions_beside_the_other_plots(made, tmp_path):
+    shown = call(made, "dvc", "plots", "show", "--json", "--out", str(tmp_path / "plots"))
+    assert "Confusion of the baseline" in shown
+    assert "Confusion of the augmented classifier" in shown
+
+
 def test_second_repro_does_nothing(made):
     assert ran(call(made, "dvc", "repro")) == []
 
@@ -117,9 +145,26 @@ def test_experiment_with_a_known_level_reruns_generation_alone_and_renders_nothi
     assert rendering(made)["found"] == read_json(made / "metrics/cost.json")["needed"] > 0
     difference = call(made, "dvc", "metrics", "diff", "HEAD", "--md")
     assert "guided_steps_needed" in difference
+    committed = json.loads(call(made, "git", "show", "HEAD:metrics/evaluate.json"))
+    both = compared(made)
+    assert both["pairs"].tolist() == [0, 2]  # the support and query sets are the same
+    assert both["parameters"].tolist() == ["noise.r=ada", "noise.r=0.7"]
+    own = read_json(made / "metrics/evaluate.json")["augmented"]["mean"]
+    difference = own - committed["augmented"]["mean"]
+    assert both.loc[1, "accuracy"] == pytest.approx(own)
+    assert both.loc[1, "to_reference"] == pytest.approx(difference, abs=1e-6)
+    assert both.loc[1, "seconds"] > 0
     assert ran(call(made, "dvc", "exp", "run", "-S", "noise.r=ada")) == []
     call(made, "git", "checkout", "--quiet", "params.yaml")  # dvc writes its YAML another way
     assert call(made, "git", "status", "--porcelain") == ""
+
+
+def compared(made: Path) -> pd.DataFrame:
+    """What `genie compare` makes of HEAD, its experiments and the workspace."""
+    printed = CliRunner().invoke(genie, ["compare", "--root", str(made), "--format", "csv"])
+    assert printed.exit_code == 0, printed.output
+    assert printed.stderr == ""
+    return pd.read_csv(io.StringIO(printed.stdout))
 
 
 def inputs_of_generation(made: Path, place: Path) -> Path:
@@ -210,6 +255,46 @@ def test_changed_image_is_put_back_by_generation(made):
     assert set(ran(output)) <= {"generate"}
     assert contents(made / "data/augmented") == before
     assert call(made, "git", "status", "--porcelain") == ""
+
+
+def test_damage_that_dvc_does_not_see_is_healed(made):
+    """Bits are flipped in the set and in the store, and the files keep their times."""
+    before, draw = contents(made / "data/augmented"), random.Random(0)
+    stored = sorted((made / ".genie/store").glob("*/*.png"))
+    unchosen = [path for path in stored if f"{path.parent.name}/{path.name}" not in before]
+    damaged = [*sorted((made / "data/augmented").glob("*/*.png"))[:2], unchosen[0]]
+    for path in damaged:
+        flip_bit(path, draw, keep_time=True)
+    assert ran(call(made, "dvc", "repro")) == []
+    said = call(made, "genie", "verify", "--repair")
+    assert all(str(path.relative_to(made)) in said for path in damaged)
+    assert set(ran(call(made, "dvc", "repro"))) <= {"generate"}
+    assert contents(made / "data/augmented") == before
+    assert "agree" in call(made, "genie", "verify")
+    assert call(made, "git", "status", "--porcelain") == ""
+
+
+def test_signal_to_a_stage_keeps_the_running_batch(made, tmp_path):
+    place = inputs_of_generation(made, tmp_path / "stopped")
+    environment = {k: v for k, v in (os.environ | ENVIRONMENT).items() if k != "DVC_ROOT"}
+    stage = subprocess.Popen(
+        [sys.executable, "-m", "stages.generate"],
+        cwd=place,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    store = place / ".genie/store"
+    while not list(store.glob("*/*.png")):
+        time.sleep(0.01)
+    stage.send_signal(signal.SIGTERM)
+    _, said = stage.communicate()
+    kept = len(list(store.glob("*/*.png")))
+    assert stage.returncode == 128 + signal.SIGTERM, said
+    assert "Stopping after the running batch" in said
+    assert kept % 4 == 0  # the size of a batch
+    assert 0 < kept < read_json(made / "metrics/cost.json")["needed"]
+    assert not list(store.glob("*/.*.tmp"))
 
 
 KILLED = """

@@ -28,6 +28,12 @@ def test_wheel_has_the_library_and_the_stages_and_no_other_code(unpacked):
     assert [path.name for path in unpacked.iterdir() if "dist-info" not in path.name] == ["genie"]
 
 
+def test_wheel_has_every_other_file_of_the_library(unpacked):
+    files = [p for p in ROOT.glob("genie/**/*") if p.is_file() and "__pycache__" not in p.parts]
+    missing = [p for p in files if not (unpacked / p.relative_to(ROOT)).is_file()]
+    assert missing == []
+
+
 @pytest.mark.parametrize("model", ["backbone", "clip", "generator", "oracle"])
 def test_wheel_has_every_file_of_the_embedded_models(unpacked, model):
     there, ours = unpacked / "genie/project/zoo" / model, ROOT / "zoo" / model

@@ -331,8 +331,19 @@ def save_generator(vae: AutoencoderKL, denoiser: Denoiser, recipe: Recipe, folde
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
-    settings = {"guidance_scale": recipe.guidance, "steps": STEPS, "size": 32}
+    settings = {
+        "guidance_scale": recipe.guidance,
+        "steps": STEPS,
+        "size": 32,
+        "classes": known_names(recipe),
+        "license": "MIT",
+    }
     (folder / "genie.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def known_names(recipe: Recipe) -> list[str]:
+    """Return the class names and, of names with a slash, the words between which it stands."""
+    return list(dict.fromkeys(word for name in recipe.classes for word in (name, *name.split("/"))))
 
 
 def _sample(images: Tensor, size: int, draw: torch.Generator) -> Tensor:

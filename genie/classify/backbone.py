@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
 from genie.classify import features
 from genie.data.images import image_id
 from genie.device import default_device
-from genie.errors import GenieError
+from genie.errors import GenieError, one_line
 from genie.keyed import fingerprint
 
 BATCH = 64
@@ -52,8 +53,7 @@ def load_backbone(
     `cache` is a file that stores embeddings between calls. Raises GenieError if the folder or its
     safetensors weights are missing.
     """
-    check_folder(folder, parameter="classifier.backbone")
-    model = AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    model = _loaded(AutoModel, folder, parameter="classifier.backbone")
     return image_model(_vision_tower(model), folder, device, cache)
 
 
@@ -63,7 +63,8 @@ def load_untrained(folder: Path, *, device: str | None = None) -> ImageModel:
     For CLIP, it is the vision tower.
     """
     check_folder(folder, parameter="classifier.backbone")
-    model = AutoModel.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    model = AutoModel.from_config(config, trust_remote_code=False)
     return image_model(_vision_tower(model), folder, device, None)
 
 
@@ -71,11 +72,22 @@ def load_oracle(
     folder: Path, *, device: str | None = None, cache: Path | None = None
 ) -> ImageModel:
     """Load a classifier with class names (`id2label`), which judges label consistency."""
-    check_folder(folder, parameter="oracle.model")
-    model = AutoModelForImageClassification.from_pretrained(
-        folder, use_safetensors=True, local_files_only=True
-    )
+    model = _loaded(AutoModelForImageClassification, folder, parameter="oracle.model")
     return image_model(model, folder, device, cache)
+
+
+def _loaded(kind: Any, folder: Path, *, parameter: str) -> Any:
+    """Load a model from safetensors, without running code that the folder may bring along."""
+    check_folder(folder, parameter=parameter)
+    try:
+        return kind.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise GenieError(
+            f"{parameter}: {folder} must load as a transformers model, but: {one_line(error)}; "
+            "download it again or choose another model"
+        ) from error
 
 
 def check_folder(folder: Path, *, parameter: str) -> None:

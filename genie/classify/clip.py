@@ -50,12 +50,13 @@ def load_clip(
     or if it is not a CLIP model.
     """
     check_folder(folder, parameter=parameter)
+    options = {"local_files_only": True, "trust_remote_code": False}
     try:
-        kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+        kind = AutoConfig.from_pretrained(folder, **options).model_type
         if kind != "clip":  # it would load, slowly, with fresh weights
             raise ValueError(f"its config.json says {kind}")
         model = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise GenieError(
             f"{parameter} must be a CLIP model with its tokenizer, got {folder} "

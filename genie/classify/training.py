@@ -100,7 +100,9 @@ def softened(generated: Examples, sources: Sequence[str], weights: np.ndarray) -
     if not len(soft):
         return generated
     rest = replace(
-        take(generated, list(soft)), labels=[sources[i] for i in soft], weights=1 - weights[soft]
+        take(generated, list(soft)),
+        labels=[sources[int(i)] for i in soft],
+        weights=1 - weights[soft],
     )
     return join(replace(generated, weights=weights), rest)
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from genie.data.images import decode_image, image_id
 from genie.data.wording import slug
-from genie.tables import MEMBERS, METADATA, TRAJECTORIES, write_table
+from genie.errors import GenieError, one_line
+from genie.tables import MEMBERS, METADATA, TRAJECTORIES, inside, write_table
 
 UNCLEAR = 1.1
 """A choice is unclear if its `shift_ratio` (largest over second largest shift) is below this."""
@@ -61,4 +62,19 @@ def write_set(
 def read_set(folder: Path, members: pd.DataFrame) -> tuple[list[str], list[Image.Image]]:
     """Return the distinct file names of the set, sorted, and the images in the same order."""
     files = sorted(set(members["file_name"]))
-    return files, [decode_image((folder / name).read_bytes()) for name in files]
+    return files, [read_image(folder, name) for name in files]
+
+
+def read_image(folder: Path, name: str) -> Image.Image:
+    """Read an image of the set by its file name.
+
+    Raise GenieError if the name leads out of the folder, or if the image is missing or damaged.
+    """
+    path = inside(folder, name)
+    try:
+        return decode_image(path.read_bytes())
+    except Exception as error:  # decoders of damaged bytes raise anything
+        raise GenieError(
+            f"{path} must be an image of the set, but: {one_line(error)}; run `genie verify "
+            "--repair`, then `dvc repro`"
+        ) from error

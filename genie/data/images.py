@@ -2,9 +2,15 @@
 
 import hashlib
 import io
+import warnings
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from genie.errors import GenieError
+
+warnings.simplefilter("error", Image.DecompressionBombWarning)  # at 89 megapixels, not at twice
 
 
 def image_id(image: Image.Image) -> str:
@@ -23,6 +29,25 @@ def encode_png(image: Image.Image) -> bytes:
 def decode_image(data: bytes) -> Image.Image:
     """Decode the bytes of an image file to RGB."""
     return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def decode_source(sources: Mapping[str, bytes], name: str) -> Image.Image:
+    """Decode the source with an image_id; raise GenieError if its pixels are no longer its own."""
+    try:
+        image = decode_image(sources[name])
+    except (OSError, SyntaxError, ValueError):
+        image = None
+    if image is None or image_id(image) != name:
+        raise GenieError(
+            f"source image {name} in data/prepared/support must have the pixels that its image_id "
+            "names, but it is damaged; run `dvc repro --force prepare`, then `dvc repro`"
+        )
+    return image
+
+
+def is_blank(image: Image.Image) -> bool:
+    """Return whether all pixels are black, as numbers that overflowed or a safety checker leave."""
+    return image.convert("RGB").getbbox() is None
 
 
 def to_square_rgb(image: Image.Image, *, size: int | None = None) -> Image.Image:

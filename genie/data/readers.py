@@ -7,10 +7,10 @@ import io
 import json
 import logging
 import os
-import struct
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from PIL import Image
 from genie.data.images import encode_png, image_id, to_square_rgb
 from genie.data.wording import class_name
 from genie.errors import GenieError, one_line
-from genie.tables import IMAGES
+from genie.tables import IMAGES, SKIPPED, inside
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,9 @@ IMAGE_NAMES = ("png", "image", "img")
 LABEL_NAMES = ("label", "labels", "class", "fine_label")
 
 Wrap = Callable[[list["Raw"]], Iterable["Raw"]]
+
+Broken = Callable[[pd.DataFrame], object]
+"""Is called with the images that cannot be read (schema SKIPPED), which are then left out."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Raw:
 
 
 def read_pools(
-    path: Path, *, size: int | None = None, wrap: Wrap = iter
+    path: Path, *, size: int | None = None, broken: Broken | None = None, wrap: Wrap = iter
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Read images tables (support pool, query pool) from `path`.
 
@@ -59,27 +62,48 @@ def read_pools(
     images in different classes are all dropped, because none of their labels can be trusted. Images
     that occur in both splits are dropped from `train`.
 
+    Images that cannot be read raise a single GenieError, unless `broken` takes them. Each class
+    needs at least one image that can be read.
+
     `wrap` wraps the list of raw images, for example in a progress bar.
     """
     train, test = _raw_pools(path)
-    support = _drop_duplicates(_decode_all(train, path, size=size, wrap=wrap), path)
+    decode = partial(_decode_all, path=path, size=size, broken=broken, wrap=wrap)
+    support = _drop_duplicates(decode(train), path)
     if test is None:
         _check_classes(support, path)
         return support, None
-    query = _drop_duplicates(_decode_all(test, path, size=size, wrap=wrap), path)
+    query = _drop_duplicates(decode(test), path)
     support = _drop_shared(support, query, path)
     _check_classes(support, path)
     _check_same_classes(support, query, path)
     return support, query
 
 
-def class_names(path: Path) -> list[str]:
-    """Return the sorted names of the classes in `path`, which is as in `read_pools`.
+def read_class_names(path: Path) -> list[str]:
+    """Return the sorted class names of the data at `path`, without reading images.
 
-    No image is decoded.
+    `path` is as in `read_pools`; of several splits, the names are those of `train`. Raises
+    GenieError if there is nothing at `path` or no class in it.
     """
-    train, test = _raw_pools(path)
-    return sorted({raw.label for raw in [*train, *(test or [])]})
+    if not path.exists():
+        raise GenieError(f"data.path {path} does not exist; give a folder or a Parquet file")
+    if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
+        train, _ = _load_saved(path)
+        column = _find_column(train.column_names, LABEL_NAMES, path)
+        names = _label_names(_as_table(train.select_columns(column)), column, path)
+    elif path.is_dir() and _is_pool(path / "train"):
+        return read_class_names(path / "train")
+    elif files := ([path] if path.is_file() else sorted(path.glob("*.parquet"))):
+        names = [name for file in files for name in _parquet_labels(file)]
+    else:
+        names = [class_name(folder.name) for folder in _class_folders(path)]
+    return sorted(set(names))
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the image files in a folder and its sub-folders, sorted."""
+    return sorted(f for f in folder.rglob("*") if _is_image_file(f))
 
 
 # Finding images
@@ -115,23 +139,30 @@ def _sub_folders(folder: Path) -> list[Path]:
 
 
 def _folder_raws(folder: Path) -> list[Raw]:
+    return [raw for sub_folder in _class_folders(folder) for raw in _class_raws(sub_folder)]
+
+
+def _class_folders(folder: Path) -> list[Path]:
     classes = _sub_folders(folder)
     if not classes:
         raise GenieError(
             f"found no images in {folder}; it must hold one sub-folder per class "
             f"with files ending in {', '.join(ENDINGS)}, or Parquet files"
         )
-    return [raw for sub_folder in classes for raw in _class_raws(sub_folder)]
+    return classes
 
 
 def _class_raws(folder: Path) -> Iterator[Raw]:
-    files = sorted(f for f in folder.rglob("*") if _is_image_file(f))
+    files = image_files(folder)
     if not files:
         raise GenieError(
             f"class folder {folder} holds no images (files ending in {', '.join(ENDINGS)}); "
             "add some or remove the folder"
         )
-    yield from (Raw(str(file), class_name(folder.name), file) for file in files)
+    label = class_name(folder.name)
+    if not label.isprintable() and any(0xD800 <= ord(letter) < 0xE000 for letter in label):
+        raise GenieError(f"class folder {str(folder)!r} must have a name in UTF-8; rename it")
+    yield from (Raw(str(file), label, file) for file in files)
 
 
 def _is_image_file(file: Path) -> bool:
@@ -166,9 +197,21 @@ def _parquet_raws(files: list[Path]) -> list[Raw]:
     return [raw for file in files for raw in _arrow_raws(_read_parquet(file), file)]
 
 
+def _parquet_labels(file: Path) -> list[str]:
+    with _parquet_errors(file):
+        column = _find_column(pq.read_schema(file).names, LABEL_NAMES, file)
+        return _label_names(pq.read_table(file, columns=[column]), column, file)
+
+
 def _read_parquet(file: Path) -> pa.Table:
-    try:
+    with _parquet_errors(file):
         return pq.read_table(file)
+
+
+@contextmanager
+def _parquet_errors(file: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, pa.ArrowException) as error:
         raise GenieError(f"{file} is not a readable Parquet file ({one_line(error)})") from error
 
@@ -178,21 +221,22 @@ def _arrow_raws(table: pa.Table, file: Path) -> list[Raw]:
 
     It has a label column and an image column, whose cells are bytes or {bytes, path}.
     """
-    images = table[_find_column(table, IMAGE_NAMES, file)].to_pylist()
-    labels = _label_names(table, _find_column(table, LABEL_NAMES, file), file)
+    columns = table.column_names
+    images = table[_find_column(columns, IMAGE_NAMES, file)].to_pylist()
+    labels = _label_names(table, _find_column(columns, LABEL_NAMES, file), file)
     return [
         Raw(f"{file} row {row}", label, _cell_data(cell, file, row))
         for row, (label, cell) in enumerate(zip(labels, images, strict=True))
     ]
 
 
-def _find_column(table: pa.Table, names: tuple[str, ...], file: Path) -> str:
+def _find_column(columns: list[str], names: tuple[str, ...], file: Path) -> str:
     for name in names:
-        if name in table.column_names:
+        if name in columns:
             return name
     raise GenieError(
         f"{file} must have a column named {' or '.join(names)}, "
-        f"found only: {', '.join(table.column_names)}; rename one"
+        f"found only: {', '.join(columns)}; rename one"
     )
 
 
@@ -201,7 +245,7 @@ def _cell_data(cell: Any, file: Path, row: int) -> bytes | Path:
     if isinstance(data, bytes):
         return data
     if isinstance(data, str):
-        return file.parent / data
+        return inside(file.parent, data)
     raise GenieError(f"{file} row {row} holds no encoded image, got {type(data).__name__}")
 
 
@@ -223,6 +267,16 @@ def _class_label_names(table: pa.Table, column: str) -> list[str]:
 
 
 def _saved_pools(path: Path) -> tuple[list[Raw], list[Raw] | None]:
+    train, test = _load_saved(path)
+    if test is None:
+        return _arrow_raws(_as_table(train), path), None
+    return _arrow_raws(_as_table(train), path / "train"), _arrow_raws(
+        _as_table(test), path / "test"
+    )
+
+
+def _load_saved(path: Path) -> tuple[Any, Any]:
+    """Load the splits train and test of a saved data set; without splits, all of it and None."""
     try:
         import datasets
     except ImportError as error:
@@ -234,54 +288,66 @@ def _saved_pools(path: Path) -> tuple[list[Raw], list[Raw] | None]:
     except (OSError, ValueError, pa.ArrowException) as error:
         raise GenieError(f"data set {path} cannot be read ({one_line(error)})") from error
     if isinstance(saved, datasets.Dataset):
-        return _saved_raws(saved, path), None
+        return saved, None
     if "train" not in saved:
         raise GenieError(f"data set {path} must have a split 'train', found {sorted(saved)}")
-    test = _saved_raws(saved["test"], path / "test") if "test" in saved else None
-    return _saved_raws(saved["train"], path / "train"), test
+    return saved["train"], saved.get("test")
 
 
-def _saved_raws(dataset: Any, path: Path) -> list[Raw]:
+def _as_table(dataset: Any) -> pa.Table:
     table = dataset.with_format("arrow")[:]
-    table = table.replace_schema_metadata(dataset.features.arrow_schema.metadata)
-    return _arrow_raws(table, path)
+    return table.replace_schema_metadata(dataset.features.arrow_schema.metadata)
 
 
 # Decoding
 
 
-def _decode_all(raws: list[Raw], path: Path, *, size: int | None, wrap: Wrap) -> pd.DataFrame:
-    """Decode all images to an images table with an extra column `where`.
-
-    Raises a single GenieError for all images that cannot be read.
-    """
+def _decode_all(
+    raws: list[Raw], *, path: Path, size: int | None, broken: Broken | None, wrap: Wrap
+) -> pd.DataFrame:
+    """Decode images to an images table with an extra column `where`."""
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         decoded = threads.map(partial(_decode, size=size), raws)
-        rows = [row for _, row in zip(wrap(raws), decoded, strict=True)]
-    bad = [f"{raw.where} ({row})" for raw, row in zip(raws, rows, strict=True) if type(row) is str]
-    if bad:
-        shown = ", ".join(bad[:5]) + (", ..." if len(bad) > 5 else "")
+        try:
+            rows = list(zip(wrap(raws), decoded, strict=True))
+        finally:
+            threads.shutdown(cancel_futures=True)  # where the user interrupts
+    bad = [(raw.where, raw.label, row) for raw, row in rows if isinstance(row, str)]
+    if bad and broken is None:
+        shown = ", ".join(f"{where} ({why})" for where, _, why in bad[:5])
         raise GenieError(
-            f"{len(bad)} of {len(raws)} images in {path} cannot be read: {shown}; "
-            "repair or remove them"
+            f"{len(bad)} of {len(raws)} images in {path} cannot be read: {shown}"
+            f"{', ...' if len(bad) > 5 else ''}; repair or remove them, or set data.broken=skip"
         )
-    table = pd.DataFrame(rows, columns=[*IMAGES, "where"])
+    if bad and broken is not None:
+        broken(pd.DataFrame(bad, columns=list(SKIPPED)))
+    good = [row for _, row in rows if not isinstance(row, str)]
+    if lost := sorted({raw.label for raw in raws} - {label for _, label, _, _ in good}):
+        raise GenieError(
+            f"{path}: no image of class {lost[0]!r} can be read; add some or remove it"
+        )
+    table = pd.DataFrame(good, columns=[*IMAGES, "where"])
     return table.sort_values(["label", "image_id", "where"], ignore_index=True)
 
 
 def _decode(raw: Raw, *, size: int | None) -> tuple[str, str, bytes, str] | str:
     """Return (image_id, label, png, where), or a message if the image cannot be decoded."""
+    rgb = open_square(raw.data, size=size)
+    return rgb if isinstance(rgb, str) else (image_id(rgb), raw.label, encode_png(rgb), raw.where)
+
+
+def open_square(data: bytes | Path, *, size: int | None) -> Image.Image | str:
+    """Return an image as `to_square_rgb` makes it, or why it cannot be read."""
     try:
-        data = raw.data.read_bytes() if isinstance(raw.data, Path) else raw.data
+        data = data.read_bytes() if isinstance(data, Path) else data
         with Image.open(io.BytesIO(data)) as image:
-            rgb = to_square_rgb(image, size=size)
-    except Image.DecompressionBombError:
+            return to_square_rgb(image, size=size)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return "too many pixels, make it smaller"
     except Image.UnidentifiedImageError:
         return "not an image"
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+    except Exception as error:  # decoders of damaged bytes raise anything
         return one_line(error)
-    return image_id(rgb), raw.label, encode_png(rgb), raw.where
 
 
 # Duplicates

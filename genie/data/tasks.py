@@ -6,13 +6,14 @@ other draw. A k-shot support set is the first k images of one permutation, so sm
 nested in larger ones.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pandas as pd
 
 from genie.errors import GenieError
-from genie.keyed import identity, numbered_rng
+from genie.keyed import digest, numbered_rng
 from genie.tables import TASKS
 
 Images = dict[str, list[str]]  # class -> sorted image_ids
@@ -74,22 +75,24 @@ def make_tasks(
     return table
 
 
-def task_identity(support: pd.DataFrame) -> str:
-    """Return what a task's support set is, as text: the same for equal sets, whatever their order.
-
-    `support` has the columns label and image_id. The task's number does not enter, so draws that
-    are keyed by the identity are shared by equal tasks and independent between different ones.
-    """
-    return identity(
-        f"{i} {label}" for label, i in zip(support.label, support.image_id, strict=True)
-    )
-
-
 def leaks(tasks: pd.DataFrame) -> pd.DataFrame:
     """Return the rows (task, image_id) whose image is both support and query of that task."""
     roles = tasks[["task", "image_id", "role"]].drop_duplicates()
     both = roles.duplicated(["task", "image_id"])
     return roles.loc[both, ["task", "image_id"]].reset_index(drop=True)
+
+
+def task_ids(tasks: pd.DataFrame) -> dict[int, str]:
+    """Return the id of each task, 16 hex digits of a hash of its support and query rows.
+
+    Two tasks have the same id if they have the same support set and the same query set, whatever
+    their number, so a difference between their accuracies can be paired.
+    """
+    columns = ["role", "label", "image_id"]
+    return {
+        int(task): digest(json.dumps(sorted(rows[columns].values.tolist()))).hex()[:16]
+        for task, rows in tasks.groupby("task")
+    }
 
 
 def shot_group(count: int) -> str:

@@ -12,20 +12,26 @@ from genie.tables import CAPTIONS, CONTEXTS, NAMES, read_table
 
 TEMPLATE = "a photo of a {class}"
 
+_PORTS = [f"{port}{number}" for port in ("COM", "LPT") for number in range(10)]
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *_PORTS}
+"""Names that no file can have on Windows, with or without a suffix."""
+
 
 def slug(name: str) -> str:
     """Return the folder name of a class: ASCII, safe on every file system, unique per class name.
 
-    All characters except ASCII letters, digits and `_.-~` are percent-encoded (UTF-8), as is a
-    leading or trailing dot. `class_name` is the inverse. A slug of more than 200 characters is
-    truncated and ends in `%-` and a hash. Names that differ only in case collide on a
-    case-insensitive file system.
+    All characters except ASCII letters, digits and `_.-~` are percent-encoded (UTF-8), as are a
+    leading or trailing dot and the first letter of a name that Windows reserves. `class_name` is
+    the inverse. A slug of more than 200 characters is truncated and ends in `%-` and a hash. Names
+    that differ only in case collide on a case-insensitive file system.
     """
     text = quote(name, safe="", errors="surrogatepass")
     if text.startswith("."):
         text = "%2E" + text[1:]
     if text.endswith("."):
         text = text[:-1] + "%2E"
+    if text.partition(".")[0].upper() in _RESERVED:
+        text = f"%{ord(text[0]):02X}{text[1:]}"
     if len(text) <= 200:
         return text or "%-"
     digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:32]

@@ -1,9 +1,14 @@
-"""Helpers for figures: images with titles, and PNG files with reproducible bytes."""
+"""Helpers for figures: images with titles, and PNG and SVG with reproducible bytes."""
 
+import io
+import warnings
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
+
+from genie.figures.fonts import use_fonts_for_all_texts
 
 
 def picture(axis, image: Image.Image | None, title: str, *, framed: bool = False) -> None:  # type: ignore[no-untyped-def]
@@ -19,8 +24,26 @@ def picture(axis, image: Image.Image | None, title: str, *, framed: bool = False
         axis.imshow(image, interpolation="nearest")
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, with the same bytes every time."""
-    figure.tight_layout()
+def save_figure(figure: Figure, path: Path, *, pad: float = 1.08) -> None:
+    """Write a figure as PNG, with the same bytes every time on a machine with the same fonts.
+
+    `pad` is the padding of the layout in font sizes.
+    """
+    use_fonts_for_all_texts(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # we have said so
+        figure.tight_layout(pad=pad)
+        figure.savefig(path, metadata={"Software": None})
+
+
+def svg(figure: Figure) -> str:
+    """Return a figure as SVG on a transparent ground, with the same text every time.
+
+    Words stay text, in a font of the viewer.
+    """
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with rc_context({"svg.hashsalt": "genie", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    return buffer.getvalue()

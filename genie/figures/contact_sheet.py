@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from genie.data.images import decode_image
-from genie.figures.canvas import picture
+from genie.figures.canvas import picture, save_figure
 from genie.measure.analysis import single_trajectories
 
 
@@ -98,5 +98,4 @@ def contact_sheet(rows: Sequence[ContactRow], path: Path) -> None:
         for axis in axes[len(row.levels) + 1 : -1]:
             axis.set_axis_off()
         picture(axes[-1], row.target, f"target\n{row.target_label}")
-    figure.tight_layout(pad=0.4)
-    figure.savefig(path, metadata={"Software": None})
+    save_figure(figure, path, pad=0.4)

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
+from genie.data.augmented_set import read_image
 from genie.data.images import decode_image
 from genie.figures.canvas import picture, save_figure
 from genie.measure.analysis import failures
@@ -35,7 +36,7 @@ def failure_rows(
         Failure(
             f"{row.source_label or 'noise'} → {row.label}\nr = {row.r:g}, called {row.verdict}",
             decode_image(png[row.source_id]) if row.source_id in png else None,
-            decode_image((folder / row.file_name).read_bytes()),
+            read_image(folder, row.file_name),
         )
         for row in failures(members, verdicts, SHOWN).itertuples()
     ]

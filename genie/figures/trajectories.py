@@ -87,15 +87,17 @@ def ratio_figure(trajectories: pd.DataFrame, path: Path) -> None:
     edited = trajectories[trajectories["position"].notna()]
     ratios = sorted(trajectories["r"].unique())
     chosen = between_classes(trajectories).loc[lambda rows: rows["chosen"], "r"]
-    curves = [rows["position"].to_numpy(float) for rows in spread_out(trajectories, len(edited))]
+    curves = spread_out(trajectories, len(edited))
     figure = Figure(figsize=(7, 2.8), dpi=110)
     left, right = figure.subplots(1, 2)
     counts = [sum(abs(chosen - r) < 1e-9) for r in ratios]
     left.bar([f"{r:g}" for r in ratios], counts)
     left.set(xlabel="chosen noise ratio r*", ylabel="images")
     if curves:
-        right.plot(ratios, np.stack(curves).T, color="tab:blue", alpha=0.05, lw=0.7)
-        right.plot(ratios, np.median(curves, axis=0), "o-", color="black", label="median")
+        for rows in curves:
+            right.plot(rows["r"], rows["position"], color="tab:blue", alpha=0.05, lw=0.7)
+        median = pd.concat(curves).groupby("r")["position"].median()
+        right.plot(median.index, median, "o-", color="black", label="median")
         right.legend(fontsize=7)
     right.set(xlabel="noise ratio r", ylabel="position d (0 source, 1 target)")
     save_figure(figure, path)

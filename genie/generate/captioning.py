@@ -49,10 +49,10 @@ def caption(images: Sequence[Image.Image], *, model: Path) -> list[str]:
         )
     device = default_device()
     network = AutoModelForImageTextToText.from_pretrained(
-        model, use_safetensors=True, local_files_only=True
+        model, use_safetensors=True, local_files_only=True, trust_remote_code=False
     )
     network = network.float().eval().to(device)
-    processor = AutoProcessor.from_pretrained(model, local_files_only=True)
+    processor = AutoProcessor.from_pretrained(model, local_files_only=True, trust_remote_code=False)
     sentences: list[str] = []
     for start in range(0, len(images), BATCH):
         inputs = processor(images=list(images[start : start + BATCH]), return_tensors="pt")

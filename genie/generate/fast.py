@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from genie.data.images import decode_image
+from genie.data.images import decode_source
 from genie.generate.batches import WINDOW, padded, widths
 from genie.generate.model import Generator, dpm_solver, encode_images
 from genie.generate.noise import coincides, denoising_steps, initial_noise
@@ -196,7 +196,7 @@ class FastPath:
         The last source is repeated to fill the batch.
         """
         padded = [*names, *[names[-1]] * (_CODEC_BATCH - len(names))]
-        return encode_images([decode_image(self.sources[name]) for name in padded], self.generator)
+        return encode_images([decode_source(self.sources, name) for name in padded], self.generator)
 
     def _decode(self, latents: torch.Tensor, width: int) -> list[Image.Image]:
         """Decode latents (n, 4, h, w), `width` at a time."""
@@ -206,5 +206,12 @@ class FastPath:
         for part in latents.split(width):
             part = padded(part, width).contiguous(memory_format=torch.channels_last)
             (pixels,) = self.pipeline.vae.decode(part, return_dict=False)
-            images += self.pipeline.image_processor.postprocess(pixels.float(), output_type="pil")
+            images += self.pipeline.image_processor.postprocess(_finite(pixels), output_type="pil")
         return images[:count]
+
+
+def _finite(pixels: torch.Tensor) -> torch.Tensor:
+    """Return pixels (n, 3, H, W) in float32, with every image black that is not finite."""
+    pixels = pixels.float()
+    finite = pixels.isfinite().all(dim=(1, 2, 3), keepdim=True)
+    return torch.where(finite, pixels, -1.0)

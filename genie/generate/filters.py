@@ -13,6 +13,7 @@ import numpy as np
 from genie.classify.classifier import Classifier, predict
 from genie.classify.clip import Clip, embed_images, embed_texts, zero_shot
 from genie.classify.examples import Examples
+from genie.data.images import is_blank
 from genie.generate.renderer import Cost, Renderer
 from genie.generate.request import Wanted
 from genie.generate.search import Trajectory, kept_images
@@ -87,13 +88,14 @@ def apply_rule(
 ) -> np.ndarray:
     """Return whether a rule (a key of RULES) keeps the chosen image of each trajectory, (n,) bool.
 
-    `judges` holds one judge per task.
+    `judges` holds one judge per task. No rule keeps a black image.
     """
     stays = np.ones(len(trajectories), bool)
     for task in sorted({one.task for one in trajectories}):
         rows = np.array([one.task == task for one in trajectories])
         generated = kept_images(list(compress(trajectories, rows)), renderer)
-        stays[rows] = RULES[rule](generated, judges[task])
+        seen = np.array([not is_blank(image) for image in generated.images])
+        stays[rows] = RULES[rule](generated, judges[task]) & seen
     return stays
 
 

@@ -118,7 +118,7 @@ def any_other_class(brief: Brief) -> list[Candidates]:
                 f"diff-mix needs images of another class than {target!r}, but task {brief.task} "
                 "has none; choose img2img, or a data set with two classes or more"
             )
-        drawn = shuffled(others, lambda image, to=target: f"{brief.seed}/{to}/{image}")
+        drawn = _in_random_order(others, target, brief)
         for i in range(wanted):
             replicate, position = divmod(i, len(drawn))
             slot = label[drawn[position]], drawn[position], replicate
@@ -171,6 +171,11 @@ class Method:
     templates: tuple[str, ...] = ()
     by_shots: bool = False
     gamma: float | None = None
+
+    @property
+    def renders(self) -> bool:
+        """Whether it renders images."""
+        return self.plan is not no_images
 
 
 OWN_CLASS_RATIO = 0.7  # as in the paper's Img2Img H; for sources of the target class
@@ -284,7 +289,12 @@ def _pool(label: str, *, target: str, brief: Brief) -> list[str]:
             f"every source class must have support images, but {label!r} has none in task "
             f"{brief.task}; run `dvc repro select_sources` again"
         )
-    return shuffled(brief.images[label], lambda image: f"{brief.seed}/{target}/{image}")
+    return _in_random_order(brief.images[label], target, brief)
+
+
+def _in_random_order(images: Sequence[str], target: str, brief: Brief) -> list[str]:
+    """Return images in an order that depends only on seed, target and image."""
+    return shuffled(images, lambda image: f"{brief.seed}/{target}/{image}")
 
 
 def _rotation(

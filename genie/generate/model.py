@@ -3,7 +3,6 @@
 The safety checker is not loaded, because it would replace training images by black squares.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,10 @@ from genie.data.images import square
 from genie.device import default_device
 from genie.errors import GenieError, one_line
 from genie.generate.denoiser import Denoiser, load_denoiser, uses_openvino
+from genie.generate.known import read_json, read_settings
 from genie.keyed import fingerprint
 
 _NOT_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
-_SETTINGS = "genie.json"
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def _fast_denoiser(
 
 def _suited(folder: Path, pipeline: Any, usual: tuple[int, float]) -> tuple[int, float, int]:
     """Return steps, guidance scale and size from `genie.json`, or the usual and native values."""
-    settings = _read_json(folder / _SETTINGS) if (folder / _SETTINGS).is_file() else {}
+    settings = read_settings(folder)
     steps, guidance_scale = usual
     given = settings.get("guidance_scale")  # 0 is a valid scale, null means unset
     return (
@@ -177,7 +176,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
         raise GenieError(
             f"{folder} must be a diffusers model, but has no model_index.json; {remedy}"
         )
-    index = _read_json(folder / "model_index.json")
+    index = read_json(folder / "model_index.json")
     if not any(folder.glob("*/*.safetensors")):
         raise GenieError(
             f"{folder} must hold its weights as .safetensors, found none; {remedy} that has them"
@@ -185,16 +184,6 @@ def _read_index(folder: Path) -> dict[str, Any]:
     if "_class_name" not in index:
         raise GenieError(f"{folder}/model_index.json must name its `_class_name`; {remedy}")
     return index
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise GenieError(f"{path} must be JSON, but {error}; fix or download it again") from error
-    if not isinstance(value, dict):
-        raise GenieError(f"{path} must be a JSON object, got {value!r}; fix or download it again")
-    return value
 
 
 def _load_pipeline(folder: Path, index: dict[str, Any], dtype: torch.dtype) -> Any:

@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoPipelineForText2Image
 from PIL import Image
 
-from genie.data.images import decode_image, square
+from genie.data.images import decode_source, square
 from genie.generate.batches import widths
 from genie.generate.model import Generator
 from genie.generate.noise import denoising_steps, noise_generator, strength
@@ -59,8 +59,9 @@ class PlainPath:
             pipeline.set_progress_bar_config(disable=True)
             options |= {"height": self.generator.size, "width": self.generator.size}
         else:
-            pngs = [self.sources[q.source_id] for q in padded if q.source_id is not None]
-            options["image"] = [square(decode_image(png), self.generator.size) for png in pngs]
+            names = [q.source_id for q in padded if q.source_id is not None]
+            images = [decode_source(self.sources, name) for name in names]
+            options["image"] = [square(image, self.generator.size) for image in images]
             if _spreads_steps(pipeline):
                 options |= {"num_inference_steps": k, "strength": k / self.steps}
             else:

@@ -7,12 +7,16 @@ Turbo and similar), because they are trained for their own scheduler.
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from PIL import Image
 
-from genie.errors import GenieError
+from genie.data.images import is_blank
+from genie.errors import GenieError, out_of_memory
 from genie.generate.batches import batches
+from genie.generate.denoiser import load_denoiser
 from genie.generate.fast import FastPath
 from genie.generate.model import Generator
 from genie.generate.plain import PlainPath, heeds_negative
@@ -44,14 +48,18 @@ def render(
     guidance_scale: float | None = None,
     batch_size: int | None = None,
     halved: Callable[[int], None] = lambda size: None,
+    again: Callable[[Sequence[Request]], None] = lambda requests: None,
+    take: Callable[[Sequence[Request]], Sequence[Request]] = lambda batch: batch,
 ) -> Iterator[tuple[Request, Image.Image]]:
     """Yield every request with its RGB image of `generator.size`, in the fastest order.
 
     `sources` maps image_id to PNG bytes. The denoiser only sees batches of three sizes:
     `batch_size`, a quarter and a sixteenth of it. Up to rounding, an image does not depend on the
     batch size or on the other images in its batch. Memory does not grow with the number of
-    requests. If the GPU runs out of memory, the batch size is halved for the rest of the call and
-    passed to `halved`. Raise GenieError if a request's source is not in `sources`.
+    requests. If memory runs out, the batch size is halved for the rest of the call and passed to
+    `halved`. Images that are black in half precision are rendered again in float32 and passed to
+    `again`. `take` gets every batch before it is rendered and returns the requests of it to render.
+    Raise GenieError if a request's source is not in `sources`.
     """
     guidance_scale = generator.guidance_scale if guidance_scale is None else guidance_scale
     size = batch_size or default_batch_size(generator)
@@ -61,18 +69,55 @@ def render(
     _warn_of_negative_prompts(requests, generator, guidance_scale)
     path = FastPath if generator.fast else PlainPath
     draw = path(generator, sources, steps, guidance_scale)
-    for batch in batches(requests, steps, size, mixed=generator.fast):
+    for whole in batches(requests, steps, size, mixed=generator.fast):
+        batch = take(whole)
         start = 0
         while start < len(batch):
             part = batch[start : start + size]
             try:
                 images = draw(part, size)
-            except torch.cuda.OutOfMemoryError:
-                size = _halved(size)
+                if black := _black(images, generator):
+                    with _in_float32(generator) as precise:
+                        redraw = path(precise, sources, steps, guidance_scale)
+                        redrawn = redraw([part[i] for i in black], size)
+                    again([part[i] for i in black])
+                    images = _replaced(images, dict(zip(black, redrawn, strict=True)))
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                size = _halved(size, generator.device)
                 halved(size)
                 continue
             yield from zip(part, images, strict=True)
             start += len(part)
+
+
+def _black(images: Sequence[Image.Image], generator: Generator) -> list[int]:
+    """Return the places of the images that half precision has probably spoiled."""
+    if generator.dtype == torch.float32:
+        return []
+    return [i for i, image in enumerate(images) if is_blank(image)]
+
+
+def _replaced(
+    images: Sequence[Image.Image], others: Mapping[int, Image.Image]
+) -> list[Image.Image]:
+    return [others.get(i, image) for i, image in enumerate(images)]
+
+
+@contextmanager
+def _in_float32(generator: Generator) -> Iterator[Generator]:
+    """Lend the generator in float32; its weights return to their precision unchanged."""
+    log.warning("images came out black in %s and are rendered again in float32", generator.dtype)
+    pipeline, dtype = generator.pipeline, generator.pipeline.dtype
+    pipeline.to(torch.float32)
+    denoiser = None
+    if generator.fast:
+        denoiser = load_denoiser(pipeline.unet, device=generator.device, compile=False)
+    try:
+        yield replace(generator, dtype=torch.float32, denoiser=denoiser)
+    finally:
+        pipeline.to(dtype)
 
 
 def _require_sources(requests: Sequence[Request], sources: Mapping[str, bytes]) -> None:
@@ -96,12 +141,13 @@ def _warn_of_negative_prompts(
         )
 
 
-def _halved(size: int) -> int:
+def _halved(size: int, device: str) -> int:
     if size == 1:
         raise GenieError(
-            "the generator must fit the GPU with one image at a time, but ran out of memory; "
-            "use a GPU with more memory, or a smaller model"
+            "the generator must fit the memory with one image at a time, but ran out of it on "
+            f"{device}; use a machine with more memory, or a smaller model"
         )
-    torch.cuda.empty_cache()
-    log.warning("out of GPU memory with %d images at a time, going on with %d", size, size // 2)
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    log.warning("out of memory with %d images at a time, going on with %d", size, size // 2)
     return size // 2

@@ -17,7 +17,7 @@ from genie.generate.noise import denoising_steps
 from genie.generate.render import default_batch_size, render
 from genie.generate.request import Request
 from genie.generate.speed import fastest_batch_size, forecast
-from genie.generate.store import ensure, store_path
+from genie.generate.store import Take, ensure, store_path
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,8 @@ class Cost:
     """The cost of images: of all that were needed, and of those rendered in this run.
 
     It counts distinct images and guided denoising steps. `batch_size` is the smallest one used,
-    since it is halved when memory runs out.
+    since it is halved when memory runs out. `in_float32` counts images that came out black in half
+    precision and were rendered again.
     """
 
     needed: int
@@ -41,6 +42,7 @@ class Cost:
     guided_steps_rendered: int
     seconds: float
     batch_size: int
+    in_float32: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
@@ -51,6 +53,7 @@ class Cost:
             guided_steps_rendered=self.guided_steps_rendered + other.guided_steps_rendered,
             seconds=self.seconds + other.seconds,
             batch_size=min(self.batch_size, other.batch_size),
+            in_float32=self.in_float32 + other.in_float32,
         )
 
 
@@ -60,7 +63,8 @@ class Renderer:
 
     `steps` is the number of denoising steps of a full rendering; previews take fewer. `sources`
     maps image_id to PNG bytes. `store` is the folder of the image store. `on_image` is called after
-    each rendered image with its number of guided steps.
+    each rendered image with its number of guided steps. `before_batch` is called when a batch is
+    about to start and all earlier ones are finished; it may raise to end the run.
     """
 
     generator: Generator
@@ -71,6 +75,7 @@ class Renderer:
     store: Path
     watch: Watch = lambda images, total: images
     on_image: Callable[[int], None] = lambda guided_steps: None
+    before_batch: Callable[[], None] = lambda: None
 
     def key(self, request: Request, steps: int) -> str:
         """Return the request's key at this number of steps."""
@@ -93,11 +98,20 @@ class Renderer:
         start = time.perf_counter()
         rendered_steps: list[int] = []
         sizes = [self.batch_size]
+        in_float32: list[Request] = []
+        announced = later is None
         keys = {request: self.key(request, steps) for request in requests}
 
-        def draw(missing: Sequence[Request]) -> Iterator[Rendered]:
-            if later is not None:
-                self._announce(len(set(keys.values())), missing, steps=steps, later=later)
+        def draw(missing: Sequence[Request], take: Take) -> Iterator[Rendered]:
+            nonlocal announced
+            if not announced:
+                self._announce(len(set(keys.values())), missing, steps=steps, later=later or 0)
+                announced = True
+
+            def take_batch(batch: Sequence[Request]) -> list[Request]:
+                self.before_batch()
+                return take(batch)
+
             drawn = render(
                 missing,
                 self.generator,
@@ -106,6 +120,8 @@ class Renderer:
                 guidance_scale=self.guidance_scale,
                 batch_size=self.batch_size,
                 halved=sizes.append,
+                again=in_float32.extend,
+                take=take_batch,
             )
             for request, image in self.watch(drawn, len(missing)):
                 rendered_steps.append(denoising_steps(request.r, steps))
@@ -122,6 +138,7 @@ class Renderer:
             guided_steps_rendered=sum(rendered_steps),
             seconds=time.perf_counter() - start,
             batch_size=sizes[-1],
+            in_float32=len(in_float32),
         )
 
     def _announce(self, needed: int, missing: Sequence[Request], *, steps: int, later: int) -> None:
@@ -149,6 +166,7 @@ def load_renderer(
     dtype: torch.dtype | None = None,
     watch: Watch = lambda images, total: images,
     on_image: Callable[[int], None] = lambda guided_steps: None,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> Renderer:
     """Load the renderer of a diffusers folder.
 
@@ -170,4 +188,5 @@ def load_renderer(
         store=store,
         watch=watch,
         on_image=on_image,
+        before_batch=before_batch,
     )

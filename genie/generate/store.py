@@ -1,11 +1,12 @@
 """The image store: a content-addressed cache on disk, `<root>/ab/<key>.png`.
 
 The store is not an output of DVC. An interrupted run therefore resumes where it stopped, and a run
-with another r reuses earlier images. Files are written atomically, so several runs can share one
-store.
+with another r reuses earlier images. A file is written under a temporary name, flushed to the disk
+and renamed, so it is whole or absent. Several runs can share one store.
 """
 
-import contextlib
+import errno
+import logging
 import os
 import struct
 import tempfile
@@ -19,7 +20,10 @@ from pathlib import Path
 from PIL import Image
 
 from genie.data.images import encode_png
+from genie.generate.claims import Claims, claims
 from genie.generate.request import Request
+
+log = logging.getLogger(__name__)
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _WRITERS = 4
@@ -40,20 +44,36 @@ def store_path(root: Path, key: str) -> Path:
 
 
 def save_image(root: Path, key: str, png: bytes) -> Path:
-    """Write an image under its key atomically; raise OSError if the disk is full."""
+    """Write an image under its key with `write_durably`, and return its path."""
     path = store_path(root, key)
+    write_durably(path, png, prefix=f".{key}-")
+    return path
+
+
+def write_durably(path: Path, content: bytes, *, prefix: str, mode: int = 0o644) -> None:
+    """Write a file that is whole or absent also after a power cut.
+
+    It is written under a temporary name that starts with `prefix`. Other links to an older file of
+    the same name keep its content. Raise OSError with the file's name if it cannot be written, for
+    example because the disk is full.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{key[:8]}-", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(png)
-        temporary.chmod(0o644)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(mode)
         temporary.replace(path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return path
 
 
 def load_image(root: Path, key: str) -> bytes | None:
@@ -65,41 +85,108 @@ def load_image(root: Path, key: str) -> bytes | None:
     return png if _is_whole(png) else None
 
 
+Take = Callable[[Sequence[Request]], list[Request]]
+"""Called with a batch before it is rendered; returns which of its requests to render."""
+Render = Callable[[Sequence[Request], Take], Iterator[tuple[Request, Image.Image]]]
+
+
 def ensure(
     requests: Sequence[Request],
     *,
     root: Path,
     key_of: Callable[[Request], str],
-    render: Callable[[Sequence[Request]], Iterator[tuple[Request, Image.Image]]],
+    render: Render,
 ) -> Counts:
     """Render the images that the store lacks, and save each one as soon as it is rendered.
 
-    Requests with the same key are rendered once. PNG encoding and writing run in parallel with
-    rendering.
+    Requests with the same key are rendered once, also by several runs that share the store: what
+    another run is rendering is waited for, and rendered here if that run dies. PNG encoding and
+    writing run in parallel with rendering. Images that are rendered when an exception ends the
+    rendering are saved. Raise GenieError if images are missing and the store cannot be written.
     """
     by_key = {key_of(r): r for r in reversed(requests)}
     missing = {key: r for key, r in reversed(by_key.items()) if load_image(root, key) is None}
-    keys = {r: key for key, r in missing.items()}
-    pending: deque[Future[Path]] = deque()
-    saved = 0
+    rendered = 0
+    if missing:
+        with claims(root) as held:
+            sweep(root, held)
+            rendered = _render_missing(missing, root=root, held=held, render=render)
+    return Counts(needed=len(by_key), found=len(by_key) - rendered, rendered=rendered)
+
+
+def sweep(root: Path, held: Claims) -> None:
+    """Delete the temporary files of runs that died while they wrote an image."""
+    for file in root.glob("*/.*.tmp"):
+        key = file.name[1:].rpartition("-")[0]
+        if held.take(key):  # a run that writes an image holds its claim
+            file.unlink(missing_ok=True)
+            held.release(key)
+
+
+def _render_missing(
+    missing: dict[str, Request], *, root: Path, held: Claims, render: Render
+) -> int:
+    """Render each image unless another run does, and return how many were rendered here."""
+    rendered = 0
+    while missing:
+        saved = _render_unclaimed(missing, root=root, held=held, render=render)
+        rendered += len(saved)
+        missing = {
+            key: request
+            for key, request in missing.items()
+            if key not in saved and load_image(root, key) is None
+        }
+        if missing:
+            log.info("waiting for %d images that another run is rendering", len(missing))
+            held.wait(next(iter(missing)))
+    return rendered
+
+
+def _render_unclaimed(
+    missing: dict[str, Request], *, root: Path, held: Claims, render: Render
+) -> set[str]:
+    """Render and save the images that no other run has claimed, and return their keys."""
+    keys = {request: key for key, request in missing.items()}
+    pending: deque[tuple[str, Future[Path]]] = deque()
+    saved: set[str] = set()
+
+    def take(batch: Sequence[Request]) -> list[Request]:
+        mine = [request for request in batch if held.take(keys[request])]
+        done = {request for request in mine if load_image(root, keys[request]) is not None}
+        for request in done:
+            held.release(keys[request])
+        return [request for request in mine if request not in done]
 
     def wait(allowed: int) -> None:
-        nonlocal saved
         while len(pending) > allowed:
-            pending.popleft().result()
-            saved += 1
+            key, future = pending.popleft()
+            future.result()
+            held.release(key)
+            saved.add(key)
 
-    with ThreadPoolExecutor(_WRITERS) as writers, contextlib.ExitStack() as cleanup:
-        cleanup.callback(lambda: [future.cancel() for future in pending])
-        for request, image in render(list(missing.values())) if missing else ():
-            pending.append(writers.submit(_encode_and_save, root, keys[request], image))
+    with ThreadPoolExecutor(_WRITERS) as writers:  # its end waits for images being written
+        for request, image in render(list(missing.values()), take):
+            key = keys[request]
+            pending.append((key, writers.submit(_encode_and_save, root, key, image)))
             wait(allowed=2 * _WRITERS)
         wait(allowed=0)
-    return Counts(needed=len(by_key), found=len(by_key) - len(missing), rendered=saved)
+    return saved
 
 
 def _encode_and_save(root: Path, key: str, image: Image.Image) -> Path:
     return save_image(root, key, encode_png(image))
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a renamed file durable, where the system can flush folders."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
 
 
 def _is_whole(png: bytes) -> bool:

@@ -131,6 +131,20 @@ def failures(members: pd.DataFrame, verdicts: pd.DataFrame, count: int) -> pd.Da
     return wrong.sort_values(["probability", "key"], ascending=[False, True]).head(count)
 
 
+def confusion_change(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """Compare two classifiers' confusions, with a row per true and predicted class that occur.
+
+    `before` and `after` have the columns of CALLED. The columns are label, predicted, and the
+    shares `before` and `after` in [0, 1] of the label's images that are called `predicted`.
+    """
+    classes = sorted({*before["label"], *after["label"], *before["predicted"], *after["predicted"]})
+    index = pd.MultiIndex.from_product([classes, classes], names=["label", "predicted"])
+    counts = [t.groupby(["label", "predicted"]).size() for t in (before, after)]
+    wide = pd.DataFrame(dict(zip(("before", "after"), counts, strict=True)), index=index).fillna(0)
+    shares = wide / wide.groupby("label").transform("sum")
+    return shares.dropna().reset_index()
+
+
 def plane(vectors: np.ndarray) -> np.ndarray:
     """Project embeddings (n, d) on their first two principal components, (n, 2)."""
     centred = vectors - vectors.mean(0)

@@ -11,8 +11,9 @@ from PIL import Image
 from genie.classify.backbone import ImageModel, class_names, classify
 from genie.classify.classifier import Classifier, predict_proba
 from genie.classify.examples import Examples
-from genie.data.tasks import shot_groups
+from genie.data.tasks import shot_groups, task_ids
 from genie.measure.metrics import (
+    GROUPS,
     SHARE,
     boundary_accuracy,
     class_accuracies,
@@ -38,15 +39,16 @@ def predict_queries(
 
 
 def score_table(
-    predictions: pd.DataFrame, *, support: pd.DataFrame, boundary: pd.DataFrame
+    predictions: pd.DataFrame, *, tasks: pd.DataFrame, boundary: pd.DataFrame
 ) -> pd.DataFrame:
     """Compute the accuracy in [0, 1] per task and model, overall and by group of training counts.
 
-    `predictions` has the columns task, model, label and predicted. `support` has the support rows
-    of the tasks. `boundary` has the columns task, model and boundary, the accuracy between classes
-    that are mistaken for one another.
+    `predictions` has the columns task, model, label and predicted. `tasks` is the tasks table.
+    `boundary` has the columns task, model and boundary, the accuracy between classes that are
+    mistaken for one another.
     """
     rows = []
+    ids, support = task_ids(tasks), tasks[tasks["role"] == "support"]
     group_of = {
         task: shot_groups(labels.value_counts())
         for task, labels in support.groupby("task")["label"]
@@ -55,9 +57,8 @@ def score_table(
         per_class = class_accuracies(queries["label"].to_numpy(), queries["predicted"].to_numpy())
         accuracy = round(float((queries["label"] == queries["predicted"]).mean()), 6)
         group = group_accuracies(per_class, group_of[task])
-        rows.append(
-            {"task": task, "model": model, "accuracy": accuracy, "queries": len(queries), **group}
-        )
+        row = {"task": task, "task_id": ids[task], "model": model, "accuracy": accuracy}
+        rows.append(row | {"queries": len(queries), **group})
     table = pd.DataFrame(rows).merge(boundary, on=["task", "model"], how="left")
     return table.loc[:, list(SCORES)]
 
@@ -121,7 +122,7 @@ def summarise(
         "mean_r": _rounded(members["r"].astype(float).mean()),
         "label_consistency": _rounded(verdicts["consistent"].astype(float).mean()),
     }
-    for group in ("many", "medium", "few"):
+    for group in GROUPS:
         grouped = scores.pivot(index="task", columns="model", values=group).dropna()
         if len(grouped):
             summary[f"gain_{group}"] = interval(grouped["augmented"] - grouped["baseline"])

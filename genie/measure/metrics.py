@@ -7,10 +7,16 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+GROUPS = ("many", "medium", "few")
+"""Groups of classes by their number of training images (`data.tasks.shot_group`)."""
+
+SHARES = ("boundary", *GROUPS)
+"""The columns of accuracies on parts of the query images."""
+
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95% interval over n tasks; undefined values are None."""
+    """A mean with its 95% interval over n tasks or seeds; undefined values are None."""
 
     mean: float | None
     low: float | None
@@ -40,6 +46,21 @@ def interval(values: Sequence[float], *, bounds: tuple[float, float] = DIFFERENC
     return Interval(round(mean, 6), round(low, 6), round(high, 6), n)
 
 
+def percent(
+    mean: float | None, low: float | None = None, high: float | None = None, *, signed: bool = False
+) -> str:
+    """Return a share as percent with half the width of its interval, such as "72.5 ± 0.7".
+
+    None and NaN give an empty text. This is the one way in which intervals are printed.
+    """
+    if mean is None or np.isnan(mean):
+        return ""
+    text = f"{100 * mean:+.1f}" if signed else f"{100 * mean:.1f}"
+    if low is None or high is None or np.isnan(low):
+        return text
+    return f"{text} ± {50 * (high - low):.1f}"
+
+
 def class_accuracies(labels: np.ndarray, predicted: np.ndarray) -> pd.Series:
     """Return the accuracy in [0, 1] per true class, sorted by class name."""
     correct = pd.Series(np.asarray(labels) == np.asarray(predicted))
@@ -49,7 +70,7 @@ def class_accuracies(labels: np.ndarray, predicted: np.ndarray) -> pd.Series:
 def group_accuracies(per_class: pd.Series, groups: pd.Series) -> dict[str, float | None]:
     """Return the mean per-class accuracy of the groups many, medium and few (None if empty)."""
     result: dict[str, float | None] = {}
-    for group in ("many", "medium", "few"):
+    for group in GROUPS:
         members = [c for c in per_class.index if groups[c] == group]
         result[group] = round(float(per_class[members].mean()), 6) if members else None
     return result

@@ -1,5 +1,6 @@
-"""The commands `genie fetch`, `convert-resnet`, `caption`, `summary` and `verify`.
+"""The commands `genie caption`, `compare`, `convert-resnet`, `difference`, `doctor`, `fetch`, `gc`,
+`new`, `predict`, `preview`, `reproduced`, `summary` and `verify`.
 
-`cli` defines the commands. The other modules implement them and print nothing. No stage imports
-this package.
+`cli` defines the commands. The other modules implement them and print nothing. `template` holds the
+files of a new project. No stage imports this package.
 """

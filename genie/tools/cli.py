@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +11,24 @@ import click
 from tqdm import tqdm
 
 from genie.errors import GenieError, one_line
-from genie.generate.captioning import write_captions
+from genie.measure.comparison import compare_runs, differences
+from genie.measure.metrics import percent
 from genie.tables import read_images
-from genie.tools.convert import convert_resnet
+from genie.tools.comparison import ENDINGS, STYLES, style_of
 from genie.tools.fetch import fetch_dataset, fetch_model
+from genie.tools.garbage import collect
+from genie.tools.integrity import faults
 from genie.tools.new import new_project
-from genie.tools.reproduction import TOLERANCE, differences
+from genie.tools.protocol import read_scores
+from genie.tools.recorded import SET, recorded_folder
+from genie.tools.reproduction import TOLERANCE, disagreements
+from genie.tools.revisions import Wanted, position, read_runs
 from genie.tools.summary import seconds_by_stage, summary_lines
 
 FILE = click.Path(path_type=Path)
 
 
-class _Commands(click.Group):
+class Commands(click.Group):
     """A group whose commands report a GenieError in click's form and exit with code 1."""
 
     def invoke(self, ctx: click.Context) -> object:
@@ -30,7 +38,7 @@ class _Commands(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-@click.group(cls=_Commands)
+@click.group(cls=Commands)
 def main() -> None:
     """Tools around the GeNIe pipeline; `dvc repro` runs the pipeline itself."""
 
@@ -65,11 +73,14 @@ def new(folder: Path, images: Path | None) -> None:
     """
     classes = new_project(folder, images, watch=lambda files: tqdm(files, "copy", unit="file"))
     if images:
-        click.echo(f"{folder} is a project with {len(classes)} classes; run `dvc repro` there")
+        click.echo(
+            f"{folder} is a project with {len(classes)} classes; run `git commit` and `dvc repro` "
+            "there"
+        )
     else:
         click.echo(
             f"{folder} is a project without images; put one sub-folder per class into "
-            f"{folder}/photos, then run `dvc add photos` and `dvc repro` there"
+            f"{folder}/photos, then run `dvc add photos`, `git commit` and `dvc repro` there"
         )
     click.echo(
         "it starts with `method: strong`, because the embedded generator knows only the classes of "
@@ -88,6 +99,8 @@ def convert(checkpoint: Path, folder: Path, size: int) -> None:
 
     FOLDER can then be used as classifier.backbone.
     """
+    from genie.tools.convert import convert_resnet  # slow to import, as torch is
+
     config = convert_resnet(checkpoint, folder, size=size)
     click.echo(f"a {config.layer_type} ResNet with depths {config.depths} is in {folder}")
 
@@ -102,6 +115,8 @@ def caption(model: Path, images: Path, captions: Path) -> None:
     MODEL is the folder of an image-to-text model such as BLIP. IMAGES is data/prepared/support.
     Existing captions are kept.
     """
+    from genie.generate.captioning import write_captions  # slow to import, as transformers is
+
     count = write_captions(read_images(images), model=model, path=captions)
     click.echo(f"{count} captions added to {captions}")
 
@@ -114,18 +129,192 @@ def summary(root: Path) -> None:
     Seconds are shown for the stages that have run on this machine.
     """
     found = _metrics(root / "metrics")
-    for name, value in summary_lines(found, seconds_by_stage(root)):
+    for name, value in summary_lines(found, seconds_by_stage(root / ".genie/runs")):
         click.echo(f"  {name:<28}{value}")
+
+
+@main.command()
+@click.argument("revisions", nargs=-1)
+@click.option("-a", "--all-branches", "branches", is_flag=True, help="all branches")
+@click.option("-T", "--all-tags", "tags", is_flag=True, help="all tags")
+@click.option("-A", "--all-commits", "commits", is_flag=True, help="all commits of all branches")
+@click.option("--all-experiments", "experiments", is_flag=True, help="experiments of any commit")
+@click.option("--reference", help="run that others are compared with  [default: the first]")
+@click.option("--format", "style", type=click.Choice(list(STYLES)), help="[default: terminal]")
+@click.option("--out", type=FILE, help=f"file to write; it ends in {', '.join(ENDINGS)}")
+@click.option("--root", type=FILE, default=".", show_default=True)
+def compare(
+    revisions: tuple[str, ...],
+    reference: str | None,
+    style: str | None,
+    out: Path | None,
+    root: Path,
+    **swept: bool,
+) -> None:
+    """Compare REVISIONS: branches, tags, commits, experiments, or "workspace".
+
+    Without any, HEAD, its experiments and the workspace are compared. Accuracies and gains have 95%
+    intervals over tasks and, where runs differ only in seed, over seeds. Differences to the
+    reference are paired between equal support and query sets.
+    """
+    style = style or (style_of(out) if out else "terminal")
+    wanted = Wanted(revisions, **swept)
+    if reference and revisions and reference not in revisions:
+        wanted = replace(wanted, revisions=(reference, *revisions))
+    runs, skipped = read_runs(root, wanted, watch=_watch("read runs", "run"))
+    chosen = position(runs, reference)
+    table, notes = compare_runs(runs, chosen)
+    text = STYLES[style](table, runs[chosen].names[0])
+    if out:
+        out.write_text(text + "\n", encoding="utf-8")
+        click.echo(f"{len(runs)} runs compared in {out}")
+    else:
+        click.echo(text)
+    for note in (*skipped, *notes):
+        click.echo(f"Note: {note}", err=True)
+
+
+@main.command()
+@click.argument("folder", type=FILE)
+@click.argument("setting")
+@click.argument("row")
+@click.argument("other")
+def difference(folder: Path, setting: str, row: str, other: str) -> None:
+    """Show ROW minus OTHER under SETTING in the table of a protocol's FOLDER, paired by task.
+
+    Reads tasks.csv of FOLDER, for example:
+
+    genie difference protocols/fewshot 1-shot "GeNIe r = 0.8" Txt2Img
+    """
+    scores = read_scores(folder, setting, (row, other))
+    for share, gap in differences(scores, setting=setting, row=row, other=other).items():
+        points = percent(gap.mean, gap.low, gap.high, signed=True)
+        click.echo(f"{share:9} {points} points (n = {gap.n})")
+
+
+@main.command()
+@click.argument("images", type=FILE, nargs=-1, required=True)
+@click.option("--task", type=int, help="support set  [default: mean over all]")
+@click.option("--out", type=FILE, help="CSV file to write  [default: standard output]")
+@click.option("--root", type=FILE, default=".", show_default=True)
+def predict(images: tuple[Path, ...], task: int | None, out: Path | None, root: Path) -> None:
+    """Classify IMAGES, files or folders, with models/augmented, and write CSV.
+
+    The columns are file, predicted, probability, and P(CLASS) for each class.
+    """
+    from genie.tools.prediction import find_images, load_predictor, predict_files  # imports torch
+
+    files = find_images(images)
+    predictor = load_predictor(root, task)
+    numbers = ", ".join(map(str, predictor.classifiers))
+    mean = len(predictor.classifiers) > 1
+    which = (
+        f"mean over the support sets {numbers} (--task takes one)" if mean else f"task {numbers}"
+    )
+    click.echo(f"{root / 'models/augmented'}: {which}", err=True)
+    broken: dict[Path, str] = {}
+    tables = predict_files(predictor, files, broken=broken, watch=_watch("predict", "image"))
+    part = out.with_name(f"{out.name}.part") if out else None
+    with click.open_file(str(part or "-"), "w", encoding="utf-8") as file:
+        for number, table in enumerate(tables):
+            table.to_csv(file, index=False, header=number == 0, lineterminator="\n")
+    for path, why in broken.items():
+        click.echo(f"Warning: {path} cannot be read ({why})", err=True)
+    if len(broken) == len(files):
+        if part:
+            part.unlink()
+        raise GenieError(f"none of the {len(files)} images can be read")
+    if out and part:
+        part.replace(out)
+        click.echo(f"{len(files) - len(broken)} of {len(files)} images classified in {out}")
+
+
+@main.command()
+@click.option("--root", type=FILE, default=".", show_default=True)
+def doctor(root: Path) -> None:
+    """Check this machine and project before a run; exit with code 1 if it would stop."""
+    from genie.tools.doctor import STOP, findings
+
+    stops = []
+    for finding in findings(root):
+        click.echo(f"  {finding.about:<12}{finding.state:<9}{finding.text}")
+        stops += [finding.about] if finding.state == STOP else []
+    if stops:
+        raise GenieError(f"`dvc repro` would stop; see {', '.join(stops)} above")
 
 
 @main.command()
 @click.argument("committed", type=FILE)
 @click.argument("made", type=FILE)
-def verify(committed: Path, made: Path) -> None:
+def reproduced(committed: Path, made: Path) -> None:
     """Check that the metrics in MADE agree with those in COMMITTED; exit with code 1 if not."""
-    if wrong := differences(_metrics(committed), _metrics(made)):
+    if wrong := disagreements(_metrics(committed), _metrics(made)):
         raise GenieError("metrics do not reproduce; " + "; ".join(wrong))
     click.echo(f"metrics reproduce: all values of {made}/evaluate.json within {TOLERANCE}")
+
+
+@main.command()
+@click.argument("folder", type=FILE, metavar="[SET]", default=SET)
+@click.option("--repair", is_flag=True, help="Heal what is wrong; run `dvc repro` afterwards.")
+@click.option("--root", type=FILE, default=".", show_default=True)
+def verify(folder: Path, repair: bool, root: Path) -> None:
+    """Check every image of SET (data/augmented) and of the store; exit with code 1 for a fault.
+
+    Each image must be there, decode, and have the pixels, name and row that the tables give it;
+    rows, DVC's hashes and the store must agree. Files are read, so changes that keep their time of
+    modification are found. --repair puts back the set that dvc.lock records.
+    """
+    folder = root / folder
+    if not folder.is_dir():
+        raise GenieError(f"{folder} must be the folder of a set; run `dvc repro` to make it")
+    recorded = recorded_folder(root, folder)
+    found = list(
+        faults(folder, store=_store(root), recorded=recorded, repair=repair, watch=_progress)
+    )
+    for fault in found:
+        click.echo(f"{fault.path}: {fault.what}" + (f" ({fault.done})" if fault.done else ""))
+    if left := sum(not fault.done for fault in found):
+        remedy = "correct them by hand" if repair else "`genie verify --repair` heals what it can"
+        raise GenieError(f"{left} faults in {folder} and the store; {remedy}, then run `dvc repro`")
+    hashes = "DVC's hashes" if recorded else "no hashes, because DVC does not track it"
+    click.echo(
+        f"{len(found)} files healed; run `dvc repro`"
+        if found
+        else f"{folder}: files, tables, {hashes} and the store agree"
+    )
+
+
+@main.command()
+@click.option("--delete", is_flag=True, help="Delete the images; without it, they are counted.")
+@click.option("--days", default=1.0, show_default=True, help="Keep images younger than this.")
+@click.option("--root", type=FILE, default=".", show_default=True)
+def gc(delete: bool, days: float, root: Path) -> None:
+    """Drop images from the store that no set refers to.
+
+    Sets of workspace, branches, tags, experiments and kept rows of protocols count. Nothing is
+    dropped while the tables of one of them are not on this machine, or while a run uses the store.
+    Young images are kept because an interrupted run goes on with them.
+    """
+    found = collect(root, _store(root), days=days, delete=delete)
+    size = f"{found.images} images ({found.bytes / 1e6:.1f} MB)"
+    if delete:
+        click.echo(f"{size} dropped from the store, {found.kept} kept")
+    else:
+        click.echo(f"{size} of the store can be dropped with --delete, {found.kept} are kept")
+
+
+def _store(root: Path) -> Path:
+    """Return the image store, which experiments in temporary folders share."""
+    return Path(os.environ.get("DVC_ROOT", root)) / ".genie" / "store"
+
+
+def _progress(items: Iterable[Any], what: str) -> Iterable[Any]:
+    return tqdm(items, desc=what, unit="image", dynamic_ncols=True, mininterval=1, leave=False)
+
+
+def _watch(label: str, unit: str) -> Callable[[Sequence[Any]], Iterable[Any]]:
+    """Return a function that wraps items in a progress bar on stderr, if that is a terminal."""
+    return lambda items: tqdm(items, desc=label, unit=unit, leave=False, disable=None)
 
 
 def _metrics(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from genie.data.readers import class_names
+from genie.data.readers import read_class_names
 from genie.errors import GenieError, one_line
 
 PACKAGE = "genie-pipeline"
@@ -115,7 +115,7 @@ def _check(folder: Path, images: Path | None) -> list[str]:
         raise GenieError(f"{folder} must not be inside the images {images}; choose another folder")
     if shutil.which("git") is None:
         raise GenieError("a project needs git, which was not found; install it")
-    return class_names(images) if images else []
+    return read_class_names(images) if images else []
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -12,7 +12,7 @@ for a few query images change.
 """
 
 
-def differences(committed: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
+def disagreements(committed: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
     """Return a line for each value that is on one side only or differs by more than TOLERANCE."""
     expected, actual = _flat(committed), _flat(made)
     wrong = [f"{key}: only on one side" for key in sorted(set(expected) ^ set(actual))]

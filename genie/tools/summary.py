@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from genie.measure.metrics import percent
+
 STAGES = (
     *("validate", "prepare", "train_baseline", "select_sources"),
     *("generate", "retrain", "evaluate", "analyse"),
@@ -36,9 +38,13 @@ def summary_lines(
     ]
 
 
-def seconds_by_stage(root: Path) -> dict[str, float]:
-    """Return the seconds of each stage's last run here; stages that never ran are left out."""
-    files = {name: root / ".genie/runs" / f"{name}.json" for name in STAGES}
+def seconds_by_stage(folder: Path) -> dict[str, float]:
+    """Return the seconds of each stage noted in a folder; stages that never ran are left out.
+
+    The folder is .genie/runs for the last run of each stage on this machine, and
+    .genie/runs/experiments/NAME for what ran in an experiment.
+    """
+    files = {name: folder / f"{name}.json" for name in STAGES}
     return {
         name: json.loads(path.read_text())["seconds"]
         for name, path in files.items()
@@ -50,12 +56,10 @@ def _interval(value: Mapping[str, Any], *, signed: bool = False) -> str:
     """Format a mean with its 95% interval and n."""
     if value["mean"] is None:
         return "not measured"
-    sign = "+" if signed else ""
-    text = f"{value['mean']:{sign}.3f}"
+    text = percent(value["mean"], value["low"], value["high"], signed=signed)
     if value["low"] is None:
-        return f"{text}  (one task, no interval)"
-    low, high = f"{value['low']:{sign}.3f}", f"{value['high']:{sign}.3f}"
-    return f"{text}  (95% interval {low} to {high}, n = {value['n']} tasks)"
+        return f"{text} %  (one task, no interval)"
+    return f"{text} %  (95% interval, n = {value['n']} tasks)"
 
 
 def _number(value: float | None) -> str:

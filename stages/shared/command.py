@@ -1,9 +1,9 @@
 """The command line of the stages: options, error messages, closing line and run time."""
 
-import errno
 import logging
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import time
@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
-from genie.errors import GenieError
+from genie.errors import GenieError, disk_is_full, one_line, out_of_memory
 
 from .params import Params, read_params
-from .places import note_run
+from .places import features_file, note_run
 from .progress import is_first_process
+from .signals import ends_on_signals
 
 _STAGES = __name__.removesuffix(".shared.command")
 """The package of the stages: `stages` in a checkout, `genie.stages` in an installed wheel."""
@@ -31,8 +33,9 @@ def stage(run: Callable[[Params, Path], str], *, trains: bool = False) -> click.
     """Make a click command of `run(params, root)`, which returns the closing line of the stage.
 
     If `trains` is True, the command runs on every GPU of a machine with several GPUs when it
-    fine-tunes a network. A GenieError, a full disk, or a file that cannot be read or written ends
-    the command with one line on stderr and exit code 1.
+    fine-tunes a network. A GenieError, a full disk, exhausted memory, or a file that cannot be read
+    or written ends the command with one line on stderr and exit code 1. Signals end it as `signals`
+    describes.
     """
     name = run.__module__.rpartition(".")[2]
     started_alone = name == "__main__"
@@ -43,9 +46,9 @@ def stage(run: Callable[[Params, Path], str], *, trains: bool = False) -> click.
     @click.option("--params", "params_file", type=Path, default="params.yaml", show_default=True)
     @click.option("--root", type=Path, default=".", show_default=True, help="Folder for outputs.")
     def command(params_file: Path, root: Path) -> None:
-        _show_log()
+        show_log()
         start = time.perf_counter()
-        with _errors_on_one_line(root):
+        with ends_on_signals(), _errors_on_one_line(root):
             _require_version(Path(_VERSION_FILE))
             params = read_params(params_file)
             if trains and started_alone and params.classifier.head == "finetune":
@@ -76,18 +79,38 @@ def _errors_on_one_line(root: Path) -> Iterator[None]:
         yield
     except GenieError as error:
         _stop(str(error))
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            _stop(
-                f"no space left on the device while writing {error.filename or root.resolve()}; "
-                "free some space and run the same command again; finished images are kept"
-            )
-        if error.filename is None:
+    except Exception as error:
+        line = _remedy(error, root)
+        if line is None:
             raise
-        _stop(f"{error.filename}: {error.strerror}; fix this and run the same command again")
+        _stop(line)
 
 
-def _show_log() -> None:
+def _remedy(error: Exception, root: Path) -> str | None:
+    """Return the line for an error of the machine, or None for a defect of the program."""
+    file = getattr(error, "filename", None)
+    if disk_is_full(error):
+        return (
+            f"no space left on the device while writing {file or root.resolve()}; "
+            "free some space and run the same command again; finished images are kept"
+        )
+    if out_of_memory(error):
+        return (
+            f"the memory of this machine is exhausted ({one_line(error)}); decrease "
+            "generator.batch_size, classifier.batch_size or data.size, or end other programs, and "
+            "run the same command again; finished images are kept"
+        )
+    if isinstance(error, sqlite3.DatabaseError):
+        return (
+            f"the cache {features_file(root)} cannot be used: {one_line(error)}; delete it and run "
+            "the same command again, embeddings are then computed anew"
+        )
+    if isinstance(error, OSError) and file is not None:
+        return f"{file}: {error.strerror}; fix this and run the same command again"
+    return None
+
+
+def show_log() -> None:
     """Show warnings of all libraries on stderr, and info messages of this one."""
     handler = logging.StreamHandler()
     handler.setFormatter(_LogLine())
@@ -113,6 +136,6 @@ def _start_on_each_gpu(module: str) -> None:
     raise SystemExit(subprocess.run(command).returncode)
 
 
-def _stop(message: str) -> None:
+def _stop(message: str) -> NoReturn:
     click.echo(f"Error: {message}", err=True)
     raise SystemExit(1)

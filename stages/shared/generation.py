@@ -38,6 +38,7 @@ from .params import Params
 from .places import features_file, store_folder, tokens_folder
 from .progress import bar
 from .settings import images_per_class, prompt_of
+from .signals import before_batch, rendering
 
 
 def renderer_of(
@@ -57,7 +58,10 @@ def renderer_of(
         batch_size=given.batch_size,
         compile=given.compile,
         dtype=getattr(torch, given.dtype) if given.dtype else None,
-        watch=lambda drawn, total: bar(drawn, total=total, label="generate", unit="image"),
+        watch=lambda drawn, total: rendering(
+            bar(drawn, total=total, label="generate", unit="image")
+        ),
+        before_batch=before_batch,
         on_image=on_image,
     )
 

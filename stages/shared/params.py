@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,14 +19,27 @@ from pydantic import (
 
 from genie.errors import GenieError, one_line
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Side = Annotated[int, Field(ge=1, le=8192)]
 Ratio = Annotated[float, Field(gt=0, le=1)]
 Cosine = Annotated[float, Field(ge=-1, le=1)]
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
+
+
+def shown(value: object) -> str:
+    """Return a value as messages show it, shortened if it is long or nested."""
+    return _SHORT.repr(value)
 
 
 def _named(path: Path) -> Path:
     if path == Path():
         raise ValueError("a path must name a file or folder, got an empty one")
+    if "\0" in str(path) or len(str(path)) > 4000 or any(len(p.encode()) > 255 for p in path.parts):
+        raise ValueError(f"a path must be one that a file system allows, got {shown(str(path))}")
     return path
 
 
@@ -36,12 +50,13 @@ ExistingPath = Annotated[Path, AfterValidator(_named)]
 class Section(BaseModel):
     """A section of params.yaml, immutable and without unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
 
 class Data(Section):
     path: ExistingPath
-    size: Count | None
+    size: Side | None
+    broken: Literal["stop", "skip"]
     query_fraction: Annotated[float, Field(gt=0, lt=1)]
     regime: Literal["all", "shots", "longtail", "episodes"]
     tasks: Count
@@ -127,6 +142,7 @@ class GeneratorParams(Section):
     batch_size: Count | Literal["probe"] | None
     compile: bool | None
     dtype: Literal["float32", "bfloat16", "float16"] | None
+    unknown_classes: Literal["stop", "allow"]
 
 
 class Inversion(Section):
@@ -159,7 +175,7 @@ class Oracle(Section):
 class Params(Section):
     """All parameters of params.yaml."""
 
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     data: Data
     method: Literal[
         "none",
@@ -198,8 +214,9 @@ def check_params(raw: Mapping[str, Any], *, where: str) -> Params:
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        lines = dict.fromkeys(_explain(e) for e in error.errors())
-        raise GenieError(f"{where}: " + "; ".join(lines)) from None
+        lines = list(dict.fromkeys(one_line(ValueError(_explain(e))) for e in error.errors()))
+        more = f"; and {len(lines) - _MOST} more" if len(lines) > _MOST else ""
+        raise GenieError(f"{where}: " + "; ".join(lines[:_MOST]) + more) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -211,13 +228,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise GenieError(f"{path} does not exist; name an existing parameter file") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # wrong UTF-8 too
         raise GenieError(f"{path} is not valid YAML: {one_line(error)}") from None
     if not isinstance(raw, dict):
-        raise GenieError(f"{path} must hold sections of keys, got {raw!r}")
+        raise GenieError(f"{path} must hold sections of keys, got {shown(raw)}")
     return raw
 
 
+_MOST = 10  # of the wrong keys in one message
 _MESSAGES = {
     "noise.r": 'must be "ada" or in (0, 1]',
     "noise.M": "must be an integer of at least 2",
@@ -254,16 +272,16 @@ def _explain(error: Any) -> str:
     if error["type"] == "literal_error" and known not in _MESSAGES:
         return _unknown_choice(known, error)
     if known in _MESSAGES:
-        return f"{known} {_MESSAGES[known]}, got {error['input']!r}"
+        return f"{known} {_MESSAGES[known]}, got {shown(error['input'])}"
     rule = error["msg"][0].lower() + error["msg"][1:]
-    return f"{known}: {rule}, got {error['input']!r}"
+    return f"{known}: {rule}, got {shown(error['input'])}"
 
 
 def _unknown_choice(key: str, error: Any) -> str:
     choices = re.findall("'([^']+)'", error["ctx"]["expected"])
     nearest = difflib.get_close_matches(str(error["input"]), choices, n=1, cutoff=0)
     return (
-        f"{key} must be one of {', '.join(choices)}, got {error['input']!r}; "
+        f"{key} must be one of {', '.join(choices)}, got {shown(error['input'])}; "
         f"did you mean {nearest[0]}?"
     )
 

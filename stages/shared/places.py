@@ -26,7 +26,13 @@ def runs_folder(root: Path) -> Path:
 
 
 def note_run(root: Path, name: str, **facts: float) -> None:
-    """Write facts about this run to the JSON file `name`."""
-    folder = runs_folder(root)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
+    """Write facts about this run to the JSON file `name`.
+
+    In a DVC experiment they are also kept under its name, in the folder that experiments share.
+    """
+    folders = [runs_folder(root)]
+    if experiment := os.environ.get("DVC_EXP_NAME"):
+        folders.append(store_folder(root).parent / "runs" / "experiments" / experiment)
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n")

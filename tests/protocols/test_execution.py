@@ -86,6 +86,8 @@ def test_early_stages_run_again_only_where_what_they_read_changes(small, tmp_pat
 def test_rows_give_scores_by_task_and_facts_and_the_baseline_once(small, tmp_path):
     rows = {"Copies": {"method": "none"}, "Half": {"noise.r": 0.5}}
     scores, facts = run_rows(runs_of(protocol(small, **rows), BASE, tmp_path))
+    noted = [set(pd.read_parquet(path)["key"]) for path in tmp_path.rglob("rows/*.parquet")]
+    assert sorted(map(len, noted)) == sorted(facts["images"])  # `genie gc` reads them
     assert sorted(zip(scores["row"], scores["task"], strict=True)) == [
         (row, task) for row in ("Copies", "Half", BASELINE) for task in (0, 1)
     ]

@@ -3,15 +3,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from genie.classify.backbone import load_backbone
 from genie.generate.model import load_generator
 from genie.generate.renderer import Cost, Renderer
 from genie.generate.request import Request, Wanted
 from genie.generate.search import Landmarks
-from stages.generate import warn_of_shortfall, write_cost
+from genie.tables import IMAGES, TASKS, write_images, write_table
+from stages.generate import main, warn_of_shortfall, write_cost
 from stages.shared.generation import ratios_of, rule_of, search
 from stages.shared.params import Params
 
@@ -110,3 +113,14 @@ def test_missing_images_are_warned_of(short, caplog):
     warn_of_shortfall(params(rule="clip"), short, 5)
     assert len(caplog.messages) == (1 if short else 0)
     assert ("2 of 5 images were rejected in all 3 attempts" in caplog.text) == bool(short)
+
+
+def test_class_that_came_after_the_check_of_the_parameters_stops_before_models_are_loaded(tmp_path):
+    rows = [("a", "bag", b""), ("b", "cat", b"")]
+    write_images(pd.DataFrame(rows, columns=list(IMAGES)), tmp_path / "data/prepared/support")
+    tasks = [(0, "support", image, label) for image, label, _ in rows]
+    table = pd.DataFrame(tasks, columns=list(TASKS))
+    write_table(table, tmp_path / "data/prepared/tasks.csv", TASKS)
+    result = CliRunner().invoke(main, ["--root", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "zoo/generator does not know 1 of the classes: 'cat'" in result.stderr

@@ -8,7 +8,7 @@ import yaml
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from genie.tables import TASKS, read_images, read_table, write_images
+from genie.tables import SKIPPED, TASKS, read_images, read_table, write_images
 from stages.prepare import main
 
 REPOSITORY = Path(__file__).parents[2]
@@ -62,7 +62,16 @@ def test_outputs_are_the_same_bytes_every_time(folder):
         assert run(folder, size=8).exit_code == 0
         contents.append([f.read_bytes() for f in sorted(prepared.rglob("*")) if f.is_file()])
     assert contents[0] == contents[1]
-    assert len(contents[0]) == 3
+    assert len(contents[0]) == 4
+
+
+def test_licence_of_the_images_goes_with_them(folder):
+    licence = folder / "data/prepared/LICENSE.txt"
+    assert run(folder).exit_code == 0
+    assert licence.read_text() == ""
+    (folder / "images/LICENSE").write_text("CC BY 4.0, by somebody\n")
+    assert run(folder).exit_code == 0
+    assert licence.read_text() == "CC BY 4.0, by somebody"
 
 
 def test_bundled_images_make_the_default_tasks(folder):
@@ -130,3 +139,22 @@ def test_bad_images_are_named_in_one_line_and_earlier_outputs_stay(folder, spoil
     (line,) = [x for x in result.stderr.splitlines() if x.startswith("Error: ")]
     assert [word for word in words if word not in line] == []
     assert (folder / "data/prepared/tasks.csv").read_bytes() == before
+
+
+def test_images_that_cannot_be_read_are_skipped_on_request_and_listed(folder):
+    broken = folder / "images" / LABELS[0] / "broken.png"
+    broken.write_text("not a picture")
+    stopped = run(folder)
+    assert stopped.exit_code == 1
+    assert "broken.png (not an image); repair or remove them, or set data.broken=skip" in (
+        stopped.stderr
+    )
+    result = run(folder, broken="skip")
+    assert result.exit_code == 0, result.stderr
+    listed = read_table(folder / "data/prepared/skipped.csv", SKIPPED)
+    assert listed.values.tolist() == [[str(broken), "T-shirt/top", "not an image"]]
+
+
+def test_list_of_skipped_images_is_empty_where_all_can_be_read(folder):
+    assert run(folder, broken="skip").exit_code == 0
+    assert read_table(folder / "data/prepared/skipped.csv", SKIPPED).empty

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,46 @@ def test_ratio_of_a_method_that_compares_no_levels_is_said(tmp_path, method):
 
 def test_images_edited_within_their_class_take_the_ratio_of_their_method(tmp_path):
     assert "noise.r is 0.7 for img2img" in run(tmp_path, method="img2img").stdout
+
+
+def classes_of(tmp_path: Path, *names: str) -> str:
+    for name in names:
+        (tmp_path / "photos" / name).mkdir(parents=True)
+    return str(tmp_path / "photos")
+
+
+def test_classes_that_the_generator_does_not_know_stop_the_run(tmp_path):
+    path = classes_of(tmp_path, "cat", "bag")
+    result = run(tmp_path, data__path=path)
+    assert result.exit_code == 1
+    assert "zoo/generator does not know 1 of the classes: 'cat' (it knows" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / ".params.ok").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"generator__unknown_classes": "allow"},
+        {"method": "strong"},
+        {"method": "da-fusion"},
+    ],
+)
+def test_ways_on_from_unknown_classes_are_ways_on(tmp_path, changes):
+    result = run(tmp_path, data__path=classes_of(tmp_path, "cat", "bag"), **changes)
+    assert result.exit_code == 0, result.stderr
+
+
+def test_a_generator_that_does_not_say_what_it_knows_stops_nothing(tmp_path):
+    (tmp_path / "model").mkdir()
+    path = classes_of(tmp_path, "cat", "bag")
+    result = run(tmp_path, data__path=path, generator__model=str(tmp_path / "model"))
+    assert result.exit_code == 0, result.stderr
+
+
+def test_class_is_known_by_its_name_in_the_folder_of_prompts(tmp_path):
+    shutil.copytree(ROOT / "prompts", tmp_path / "prompts")
+    (tmp_path / "prompts/names.csv").write_text("class,name\nt_shirt,T-shirt\n")
+    path = classes_of(tmp_path, "t_shirt", "Ankle_Boot")
+    result = run(tmp_path, data__path=path, prompt__folder=str(tmp_path / "prompts"))
+    assert result.exit_code == 0, result.stderr

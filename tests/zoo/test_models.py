@@ -20,7 +20,7 @@ from genie.data.images import decode_image
 from genie.data.wording import prompt_for, read_captions
 from genie.tables import read_images
 from zoo.captions import captioned
-from zoo.generator_parts import STEPS
+from zoo.generator_parts import STEPS, known_names
 from zoo.recipes import FASHION, PHOTOGRAPHS, Recipe
 
 ZOO = Path(__file__).parents[2] / "zoo"
@@ -44,10 +44,17 @@ def test_generator_edits_an_image_through_the_stock_pipeline() -> None:
     assert edited.size == (32, 32)
 
 
-def test_generator_says_its_guidance_steps_and_size() -> None:
+def test_generator_says_its_guidance_steps_size_and_licence() -> None:
     settings = json.loads((ZOO / "generator" / "genie.json").read_text())
     assert (settings["size"], settings["steps"]) == (32, STEPS)
     assert settings["guidance_scale"] > 1
+    assert settings["license"] == "MIT"
+
+
+def test_generator_says_which_classes_it_knows() -> None:
+    settings = json.loads((ZOO / "generator" / "genie.json").read_text())
+    assert settings["classes"] == known_names(FASHION)
+    assert set(settings["classes"]) == {*CLASSES, "T-shirt", "top"}
 
 
 @pytest.mark.parametrize("name", CLASSES)

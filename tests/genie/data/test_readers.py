@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from genie.data.images import decode_image, encode_png, image_id
-from genie.data.readers import read_pools
+from genie.data.readers import read_class_names, read_pools
 from genie.errors import GenieError
 from genie.tables import write_images
 
@@ -301,3 +301,62 @@ def test_saved_dataset_is_read(tmp_path, splits):
     train, test = read_pools(tmp_path / "saved")
     assert train["label"].tolist() == ["T-shirt/top", "coat"]
     assert (test is not None) == ("test" in splits)
+
+
+# Class names alone
+
+
+def test_class_names_are_those_of_the_folders(tmp_path):
+    assert read_class_names(class_folders(tmp_path / "one", "dog", "T%2Fop")) == ["T/op", "dog"]
+    class_folders(tmp_path / "two/train", "a", "b")
+    class_folders(tmp_path / "two/test", "a", "b", first=50)
+    assert read_class_names(tmp_path / "two") == ["a", "b"]
+
+
+def test_class_names_of_parquet_are_those_of_its_labels(tmp_path):
+    write_images(images_table({"007": 2, "cat": 1}), tmp_path / "train")
+    assert read_class_names(tmp_path) == ["007", "cat"]
+    assert read_class_names(tmp_path / "train/images.parquet") == ["007", "cat"]
+
+
+def test_class_names_of_a_file_that_is_no_parquet_are_an_error(tmp_path):
+    (tmp_path / "a.parquet").write_text("no parquet")
+    with pytest.raises(GenieError, match="not a readable Parquet file"):
+        read_class_names(tmp_path)
+
+
+@pytest.mark.parametrize("splits", [True, False])
+def test_class_names_of_a_saved_data_set_are_those_of_its_labels(tmp_path, splits):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"image": datasets.Value("binary"), "label": datasets.ClassLabel(names=["x", "y", "z"])}
+    )
+    made = datasets.Dataset.from_dict({"image": [b"", b""], "label": [2, 0]}, features=features)
+    saved = datasets.DatasetDict({"train": made, "test": made}) if splits else made
+    saved.save_to_disk(tmp_path / "saved")
+    assert read_class_names(tmp_path / "saved") == ["x", "z"]
+
+
+# Skipping
+
+
+def test_images_that_cannot_be_read_are_handed_over_and_left_out(tmp_path):
+    class_folders(tmp_path, "a", "b")
+    (tmp_path / "a" / "text.png").write_text("not a picture")
+    (tmp_path / "b" / "empty.jpg").touch()
+    skipped: list[pd.DataFrame] = []
+    table, _ = read_pools(tmp_path, broken=skipped.append)
+    assert len(table) == 4
+    (listed,) = skipped
+    assert listed.values.tolist() == [
+        [f"{tmp_path}/a/text.png", "a", "not an image"],
+        [f"{tmp_path}/b/empty.jpg", "b", "not an image"],
+    ]
+
+
+def test_a_class_without_a_readable_image_is_named(tmp_path):
+    class_folders(tmp_path, "a", "b")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "text.png").write_text("not a picture")
+    with pytest.raises(GenieError, match="no image of class 'c' can be read"):
+        read_pools(tmp_path, broken=lambda table: None)

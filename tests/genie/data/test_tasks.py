@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genie.data.tasks import REGIMES, leaks, make_tasks, shot_group, shot_groups
+from genie.data.tasks import REGIMES, leaks, make_tasks, shot_group, shot_groups, task_ids
 from genie.errors import GenieError
 
 CALL = {
@@ -198,3 +198,25 @@ def test_groups_follow_the_papers_bounds():
         *("many", "medium", "medium", "few", "few")
     ]
     assert shot_groups(pd.Series({"a": 500, "b": 1})).to_dict() == {"a": "many", "b": "few"}
+
+
+def test_tasks_have_the_same_id_if_and_only_if_their_sets_are_the_same():
+    pair = pools()
+    first = make_tasks(*pair, regime="episodes", seed=0, **CALL["episodes"])
+    named = task_ids(first)
+    assert len(set(named.values())) == 5
+    assert all(len(name) == 16 and set(name) <= set("0123456789abcdef") for name in named.values())
+    shuffled = first.sample(frac=1, random_state=0).assign(task=first["task"] + 7)
+    assert task_ids(shuffled) == {task + 7: name for task, name in named.items()}
+    fewer = make_tasks(*pair, regime="episodes", seed=0, **CALL["episodes"] | {"tasks": 2})
+    assert task_ids(fewer) == {0: named[0], 1: named[1]}
+
+
+@pytest.mark.parametrize("column", ["role", "label", "image_id"])
+def test_one_changed_row_changes_the_id_of_its_task_alone(column):
+    tasks = make_tasks(*pools(), regime="shots", seed=0, shots=2, tasks=2)
+    changed = tasks.copy()
+    changed.loc[0, column] = "other"
+    before, after = task_ids(tasks), task_ids(changed)
+    assert before[0] != after[0]
+    assert before[1] == after[1]

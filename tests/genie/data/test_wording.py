@@ -177,6 +177,13 @@ def test_class_name_undoes_slug(name):
     assert class_name(slug(name)) == name
 
 
+@pytest.mark.parametrize("name", ["CON", "nul", "aux.txt", "Com1", "LPT9.tar.gz"])
+def test_name_that_windows_reserves_is_escaped_and_comes_back(name):
+    assert slug(name) == f"%{ord(name[0]):02X}{name[1:]}"
+    assert class_name(slug(name)) == name
+    assert slug(f"{name[:2]}z") == f"{name[:2]}z"
+
+
 def test_long_names_get_short_different_slugs():
     one, other = slug("日" * 300), slug("日" * 301)
     assert one != other

@@ -100,6 +100,14 @@ def test_ratios_are_counted_and_positions_drawn_with_their_median(shown):
     assert list(median.get_xdata()) == list(RATIOS)
 
 
+def test_pairs_may_have_levels_of_their_own(shown):
+    full, other = trajectories(1), trajectories(1).assign(source_id="other").iloc[1:2]
+    figure = shown(lambda path: ratio_figure(pd.concat([full, other]), path)).figure
+    *single, median = figure.axes[1].lines
+    assert sorted(len(line.get_xdata()) for line in single) == [1, 3]
+    assert list(median.get_xdata()) == list(RATIOS)
+
+
 def test_own_class_and_text_to_image_choose_no_ratio(shown):
     own = trajectories().assign(source_label="bag")
     text = trajectories().assign(source_label=None, source_id=None, position=np.nan)

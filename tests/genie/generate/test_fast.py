@@ -13,7 +13,7 @@ from diffusers import (
 )
 from PIL import Image
 
-from genie.data.images import decode_image, encode_png
+from genie.data.images import decode_image, encode_png, image_id
 from genie.generate.model import dpm_solver, load_generator
 from genie.generate.noise import denoising_steps, initial_noise, strength
 from genie.generate.render import render
@@ -207,7 +207,7 @@ def test_text_to_image_starts_from_pure_noise(sd, source_images):
 
 
 def test_source_of_another_size_is_fitted(sd, source_images):
-    image_id, png = next(iter(source_images.items()))
-    large = decode_image(png).resize((64, 48))
-    images = rendered([request_for(image_id)], sd, {image_id: encode_png(large)})
+    large = decode_image(next(iter(source_images.values()))).resize((64, 48))
+    name = image_id(large)
+    images = rendered([request_for(name)], sd, {name: encode_png(large)})
     assert next(iter(images.values())).size == (32, 32)

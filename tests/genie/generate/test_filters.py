@@ -137,6 +137,15 @@ def test_rule_sees_the_chosen_images_of_each_task_with_its_own_judge(renderer, m
     ]
 
 
+def test_black_image_is_rejected_by_every_rule(renderer):
+    white, black = (Image.new("RGB", (32, 32), color) for color in ("white", "black"))
+    keys = ("a" * 64, "b" * 64)
+    for key, image in zip(keys, (white, black), strict=True):
+        save_image(renderer.store, key, encode_png(image))
+    found = [trajectory(wanted("bag", 0), chosen, keys=keys) for chosen in (0, 1)]
+    assert list(apply_rule(found, "none", {0: judge()}, renderer)) == [True, False]
+
+
 def test_rule_of_every_method_exists():
     assert {method.rule for method in METHODS.values()} <= set(RULES)
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
+from genie.data.images import is_blank
 from genie.errors import GenieError
+from genie.generate.model import load_generator
 from genie.generate.render import default_batch_size, render
 from genie.generate.request import Request
 
@@ -90,6 +92,36 @@ def test_out_of_memory_halves_the_batch(sd, source_images, caplog):
     assert "going on with 2" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")],
+)
+def test_out_of_memory_on_the_host_halves_the_batch_too(sd, source_images, error):
+    def denoiser(latents, timesteps, embeddings):
+        if len(latents) > 4:
+            raise error
+        return sd.denoiser(latents, timesteps, embeddings)
+
+    requests = [replace(REQUEST, source_id=source) for source in source_images]
+    told = []
+    images = rendered(
+        *(requests, replace(sd, denoiser=denoiser), source_images),
+        batch_size=8,
+        halved=told.append,
+    )
+    assert told == [4, 2]
+    assert set(images) == set(requests)
+
+
+def test_other_errors_of_the_device_are_not_taken_for_a_lack_of_memory(sd, source_images):
+    def denoiser(latents, timesteps, embeddings):
+        raise RuntimeError("the device is gone")
+
+    requests = [replace(REQUEST, source_id=next(iter(source_images)))]
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        rendered(requests, replace(sd, denoiser=denoiser), source_images, batch_size=8)
+
+
 def test_out_of_memory_with_one_image_is_an_error(sd, source_images):
     wanted = [replace(REQUEST, source_id=next(iter(source_images)))]
     with pytest.raises(GenieError, match="one image at a time"):
@@ -101,3 +133,71 @@ def test_negative_prompt_without_guidance_is_warned_of(sd, source_images, caplog
     wanted = replace(REQUEST, source_id=next(iter(source_images)))
     rendered([wanted], sd, source_images, guidance_scale=guidance)
     assert ("negative prompts have no effect" in caplog.text) == warned
+
+
+@pytest.mark.parametrize("spoil", [float("nan"), float("inf")])
+def test_image_spoiled_by_half_precision_is_rendered_again_in_float32_and_counted(
+    tiny_sd_folder, source_images, spoil, caplog
+):
+    half = load_generator(tiny_sd_folder, device="cpu", compile=False, dtype=torch.bfloat16)
+    weights = {k: v.clone() for k, v in half.pipeline.unet.state_dict().items()}
+    requests = [replace(REQUEST, source_id=source) for source in list(source_images)[:4]]
+    plain = rendered(requests, half, source_images, batch_size=4)
+
+    def denoiser(latents, timesteps, embeddings):
+        predicted = half.denoiser(latents, timesteps, embeddings)
+        predicted[1] = spoil  # of the first half without guidance and the second with it
+        return predicted
+
+    told = []
+    images = rendered(
+        *(requests, replace(half, denoiser=denoiser), source_images),
+        batch_size=4,
+        again=told.extend,
+    )
+    (spoiled,) = told
+    exact = load_generator(tiny_sd_folder, device="cpu", compile=False)
+    wanted = np.asarray(rendered([spoiled], exact, source_images)[spoiled], float)
+    assert np.abs(np.asarray(images[spoiled], float) - wanted).mean() < 6
+    assert not is_blank(images[spoiled])
+    for request in requests:
+        if request != spoiled:
+            assert images[request].tobytes() == plain[request].tobytes()
+    assert "rendered again in float32" in caplog.text
+    after = half.pipeline.unet.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in weights.items())
+
+
+def test_black_image_in_float32_is_not_rendered_again(sd, source_images):
+    def denoiser(latents, timesteps, embeddings):
+        return torch.full_like(latents, torch.nan)
+
+    request = replace(REQUEST, source_id=next(iter(source_images)))
+    told = []
+    broken = replace(sd, denoiser=denoiser)
+    images = rendered([request], broken, source_images, again=told.extend)
+    assert is_blank(images[request])
+    assert told == []
+
+
+def test_only_what_is_taken_of_a_batch_is_rendered(sd, source_images):
+    requests = [replace(REQUEST, source_id=source) for source in source_images]
+    batches = []
+
+    def take(batch):
+        batches.append(batch)
+        return batch[1:]
+
+    options = {"sources": source_images, "steps": STEPS, "batch_size": 4}
+    images = dict(render(requests, sd, **options, take=take))
+    assert sum(map(len, batches)) == len(requests)
+    assert set(images) == {request for batch in batches for request in batch[1:]}
+
+
+@pytest.mark.parametrize("change", ["other pixels", "no image"])
+def test_source_whose_pixels_changed_is_an_error_that_names_it(sd, source_images, change):
+    first, second = list(source_images)[:2]
+    png = source_images[second] if change == "other pixels" else source_images[first][:50]
+    request = replace(REQUEST, source_id=first)
+    with pytest.raises(GenieError, match=f"source image {first} .* damaged; run `dvc repro"):
+        rendered([request], sd, source_images | {first: png})

@@ -22,9 +22,9 @@ def requests(source_images) -> list[Request]:
 
 
 def test_costs_add_up_and_the_smallest_batch_size_stays():
-    first = Cost(5, 2, 3, 50, 30, 1.5, 16)
-    total = Cost(9, 5, 4, 90, 40, 1.0, 8)
-    assert first + total == Cost(14, 7, 7, 140, 70, 2.5, 8)
+    first = Cost(5, 2, 3, 50, 30, 1.5, 16, 1)
+    total = Cost(9, 5, 4, 90, 40, 1.0, 8, 2)
+    assert first + total == Cost(14, 7, 7, 140, 70, 2.5, 8, 3)
     assert total + first == first + total
 
 
@@ -101,3 +101,18 @@ def test_unset_options_are_those_of_the_model_and_the_device(tiny_sd_folder, tmp
     monkeypatch.setattr("genie.generate.renderer.fastest_batch_size", lambda *a, **k: 64)
     probed = load_renderer(tiny_sd_folder, sources={}, store=tmp_path, batch_size="probe")
     assert probed.batch_size == 64
+
+
+def test_run_that_ends_before_a_batch_has_stored_all_batches_before_it(renderer, source_images):
+    requests = [replace(REQUEST, source_id=source) for source in list(source_images)[:9]]
+    begun = []
+
+    def before_batch():
+        begun.append(len(list(renderer.store.glob("*/*.png"))))
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace(renderer, before_batch=before_batch).ensure(requests, steps=5)
+    cost = renderer.ensure(requests, steps=5)
+    assert (cost.found, cost.rendered) == (8, 1)

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.decomposition import PCA
+from sklearn.metrics import confusion_matrix
 from sklearn.svm import LinearSVC
 
 from genie.classify.examples import Examples
@@ -13,6 +14,7 @@ from genie.measure.analysis import (
     by_level,
     by_ratio,
     choices,
+    confusion_change,
     failures,
     mean_overlap,
     plane,
@@ -85,6 +87,25 @@ def test_images_without_a_foreign_source_have_no_boundary():
     for table in (own, text, trajectories().iloc[:0]):
         found = boundary_probabilities(table, {0: support()}, seed=0)
         assert by_level(found).empty
+
+
+def test_confusion_before_and_after_is_that_of_scikit_learn():
+    random = np.random.default_rng(0)
+    labels = np.repeat(CLASSES, (5, 9, 7))
+    called = [random.choice(CLASSES, len(labels)) for _ in range(2)]
+    tables = [pd.DataFrame({"label": labels, "predicted": one}) for one in called]
+    found = confusion_change(*tables)
+    assert list(found["label"]) == [a for a in CLASSES for _ in CLASSES]
+    assert list(found["predicted"]) == list(CLASSES) * 3
+    for column, one in zip(("before", "after"), called, strict=True):
+        theirs = confusion_matrix(labels, one, labels=CLASSES, normalize="true")
+        assert found[column].to_numpy() == pytest.approx(theirs.ravel())
+
+
+def test_class_without_queries_has_no_row_in_the_confusion_but_may_be_called():
+    table = pd.DataFrame({"label": ["a", "a"], "predicted": ["a", "b"]})
+    found = confusion_change(table, table)
+    assert found.values.tolist() == [["a", "a", 0.5, 0.5], ["a", "b", 0.5, 0.5]]
 
 
 def test_plane_is_that_of_principal_components():

@@ -14,7 +14,7 @@ from genie.classify.classifier import Classifier
 from genie.classify.examples import Examples
 from genie.data.images import decode_image
 from genie.measure.evaluation import class_table, predict_queries, score_table, summarise, verdicts
-from genie.tables import read_images
+from genie.tables import TASKS, read_images
 
 LABELS = ("a", "b", "c")
 
@@ -32,9 +32,16 @@ def predictions() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["task", "model", "label", "predicted"])
 
 
-def support(counts: dict[str, int]) -> pd.DataFrame:
-    rows = [(task, label) for task in (0, 1) for label, n in counts.items() for _ in range(n)]
-    return pd.DataFrame(rows, columns=["task", "label"])
+def tasks(counts: dict[str, int]) -> pd.DataFrame:
+    """The tasks table of two tasks with the same numbers of support images per class."""
+    rows = [
+        (task, "support", f"image {task} {label} {i}", label)
+        for task in (0, 1)
+        for label, n in counts.items()
+        for i in range(n)
+    ]
+    query = [(task, "query", f"query {label}", label) for task in (0, 1) for label in counts]
+    return pd.DataFrame([*rows, *query], columns=list(TASKS))
 
 
 BOUNDARY = pd.DataFrame(
@@ -46,7 +53,7 @@ BOUNDARY = pd.DataFrame(
 
 def scores() -> pd.DataFrame:
     counts = {"a": 101, "b": 20, "c": 19}
-    return score_table(predictions(), support=support(counts), boundary=BOUNDARY)
+    return score_table(predictions(), tasks=tasks(counts), boundary=BOUNDARY)
 
 
 def test_scores_agree_with_a_plain_loop():
@@ -64,7 +71,7 @@ def test_scores_agree_with_a_plain_loop():
 
 def test_empty_group_is_null():
     counts = {"a": 30, "b": 30, "c": 30}
-    table = score_table(predictions(), support=support(counts), boundary=BOUNDARY)
+    table = score_table(predictions(), tasks=tasks(counts), boundary=BOUNDARY)
     assert table["few"].isna().all()
     assert table["many"].isna().all()
     assert table["medium"].notna().all()

@@ -13,6 +13,7 @@ from genie.measure.metrics import (
     interval,
     overlap_coefficient,
     paired_p,
+    percent,
 )
 
 
@@ -94,3 +95,19 @@ def test_interval_of_two_values_stays_within_what_is_possible():
     assert (found.low, found.high) == (pytest.approx(0.95 - 12.7062 * 0.05, abs=1e-4), 1.0)
     assert interval([-0.9, 0.9]).low == -1
     assert interval([0.0, 0.1], bounds=SHARE).low == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "signed", "text"),
+    [
+        ((0.5,), False, "50.0"),
+        ((0.5, 0.45, 0.55), False, "50.0 ± 5.0"),
+        ((0.5, 0.45, 0.55), True, "+50.0 ± 5.0"),
+        ((-0.012, None, None), True, "-1.2"),
+        ((0.5, float("nan"), float("nan")), False, "50.0"),
+        ((None,), False, ""),
+        ((float("nan"),), True, ""),
+    ],
+)
+def test_percent_has_half_the_width_of_the_interval(values, signed, text):
+    assert percent(*values, signed=signed) == text

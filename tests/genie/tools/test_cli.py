@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from click.testing import CliRunner, Result
 
 from genie.tools.cli import main
 from stages.shared.places import note_run
+from tests.tracked import make_tracked
 
 RESULT = {
     "baseline": {"mean": 0.6, "low": 0.58, "high": 0.62, "n": 5},
@@ -43,7 +45,7 @@ def test_summary_is_a_table_of_what_the_pipeline_found(tmp_path):
     note_run(tmp_path, "generate", seconds=12)
     result = run("summary", "--root", tmp_path)
     assert result.exit_code == 0
-    assert "+0.050  (95% interval +0.040 to +0.060, n = 5 tasks)" in result.stdout
+    assert "+5.0 ± 1.0 %  (95% interval, n = 5 tasks)" in result.stdout
     assert "generate 12" in result.stdout
     for line in result.stdout.splitlines():  # values stand below each other
         assert line[29] == " "
@@ -64,14 +66,14 @@ def test_summary_without_metrics_says_how_to_make_them(tmp_path):
 
 
 def test_equal_metrics_reproduce(tmp_path):
-    result = run("verify", metrics(tmp_path / "old"), metrics(tmp_path / "new"))
+    result = run("reproduced", metrics(tmp_path / "old"), metrics(tmp_path / "new"))
     assert result.exit_code == 0
     assert result.stdout.startswith("metrics reproduce")
 
 
 def test_other_metrics_do_not_reproduce_and_each_is_named(tmp_path):
     old, new = metrics(tmp_path / "old"), metrics(tmp_path / "new", images=499, mean_r=0.8)
-    line = error_of(run("verify", old, new))
+    line = error_of(run("reproduced", old, new))
     assert "images: committed 500, made 499" in line
     assert "mean_r: committed 0.7, made 0.8" in line
 
@@ -79,13 +81,19 @@ def test_other_metrics_do_not_reproduce_and_each_is_named(tmp_path):
 def test_every_command_names_what_is_missing_in_one_line(tmp_path):
     old, nowhere = metrics(tmp_path / "old"), tmp_path / "nowhere"
     commands = {
+        "new": [tmp_path / "project", "--data", nowhere],
         "summary": ["--root", nowhere],
-        "verify": [old, nowhere],
+        "reproduced": [old, nowhere],
+        "verify": ["--root", nowhere],
+        "gc": ["--root", nowhere],
+        "compare": ["--root", nowhere],
+        "predict": [nowhere],
+        "difference": [nowhere, "setting", "row", "other"],
         "convert-resnet": [nowhere / "a.pth", tmp_path / "out"],
         "caption": [nowhere, nowhere, tmp_path / "captions.csv"],
         "fetch": [old, tmp_path / "out"],  # a local folder is no model of the hub
     }
-    assert set(commands) == set(main.commands)
+    assert {*commands, "doctor"} == set(main.commands)  # `doctor` says what is missing at length
     for command, arguments in commands.items():
         line = error_of(run(command, *arguments))
         assert str(old if command == "fetch" else nowhere) in line
@@ -95,5 +103,51 @@ def test_every_command_names_what_is_missing_in_one_line(tmp_path):
 def test_metrics_that_are_no_table_of_values_are_named(tmp_path, text):
     old, new = metrics(tmp_path / "old"), metrics(tmp_path / "new")
     (new / "evaluate.json").write_text(text)
-    assert "new/metrics/evaluate.json" in error_of(run("verify", old, new))
+    assert "new/metrics/evaluate.json" in error_of(run("reproduced", old, new))
     assert "new/metrics/evaluate.json" in error_of(run("summary", "--root", tmp_path / "new"))
+
+
+def test_verify_tells_each_fault_heals_it_when_asked_and_then_finds_none(tmp_path, monkeypatch):
+    place = make_tracked(tmp_path / "place")
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.chdir(place)
+    image = next(iter(sorted(Path("data/augmented").glob("*/*.png"))))
+    image.write_bytes(b"broken")
+    told = run("verify")
+    assert told.exit_code == 1
+    assert told.stdout == f"{image}: does not decode\n"
+    assert "1 faults in data/augmented" in told.stderr
+    assert "genie verify --repair" in told.stderr
+    healed = run("verify", "--repair")
+    assert healed.exit_code == 0
+    assert healed.stdout.splitlines() == [
+        f"{image}: does not decode (put back)",
+        "1 files healed; run `dvc repro`",
+    ]
+    assert "DVC's hashes and the store agree" in run("verify").stdout
+
+
+def test_verify_checks_the_set_that_it_is_given(tmp_path, monkeypatch):
+    place = make_tracked(tmp_path / "place")
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    shutil.copytree(place / "data/augmented", place / "copy")
+    next((place / "copy").glob("*/*.png")).unlink()
+    assert "agree" in run("verify", "--root", place).stdout
+    assert "is missing" in run("verify", "copy", "--root", place).stdout
+
+
+def test_gc_only_counts_unless_it_is_told_to_delete(tmp_path, monkeypatch):
+    place = make_tracked(tmp_path / "place")
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    stray = place / f".genie/store/ff/{'f' * 64}.png"
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(bytes(5_000_000))
+    assert run("gc", "--root", place).stdout.startswith("0 images")  # it is young
+    assert run("gc", "--root", place, "--days", 0).stdout == (
+        "1 images (5.0 MB) of the store can be dropped with --delete, 18 are kept\n"
+    )
+    assert stray.exists()
+    assert run("gc", "--root", place, "--days", 0, "--delete").stdout == (
+        "1 images (5.0 MB) dropped from the store, 18 kept\n"
+    )
+    assert not stray.exists()

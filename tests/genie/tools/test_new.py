@@ -108,6 +108,18 @@ def test_another_version_than_the_projects_is_refused(project, tmp_path):
     assert "pip install -r requirements.txt" in done.stderr
 
 
+def test_address_in_place_of_a_version_is_left_to_pip(tmp_path):
+    (tmp_path / VERSION).write_text("genie-pipeline @ git+https://example.org/genie@v9\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.prepare"],
+        cwd=tmp_path,
+        env=os.environ | ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == "Error: params.yaml does not exist; name an existing parameter file\n"
+
+
 def test_project_inside_a_repository_joins_it(tmp_path):
     call(tmp_path, "git", "init", "--quiet")
     folder = tmp_path / "deep/project"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genie.tools.reproduction import TOLERANCE, differences
+from genie.tools.reproduction import TOLERANCE, disagreements
 
 COMMITTED = {
     "gain": {"mean": 0.05, "low": None, "n": 5},
@@ -25,12 +25,12 @@ def changed(key: str, value: object) -> dict:
 
 
 def test_equal_metrics_do_not_differ():
-    assert differences(COMMITTED, copy.deepcopy(COMMITTED)) == []
+    assert disagreements(COMMITTED, copy.deepcopy(COMMITTED)) == []
 
 
 @given(st.floats(-0.999, 0.999))
 def test_shares_may_differ_by_the_tolerance_in_either_direction(part):
-    assert differences(COMMITTED, changed("gain.mean", 0.05 + part * TOLERANCE)) == []
+    assert disagreements(COMMITTED, changed("gain.mean", 0.05 + part * TOLERANCE)) == []
 
 
 @pytest.mark.parametrize(
@@ -46,11 +46,11 @@ def test_shares_may_differ_by_the_tolerance_in_either_direction(part):
     ],
 )
 def test_other_value_count_or_null_is_a_line(key, value, line):
-    (found,) = differences(COMMITTED, changed(key, value))
+    (found,) = disagreements(COMMITTED, changed(key, value))
     assert found.startswith(line)
 
 
 def test_missing_value_is_a_line_for_either_side():
     fewer = {key: value for key, value in COMMITTED.items() if key != "gain"}
     expected = [f"gain.{name}: only on one side" for name in ("low", "mean", "n")]
-    assert differences(COMMITTED, fewer) == differences(fewer, COMMITTED) == expected
+    assert disagreements(COMMITTED, fewer) == disagreements(fewer, COMMITTED) == expected

@@ -3,7 +3,7 @@ from pathlib import Path
 import yaml
 
 from genie.tools.summary import STAGES, seconds_by_stage, summary_lines
-from stages.shared.places import note_run
+from stages.shared.places import note_run, runs_folder
 
 RESULT = {
     "baseline": {"mean": 0.6, "low": 0.58, "high": 0.62, "n": 5},
@@ -18,8 +18,8 @@ ONE_TASK = {"mean": -0.125, "low": None, "high": None, "n": 1}
 
 def test_gain_is_shown_with_its_sign_its_interval_and_n():
     lines = dict(summary_lines(RESULT, {}))
-    assert lines["accuracy without"] == "0.600  (95% interval 0.580 to 0.620, n = 5 tasks)"
-    assert lines["gain, paired by task"] == ("+0.050  (95% interval +0.040 to +0.060, n = 5 tasks)")
+    assert lines["accuracy without"] == "60.0 ± 2.0 %  (95% interval, n = 5 tasks)"
+    assert lines["gain, paired by task"] == "+5.0 ± 1.0 %  (95% interval, n = 5 tasks)"
     assert lines["images generated"] == "500"
     assert lines["mean r of the kept images"] == "0.700"
 
@@ -27,7 +27,7 @@ def test_gain_is_shown_with_its_sign_its_interval_and_n():
 def test_what_was_not_measured_is_said_and_one_task_has_no_interval():
     nothing = {"mean": None, "low": None, "high": None, "n": 0}
     lines = dict(summary_lines(RESULT | {"gain": ONE_TASK, "baseline": nothing}, {}))
-    assert lines["gain, paired by task"] == "-0.125  (one task, no interval)"
+    assert lines["gain, paired by task"] == "-12.5 %  (one task, no interval)"
     assert lines["accuracy without"] == lines["label consistency"] == "not measured"
 
 
@@ -35,17 +35,17 @@ def test_groups_are_shown_where_there_are_several():
     few = {"gain_few": ONE_TASK}
     assert "gain, few" not in dict(summary_lines(RESULT | few, {}))
     both = dict(summary_lines(RESULT | few | {"gain_many": RESULT["gain"]}, {}))
-    assert both["gain, few"].startswith("-0.125")
-    assert both["gain, many"].startswith("+0.050")
+    assert both["gain, few"].startswith("-12.5 %")
+    assert both["gain, many"].startswith("+5.0 ±")
 
 
 def test_seconds_are_those_that_stages_of_this_machine_noted(tmp_path):
-    assert seconds_by_stage(tmp_path) == {}
+    assert seconds_by_stage(runs_folder(tmp_path)) == {}
     assert dict(summary_lines(RESULT, {}))["seconds per stage, last run"] == ""
     note_run(tmp_path, "generate", seconds=12.4)
     note_run(tmp_path, "prepare", seconds=3)
     note_run(tmp_path, "rendering", found=7)  # no stage
-    noted = seconds_by_stage(tmp_path)
+    noted = seconds_by_stage(runs_folder(tmp_path))
     assert noted == {"prepare": 3, "generate": 12.4}
     lines = dict(summary_lines(RESULT, noted))
     assert lines["seconds per stage, last run"] == "prepare 3, generate 12"

@@ -1,5 +1,6 @@
 import errno
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+from safetensors import SafetensorError
 
 from genie.errors import GenieError
 from stages.shared.command import stage
@@ -31,6 +33,12 @@ def invoke(error: Exception | None, root: Path):
         (GenieError("data.shots must be at most 5"), ["data.shots must be at most 5"]),
         (OSError(errno.ENOSPC, "No space left", "a.png"), ["no space left", "a.png", "free"]),
         (OSError(errno.ENOSPC, "No space left"), ["no space left", "free"]),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), ["no space left", "free"]),
+        (SafetensorError("I/O error: ... (os error 28)"), ["no space left", "free"]),
+        (sqlite3.OperationalError("database or disk is full"), ["no space left", "free"]),
+        (sqlite3.DatabaseError("file is not a database"), ["features.sqlite", "delete it"]),
+        (MemoryError(), ["memory of this machine is exhausted", "generator.batch_size"]),
+        (RuntimeError("can't allocate memory: 9 bytes"), ["exhausted", "classifier.batch_size"]),
         (PermissionError(errno.EACCES, "Permission denied", "b"), ["b: Permission denied"]),
     ],
 )

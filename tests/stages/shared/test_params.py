@@ -57,6 +57,13 @@ def test_committed_parameters_are_valid():
         ("prompt.template", [], r"prompt\.template"),
         ("data.shots", 0, r"data\.shots.*got 0"),
         ("seed", -1, r"seed.*got -1"),
+        ("seed", 2**32, r"seed.*less than 4294967296"),
+        ("data.size", 100_000, r"data\.size.*8192, got 100000"),
+        ("augment.per_class", 10**12, r"augment\.per_class.*1000000, got 1000000000000"),
+        ("generator.guidance_scale", float("inf"), r"generator\.guidance_scale.*finite"),
+        ("oracle.model", "a\0b", r"oracle\.model: .* that a file system allows, got 'a.x00b'"),
+        ("oracle.model", "a" * 300, r"oracle\.model: .* that a file system allows"),
+        ("prompt.superclass", ["x" * 1000] * 9, r"prompt\.superclass.{1,900}$"),
     ],
 )
 def test_bad_value_is_named_with_its_rule(tmp_path, key, value, message):
@@ -136,9 +143,9 @@ def test_one_template_and_a_list_of_them_read_alike(tmp_path):
     assert several.prompt.templates == ("a {class}", "{class}")
 
 
-@pytest.mark.parametrize("text", ["- a\n- b\n", "", "seed: [1\n"])
+@pytest.mark.parametrize("text", ["- a\n- b\n", "", "seed: [1\n", "seed: 2001-99-99", "\udc80"])
 def test_file_that_holds_no_sections_is_named(tmp_path, text):
-    (tmp_path / "params.yaml").write_text(text)
+    (tmp_path / "params.yaml").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(GenieError, match=r"params\.yaml (must hold sections|is not valid YAML)"):
         read_params(tmp_path / "params.yaml")
 

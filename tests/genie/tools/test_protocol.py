@@ -4,7 +4,8 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats
 
-from protocols.difference import differences, main
+from genie.measure.comparison import differences
+from genie.tools.cli import main
 
 
 def scores() -> pd.DataFrame:
@@ -42,7 +43,7 @@ def test_command_prints_points(tmp_path):
         table.loc[table["row"] == "B", "accuracy"].to_numpy() + 0.1
     )
     table.to_csv(tmp_path / "tasks.csv", index=False)
-    printed = CliRunner().invoke(main, [str(tmp_path), "one", "A", "B"])
+    printed = CliRunner().invoke(main, ["difference", str(tmp_path), "one", "A", "B"])
     assert printed.exit_code == 0
     assert printed.output.splitlines()[0] == "accuracy  +10.0 ± 0.0 points (n = 6)"
 
@@ -56,12 +57,12 @@ def test_command_prints_points(tmp_path):
 )
 def test_command_names_what_the_table_has_not(tmp_path, arguments, message):
     scores().to_csv(tmp_path / "tasks.csv", index=False)
-    result = CliRunner().invoke(main, [str(tmp_path), *arguments])
+    result = CliRunner().invoke(main, ["difference", str(tmp_path), *arguments])
     assert result.exit_code == 1
     assert message in result.output
 
 
 def test_missing_table_names_the_command_that_makes_it(tmp_path):
-    result = CliRunner().invoke(main, [str(tmp_path / "no"), "one", "A", "B"])
+    result = CliRunner().invoke(main, ["difference", str(tmp_path / "no"), "one", "A", "B"])
     assert result.exit_code == 1
     assert "does not exist; run `dvc repro" in result.output

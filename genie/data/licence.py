@@ -1,0 +1,21 @@
+"""The licences that come with images and models."""
+
+import json
+from pathlib import Path
+
+NAMES = ("LICENSE", "LICENCE", "COPYING", "NOTICE")
+
+
+def licence_text(folder: Path) -> str:
+    """Return the text of a folder's licence files (`LICENSE*` and the like), "" without any."""
+    if not folder.is_dir():
+        return ""
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name.upper().startswith(NAMES))
+    return "\n\n".join(p.read_text(encoding="utf-8", errors="replace").strip() for p in files)
+
+
+def model_licence(folder: Path) -> str:
+    """Return `license` of a model's `genie.json`, else the text of its licence files."""
+    settings = folder / "genie.json"
+    named = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    return str(named.get("license") or licence_text(folder))

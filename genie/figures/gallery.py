@@ -1,0 +1,199 @@
+"""The gallery of the report: every wanted image with its source, its levels and its verdict."""
+
+import io
+import math
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from genie.data.augmented_set import UNCLEAR
+from genie.data.images import decode_image
+from genie.measure.analysis import single_trajectories
+
+MOST = 5000
+"""Cards at most, so that the report stays a file that is easily opened and sent."""
+
+BYTES = 16_000_000
+"""Bytes of all images at most, roughly. As text in the page they take a third more."""
+
+FORMATS = ((96, 90), (64, 75), (48, 70), (32, 65))
+"""Sides in pixels and qualities of WebP images, in the order in which they are tried."""
+
+SAMPLE = 200  # images that tell how many bytes all take
+
+OUTCOMES = ("other class", "rejected", "not judged", "confirmed")
+"""What became of a wanted image, in the order of cards: the oracle assigns it to another class, a
+filter rejected it, the oracle gave no verdict, the oracle confirms its label."""
+
+CHOICES = ("unclear", "clear", "none")
+"""How clear the choice between levels was; "none" where no levels competed."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """A level of a card: r in (0, 1], the key of its image, its position, the baseline's call.
+
+    `position` is None where there is no source-target axis.
+    """
+
+    r: float
+    image: str
+    position: float | None
+    called_target: bool
+
+
+@dataclass(frozen=True)
+class Card:
+    """A wanted image of a task. Fields are None where there is no source, choice or verdict.
+
+    `source_image` and `target_image` are ids of support images: the source, and an example of the
+    target. `chosen` is the index of the level that is kept.
+    """
+
+    task: int
+    source: str | None
+    target: str
+    source_image: str | None
+    target_image: str
+    levels: Sequence[Level]
+    chosen: int | None
+    outcome: str
+    verdict: str | None
+    probability: float | None
+    choice: str
+    shift_ratio: float | None
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Cards, failures first, with the WebP images that they refer to by id or key.
+
+    `total` counts all wanted images; there are cards for at most MOST of them.
+    """
+
+    cards: Sequence[Card]
+    images: Mapping[str, bytes]
+    total: int
+
+
+def gallery_of(
+    trajectories: pd.DataFrame,
+    verdicts: pd.DataFrame,
+    support: pd.DataFrame,
+    *,
+    png: Mapping[str, bytes],
+    webp: Mapping[str, bytes],
+) -> Gallery:
+    """Assemble the gallery of all wanted images.
+
+    `trajectories` has the columns of TRAJECTORIES and `verdicts` those of VERDICTS. `support` has
+    the support rows of the tasks. `png` holds support images by id, `webp` thumbnails of levels by
+    key.
+    """
+    judged = {str(row.key): row for row in verdicts.itertuples()}
+    firsts = support.drop_duplicates(["task", "label"])
+    example = {(row.task, row.label): str(row.image_id) for row in firsts.itertuples()}
+    wanted = single_trajectories(trajectories)
+    cards = _part(sorted((_card(one, judged, example) for one in wanted), key=_rank), MOST)
+    names = dict.fromkeys(name for card in cards for name in _images_of(card))
+    originals = {name: png[name] if name in png else webp[name] for name in names}
+    return Gallery(cards, fit(originals, BYTES), total=len(wanted))
+
+
+def fit(images: Mapping[str, bytes], limit: int) -> dict[str, bytes]:
+    """Encode images as WebP in the first of FORMATS in which they take about `limit` bytes or less.
+
+    Some of them, evenly spread, tell how many bytes all take. WebP images that are small enough
+    are kept as they are. The last format is taken in any case.
+    """
+    every = max(1, len(images) // SAMPLE)
+    some = list(images.values())[::every]
+    for side, quality in FORMATS:
+        encode = partial(_webp, side=side, quality=quality)
+        if every * sum(len(encode(data)) for data in some) <= limit:
+            break
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return dict(zip(images, threads.map(encode, images.values()), strict=True))
+
+
+def _card(
+    levels: pd.DataFrame, judged: Mapping[str, Any], example: Mapping[tuple[int, str], str]
+) -> Card:
+    first = levels.iloc[0]
+    kept = np.flatnonzero(levels["chosen"])
+    verdict = judged.get(levels["key"].iloc[kept[0]]) if len(kept) else None
+    rows = zip(
+        *(levels["r"], levels["key"], levels["position"], levels["called_target"]), strict=True
+    )
+    return Card(
+        task=int(first["task"]),
+        source=first["source_label"] or None,
+        target=first["target_label"],
+        source_image=first["source_id"] or None,
+        target_image=example[first["task"], first["target_label"]],
+        levels=[Level(float(r), key, _known(d), bool(called)) for r, key, d, called in rows],
+        chosen=int(kept[0]) if len(kept) else None,
+        outcome=_outcome(len(kept) > 0, verdict),
+        verdict=verdict.verdict if verdict else None,
+        probability=float(verdict.probability) if verdict else None,
+        choice=_choice(float(first["shift_ratio"])),
+        shift_ratio=_known(first["shift_ratio"]),
+    )
+
+
+def _outcome(kept: bool, verdict: Any) -> str:
+    if not kept:
+        return "rejected"
+    if verdict is None:
+        return "not judged"
+    return "confirmed" if verdict.consistent else "other class"
+
+
+def _choice(shift_ratio: float) -> str:
+    if math.isnan(shift_ratio):
+        return "none"
+    return "unclear" if shift_ratio < UNCLEAR else "clear"
+
+
+def _known(value: float) -> float | None:
+    """Return a rounded finite number, or None, because JSON has neither NaN nor infinity."""
+    return round(float(value), 4) if math.isfinite(value) else None
+
+
+def _rank(card: Card) -> tuple[int, float, int]:
+    """Order cards by outcome, the surest verdicts first among failures, then unclear choices."""
+    sure = (card.probability or 0) if card.outcome == "other class" else 0
+    return OUTCOMES.index(card.outcome), -sure, CHOICES.index(card.choice)
+
+
+def _part(cards: Sequence[Card], count: int) -> list[Card]:
+    """Return `count` cards: the first half of them, and the rest evenly spread over all others."""
+    if len(cards) <= count:
+        return list(cards)
+    first = count // 2
+    spread = np.linspace(first, len(cards) - 1, count - first).round().astype(int)
+    return [*cards[:first], *(cards[i] for i in spread)]
+
+
+def _images_of(card: Card) -> list[str]:
+    source = [card.source_image] if card.source_image else []
+    return [*source, *(level.image for level in card.levels), card.target_image]
+
+
+def _webp(data: bytes, side: int, quality: int) -> bytes:
+    """Encode an image as WebP of at most side x side pixels, unless it is one already."""
+    image = Image.open(io.BytesIO(data))
+    if image.format == "WEBP" and max(image.size) <= side:
+        return data
+    small = decode_image(data)
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, format="WEBP", quality=quality)
+    return buffer.getvalue()

@@ -1,0 +1,140 @@
+"""The report: one HTML file with the result, its cost, and every generated image.
+
+The template, the style and the script are in `page/`. The file needs no network and no other file,
+and the same values give the same bytes.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from genie.figures.curves import Curves
+from genie.figures.gallery import Card, Gallery
+
+WIDEST = 20
+"""Classes of a confusion table at most; with more, only the largest changes are shown."""
+
+CHANGES = 10
+
+
+def write_report(
+    path: Path,
+    gallery: Gallery,
+    *,
+    summary: Mapping[str, Any],
+    cost: Mapping[str, int],
+    metadata: pd.DataFrame,
+    confusion: pd.DataFrame,
+    curves: Curves | None,
+) -> None:
+    """Write the report as a single HTML file.
+
+    `summary` and `cost` are the contents of metrics/evaluate.json and metrics/cost.json.
+    `metadata` has the columns of METADATA. `confusion` is the result of
+    `measure.analysis.confusion_change`.
+    """
+    pages = Environment(
+        loader=PackageLoader("genie.figures", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters |= {"data_uri": data_uri}
+    script = _own("report.js")
+    html = pages.get_template("report.html.jinja").render(
+        summary=summary,
+        cost=cost,
+        made=metadata.iloc[0].to_dict() if len(metadata) else None,
+        verdict=_verdict(summary["gain"]),
+        groups=_groups(summary),
+        classes=_classes(confusion),
+        share=_shares(confusion),
+        changes=_changes(confusion),
+        curves=curves,
+        gallery=gallery,
+        failures=sum(card.outcome == "other class" for card in gallery.cards),
+        data=_data(gallery),
+        style=Markup(_own("report.css")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(html, encoding="utf-8")
+
+
+def data_uri(svg: str) -> str:
+    """Return an SVG figure as a data URI, so that its ids stay its own."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def _own(name: str) -> str:
+    """Return a file of `page/`; its text is ours, so the template does not escape it."""
+    return (files("genie.figures") / "page" / name).read_text(encoding="utf-8")
+
+
+def _verdict(gain: Mapping[str, Any]) -> str:
+    """Say in a sentence what the interval of the gain says."""
+    if gain["mean"] is None:
+        return "No task was evaluated."
+    if gain["low"] is None:
+        return "One task alone has no interval: raise data.tasks to know how sure this is."
+    if gain["low"] > 0:
+        return "Generated images help: the interval lies above zero."
+    if gain["high"] < 0:
+        return "Generated images hurt: the interval lies below zero."
+    return "The interval contains zero: these tasks show no difference."
+
+
+def _groups(summary: Mapping[str, Any]) -> list[str]:
+    """Return the groups of classes with a gain of their own, none if there is only one group."""
+    groups = [group for group in ("many", "medium", "few") if f"gain_{group}" in summary]
+    return groups if len(groups) > 1 else []
+
+
+def _classes(confusion: pd.DataFrame) -> list[str]:
+    """Return the classes of the confusion tables, none if there are too many to show."""
+    classes = sorted(confusion["label"].unique())
+    return classes if len(classes) <= WIDEST else []
+
+
+def _shares(confusion: pd.DataFrame) -> dict[tuple[str, str], tuple[float, float]]:
+    """Return the shares before and after by true and predicted class."""
+    columns = ("label", "predicted", "before", "after")
+    rows = zip(*(confusion[name] for name in columns), strict=True)
+    return {(label, predicted): (before, after) for label, predicted, before, after in rows}
+
+
+def _changes(confusion: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the confusions of two classes that changed most, as rows by name."""
+    wrong = confusion[confusion["label"] != confusion["predicted"]]
+    wrong = wrong.assign(change=wrong["after"] - wrong["before"])
+    order = wrong["change"].abs().sort_values(ascending=False, kind="stable").index
+    return wrong.loc[order[:CHANGES]].to_dict("records")
+
+
+def _data(gallery: Gallery) -> dict[str, Any]:
+    """Return the gallery as JSON values; cards refer to images by number."""
+    number = {name: i for i, name in enumerate(gallery.images)}
+
+    def values(card: Card) -> dict[str, Any]:
+        row = asdict(card)
+        for key in ("source_image", "target_image"):
+            row[key] = number.get(row[key])
+        row["levels"] = [
+            [one.r, number[one.image], one.position, one.called_target] for one in card.levels
+        ]
+        return {key: value for key, value in row.items() if value is not None}
+
+    return {
+        "images": [base64.b64encode(webp).decode() for webp in gallery.images.values()],
+        "cards": [values(card) for card in gallery.cards],
+    }

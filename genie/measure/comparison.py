@@ -1,0 +1,282 @@
+"""Comparison of runs: intervals over tasks and over seeds, and differences to a reference run.
+
+A difference is paired only between tasks with the same id (`data.tasks.task_id`), so with the same
+support and query sets. Runs without common tasks are not paired, and a note names them.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from genie.measure.metrics import SHARES, Interval, holm, interval, paired_p
+from genie.tables import COMPARISON
+
+SEED = "seed"
+"""The parameter over which intervals "over seeds" are taken."""
+
+TASKS, SEEDS = "tasks", "seeds"
+"""What an interval is over: the column `over` of the comparison."""
+
+Row = dict[str, object]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What one run of the pipeline recorded.
+
+    `names` are all names of the run, such as a branch and a tag. `params` are by dotted key.
+    `scores` has the columns of SCORES; where an earlier version wrote it, `task_id` is "". Numbers
+    that are not known are None. `seconds` were spent on this machine.
+    """
+
+    names: tuple[str, ...]
+    params: Mapping[str, object]
+    scores: pd.DataFrame
+    images: int | None = None
+    guided_steps: int | None = None
+    seconds: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The run's names, shortened if there are many."""
+        first, *others = self.names
+        return ", ".join(self.names) if len(others) < 3 else f"{first} and {len(others)} more"
+
+    @property
+    def seed(self) -> str:
+        """The run's seed as text, "" where the parameters have none."""
+        return str(self.params.get(SEED, ""))
+
+    @cached_property
+    def accuracies(self) -> pd.DataFrame:
+        """Accuracy and gain of each task, by the task's id and its count among equal ids."""
+        wide = self.scores.pivot(index=["task", "task_id"], columns="model", values="accuracy")
+        wide = wide.reset_index().sort_values("task")
+        index = pd.MultiIndex.from_arrays([wide["task_id"], wide.groupby("task_id").cumcount()])
+        columns = {"accuracy": wide["augmented"], "gain": wide["augmented"] - wide["baseline"]}
+        return pd.DataFrame(columns).set_axis(index)
+
+    @cached_property
+    def tasks(self) -> frozenset[tuple[str, int]]:
+        """The keys of `accuracies`."""
+        return frozenset(self.accuracies.index)
+
+    @property
+    def identified(self) -> bool:
+        """Whether the run's tasks have ids."""
+        return bool(self.scores["task_id"].all())
+
+
+def compare_runs(runs: Sequence[Run], reference: int) -> tuple[pd.DataFrame, list[str]]:
+    """Compare runs with the run number `reference`; return a table and notes.
+
+    The table has the schema COMPARISON. In its first rows, `over` is "tasks": one row per run, with
+    Student's t intervals (95%) over tasks, and runs that differ only in `seed` side by side. If
+    there are such runs, further rows follow, where `over` is "seeds": one row per setting, with
+    intervals over the means of its seeds. `to_reference` is the accuracy minus that of the
+    reference on the same tasks, over `pairs` tasks or seeds. A run is paired with the run of the
+    reference's setting that has the same tasks. `p` is that of the paired t-test, and `p_holm` is
+    corrected over all rows with the same `over`.
+
+    The notes name runs that cannot be paired or averaged, and say why.
+    """
+    chosen = runs[reference]
+    peers = [run for run in runs if _setting(run) == _setting(chosen)]
+    shown = varying(runs)
+    settings = _by_setting(runs)
+    pairs = {run: _pairs(run, chosen, peers) for members in settings for run in members}
+    rows = [_row(TASKS, [run], shown, run.accuracies, pairs[run]) for run in pairs]
+    notes = _unpaired(chosen, peers, pairs)
+    tables = [_with_holm(rows)]
+    once = [members for members in settings if not _doubled(members)]
+    if any(len(members) > 1 for members in once):
+        notes += [note for members in settings if (note := _doubled(members))]
+        tables.append(_with_holm([_over_seeds(members, shown, pairs) for members in once]))
+    table = pd.concat(tables, ignore_index=True)
+    return table.loc[:, list(COMPARISON)].astype(dict(COMPARISON)), notes
+
+
+def varying(runs: Sequence[Run]) -> list[str]:
+    """Return the parameters whose values differ between runs, without `seed`, in file order."""
+    keys = dict.fromkeys(key for run in runs for key in run.params if key != SEED)
+    return [key for key in keys if len({_text(run.params, key) for run in runs}) > 1]
+
+
+def differences(scores: pd.DataFrame, *, setting: str, row: str, other: str) -> dict[str, Interval]:
+    """Return `row` minus `other` in [-1, 1], paired by task, for each share that both have.
+
+    `scores` has the columns of ROW_SCORES. The shares are "accuracy" and those of SHARES.
+    """
+    own = scores[scores["setting"] == setting]
+    found = {}
+    for share in ("accuracy", *SHARES):
+        wide = own.pivot(index="task", columns="row", values=share)
+        gap = (wide[row] - wide[other]).dropna()
+        if len(gap):
+            found[share] = interval(gap)
+    return found
+
+
+# Pairs
+
+
+def _is_compared(run: Run, chosen: Run, peers: Sequence[Run]) -> bool:
+    """Return whether a run is neither the reference nor another seed of the reference's setting."""
+    return run is not chosen and (run not in peers or run.seed == chosen.seed)
+
+
+def _pairs(run: Run, chosen: Run, peers: Sequence[Run]) -> pd.DataFrame:
+    """Return a run's accuracies and its partner's; no rows for a run that is not compared."""
+    common = _common(run, _partner(run, chosen, peers))
+    return common if _is_compared(run, chosen, peers) else common.iloc[:0]
+
+
+def _common(run: Run, other: Run) -> pd.DataFrame:
+    """Return the accuracies of two runs on the tasks that both have (columns own, other)."""
+    own, theirs = run.accuracies["accuracy"], other.accuracies["accuracy"]
+    both = pd.DataFrame({"own": own, "other": theirs}).dropna()
+    return both if run.identified and other.identified else both.iloc[:0]
+
+
+def _partner(run: Run, chosen: Run, peers: Sequence[Run]) -> Run:
+    """Return the run of the reference's setting that has most of the run's tasks, and its seed."""
+    if run in peers:  # of the same parameters, but other code or data
+        return chosen
+    return max([chosen, *peers], key=lambda p: (len(run.tasks & p.tasks), p.seed == run.seed))
+
+
+def _unpaired(chosen: Run, peers: Sequence[Run], pairs: Mapping[Run, pd.DataFrame]) -> list[str]:
+    """Return a note for each reason why runs are not paired, or on some tasks only."""
+    names: dict[str, list[str]] = {}
+    for run, common in pairs.items():
+        if _is_compared(run, chosen, peers) and len(common) < len(run.accuracies):
+            why = _why_unpaired(run, _partner(run, chosen, peers), len(common))
+            names.setdefault(why, []).append(run.name)
+    return [f"{why}: {'; '.join(runs)}" for why, runs in names.items()]
+
+
+def _why_unpaired(run: Run, partner: Run, common: int) -> str:
+    """Return why a run is not paired with its partner, or on `common` tasks only."""
+    beginning = f"not paired with {partner.names[0]}"
+    if not partner.identified:
+        return f"{beginning}, whose metrics/tasks.csv does not identify its tasks"
+    if not run.identified:
+        return (
+            f"{beginning}, because metrics/tasks.csv of an earlier version does not identify tasks"
+        )
+    if common:
+        beginning = f"paired with {partner.names[0]} on {common} of {len(run.accuracies)} tasks"
+    keys = [key for key in varying([run, partner]) if key.startswith("data.")]
+    keys = [SEED, *keys] if run.seed != partner.seed else keys
+    values = (
+        f"{key} is {_text(run.params, key)}, not {_text(partner.params, key)}" for key in keys
+    )
+    return f"{beginning}, because tasks differ ({'; '.join(values) or 'other images or code'})"
+
+
+# Several seeds
+
+
+def _setting(run: Run) -> str:
+    """Return what runs share that differ only in their seed."""
+    return json.dumps({k: v for k, v in run.params.items() if k != SEED}, sort_keys=True)
+
+
+def _by_setting(runs: Sequence[Run]) -> list[list[Run]]:
+    """Group runs that differ only in their seed, by ascending seed."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_setting(run), []).append(run)
+    return [sorted(g, key=lambda run: (len(run.seed), run.seed)) for g in groups.values()]
+
+
+def _doubled(members: Sequence[Run]) -> str | None:
+    """Return a note if a setting has a seed twice.
+
+    Such runs differ in something that is no parameter, such as code, so a mean would mix them.
+    """
+    seed, times = Counter(run.seed for run in members).most_common(1)[0]
+    if times == 1:
+        return None
+    names = " and ".join(run.name for run in members if run.seed == seed)
+    return (
+        "not averaged over seeds, because runs with the same parameters and seed have other "
+        f"results (other code or data): {names}"
+    )
+
+
+def _over_seeds(
+    members: Sequence[Run], shown: Sequence[str], pairs: Mapping[Run, pd.DataFrame]
+) -> Row:
+    """Return the row of one setting, whose values are the means of its seeds."""
+    means = pd.DataFrame([run.accuracies.mean() for run in members])
+    paired = [pairs[run].mean() for run in members if len(pairs[run])]
+    return _row(SEEDS, members, shown, means, pd.DataFrame(paired, columns=["own", "other"]))
+
+
+# Rows
+
+
+def _row(
+    over: str,
+    members: Sequence[Run],
+    shown: Sequence[str],
+    values: pd.DataFrame,
+    pairs: pd.DataFrame,
+) -> Row:
+    """Return a row of the comparison, without the corrected p-value.
+
+    `values` (accuracy, gain) and `pairs` (own, other) have a row per task or seed.
+    """
+    accuracy, gain = interval(values["accuracy"]), interval(values["gain"])
+    gap = interval(pairs["own"] - pairs["other"])
+    first = members[0].params
+    return {
+        "over": over,
+        "row": ", ".join(run.name for run in members),
+        "parameters": ", ".join(f"{key}={_text(first, key)}" for key in shown if key in first),
+        "seed": ", ".join(run.seed for run in members),
+        "n": accuracy.n,
+        **dict(zip(("accuracy", "low", "high"), _values(accuracy), strict=True)),
+        **dict(zip(("gain", "gain_low", "gain_high"), _values(gain), strict=True)),
+        "pairs": gap.n,
+        **{f"to_reference{end}": value for end, value in zip(_ENDS, _values(gap), strict=True)},
+        "p": paired_p(pairs["own"], pairs["other"]),
+        "images": _mean([run.images for run in members]),
+        "guided_steps": _mean([run.guided_steps for run in members]),
+        "seconds": _mean([run.seconds for run in members]),
+    }
+
+
+_ENDS = ("", "_low", "_high")
+
+
+def _values(found: Interval) -> tuple[float | None, float | None, float | None]:
+    return found.mean, found.low, found.high
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the values, None if one of them is not known."""
+    known = [value for value in values if value is not None]
+    return round(float(np.mean(known)), 2) if len(known) == len(values) else None
+
+
+def _with_holm(rows: Sequence[Row]) -> pd.DataFrame:
+    """Return the rows as a table, with p-values corrected over those that have one."""
+    table = pd.DataFrame(rows)
+    p = table["p"].astype(float)
+    tested = p.notna()
+    corrected = pd.Series(np.nan, index=table.index)
+    corrected[tested] = holm(p[tested].tolist())
+    return table.assign(p=p, p_holm=corrected)
+
+
+def _text(params: Mapping[str, object], key: str) -> str:
+    """Return a parameter's value as in params.yaml, "not set" where it is missing."""
+    value = params.get(key, "not set")
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,283 @@
+"""The report as an HTML parser reads it; tests/acceptance opens it in a browser."""
+
+import base64
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from genie.figures.curves import Curves
+from genie.figures.gallery import Card, Gallery, Level
+from genie.figures.report import CHANGES, WIDEST, write_report
+
+EVIL = "<img src=x onerror=alert(1)>"
+NAMES = ["bag", EVIL, '"quoted" & </script>', "猫"]
+VOID = {"meta", "link", "img", "br", "input"}
+
+
+@dataclass
+class Page(HTMLParser):
+    """The elements of a page, its words in their order, and the text inside each tag name."""
+
+    elements: list[tuple[str, dict]] = field(default_factory=list)
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    open: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+            self.texts.setdefault(tag, []).append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"<{tag}> closes another element"
+
+    def handle_data(self, data):
+        if self.open:
+            self.texts[self.open[-1]][-1] += data
+            if self.open[-1] not in ("script", "style"):
+                self.words += data.split()
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+    @property
+    def data(self) -> dict:
+        return json.loads(self.texts["script"][0])
+
+
+def interval(mean: float, low: float | None = None, high: float | None = None, n: int = 5) -> dict:
+    return {"mean": mean, "low": low, "high": high, "n": n}
+
+
+SUMMARY = {
+    "baseline": interval(0.6, 0.58, 0.62),
+    "augmented": interval(0.65, 0.64, 0.66),
+    "gain": interval(0.05, 0.04, 0.06),
+    "gain_boundary": interval(0.03, 0.02, 0.04),
+    "images": 491,
+    "mean_r": 0.71,
+    "label_consistency": None,
+    "gain_few": interval(0.05, 0.04, 0.06),
+}
+COST = {"needed": 2440, "guided_steps_needed": 34160, "rejected": 3, "short": 1, "images": 491}
+METADATA = pd.DataFrame(
+    [{"method": "genie", "generator": EVIL, "scheduler": "S", "steps": 20, "guidance_scale": 3.0}]
+)
+
+
+def card(target: str, source: str | None, **changes: object) -> Card:
+    made = Card(
+        task=0,
+        source=source,
+        target=target,
+        source_image=source and "s",
+        target_image="t",
+        levels=[Level(0.5, "a", 0.1, False), Level(0.7, "b", 0.9, True)],
+        chosen=1,
+        outcome="other class",
+        verdict=EVIL,
+        probability=0.8,
+        choice="clear",
+        shift_ratio=1.5,
+    )
+    return replace(made, **changes)
+
+
+GALLERY = Gallery(
+    cards=[card(target, source) for target in NAMES for source in NAMES if source != target],
+    images={"s": b"source", "a": b"first", "b": b"second", "t": b"target"},
+    total=12,
+)
+EMPTY = Gallery([], {}, 0)
+CONFUSION = pd.DataFrame(
+    [
+        (label, called, 0.7 if label == called else 0.1, 0.85 if label == called else 0.05)
+        for label in NAMES
+        for called in NAMES
+    ],
+    columns=["label", "predicted", "before", "after"],
+)
+TABLE = pd.DataFrame(
+    {
+        **{"r": [0.5, 0.7], "images": [12, 12], "low": [0.1, 0.4], "median": [0.2, 0.5]},
+        **{"high": [0.3, 0.6], "called_target": [0.25, 0.75], "chosen": [5, 7]},
+    }
+)
+CURVES = Curves(TABLE, *(f"<svg><text>{name}</text></svg>" for name in ("one", "two", "three")))
+
+
+def written(path: Path, gallery: Gallery = GALLERY, **changes: object) -> Page:
+    values = {
+        "summary": SUMMARY,
+        "cost": COST,
+        "metadata": METADATA,
+        "confusion": CONFUSION,
+        "curves": CURVES,
+    }
+    write_report(path, gallery, **(values | changes))
+    page = Page()
+    page.feed(path.read_text(encoding="utf-8"))
+    page.close()
+    return page
+
+
+@pytest.fixture
+def page(tmp_path) -> Page:
+    return written(tmp_path / "deep/report.html")
+
+
+def test_headline_is_the_gain_with_its_interval_and_what_it_cost(page):
+    assert "+0.050 95% interval +0.040 to +0.060, n = 5 tasks" in page.text
+    assert "Generated images help: the interval lies above zero." in page.text
+    assert "34,160 guided steps" in page.text
+    assert "for 2,440 rendered images" in page.text
+    assert "3 rejected, 1 missing" in page.text
+    assert "Label consistency" in page.text
+    assert "not measured" in page.text
+    assert page.texts["title"] == ["GeNIe report: gain +0.050"]
+
+
+@pytest.mark.parametrize(
+    ("gain", "sentence"),
+    [
+        (interval(-0.05, -0.06, -0.04), "Generated images hurt"),
+        (interval(0.01, -0.01, 0.03), "The interval contains zero"),
+        (interval(0.01, n=1), "One task alone has no interval"),
+    ],
+)
+def test_sentence_says_what_the_interval_says(tmp_path, gain, sentence):
+    assert sentence in written(tmp_path / "r.html", summary=SUMMARY | {"gain": gain}).text
+
+
+def test_groups_of_classes_are_shown_where_there_are_several(page, tmp_path):
+    assert "Gain, classes with" not in page.text
+    several = SUMMARY | {"gain_many": interval(0.0, -0.1, 0.1)}
+    text = written(tmp_path / "r.html", summary=several).text
+    assert "Gain, classes with many images" in text
+    assert "Gain, classes with few images" in text
+
+
+def test_names_are_text_wherever_they_appear(page):
+    assert page.open == []
+    assert {tag for tag, attributes in page.elements if "onerror" in attributes} == set()
+    assert [a for a in page.all("img") if a["src"] == "x"] == []
+    for name in NAMES:
+        assert name in page.text
+        assert name in {one["target"] for one in page.data["cards"]}
+    assert len(page.all("script")) == 2
+
+
+def test_nothing_is_loaded_from_elsewhere_and_only_our_script_may_run(page):
+    links = [a[key] for _, a in page.elements for key in ("src", "href") if key in a]
+    assert {link.split(":")[0] for link in links if not link.startswith("#")} == {"data"}
+    (policy,) = [a["content"] for a in page.all("meta") if "http-equiv" in a]
+    digest = hashlib.sha256(page.texts["script"][1].encode()).digest()
+    assert f"script-src 'sha256-{base64.b64encode(digest).decode()}'" in policy
+    assert "default-src 'none'" in policy
+
+
+def test_data_hold_the_cards_in_order_and_each_image_once(page):
+    images = [base64.b64decode(text) for text in page.data["images"]]
+    assert images == [b"source", b"first", b"second", b"target"]
+    assert [(one["target"], one["source"]) for one in page.data["cards"]] == [
+        (one.target, one.source) for one in GALLERY.cards
+    ]
+    first = page.data["cards"][0]
+    assert first["levels"] == [[0.5, 1, 0.1, False], [0.7, 2, 0.9, True]]
+    assert (first["source_image"], first["target_image"]) == (0, 3)
+
+
+def test_what_a_card_lacks_is_left_out_of_the_data(tmp_path):
+    bare = card(
+        *("bag", None), chosen=None, outcome="rejected", verdict=None, probability=None,
+        choice="none", shift_ratio=None,
+    )  # fmt: skip
+    page = written(tmp_path / "r.html", replace(GALLERY, cards=[bare]))
+    (found,) = page.data["cards"]
+    assert set(found) == {"task", "target", "target_image", "levels", "outcome", "choice"}
+
+
+def test_every_picture_has_words_and_every_filter_a_label(page):
+    assert all(image["alt"] for image in page.all("img"))
+    labelled = {label["for"] for label in page.all("label")}
+    assert labelled == {select["id"] for select in page.all("select")}
+    assert labelled == {*("target", "source", "ratio", "outcome", "choice", "task"), "order"}
+    assert page.all("html") == [{"lang": "en"}]
+
+
+def test_confusion_before_and_after_is_shown_in_percent(page):
+    shades = [a["style"] for a in page.all("td") if "style" in a]
+    expected = [(0.7, 0.1), (0.85, 0.05)]
+    assert shades == [
+        f"--share:{right if i % 5 == 0 else wrong:.3f}"
+        for right, wrong in expected
+        for i in range(16)
+    ]
+    assert "true \\ called" in page.text
+    assert page.texts["td"].count("85") == 4
+    assert page.texts["caption"][-1] == "Confusions that changed most"
+
+
+def test_largest_changes_come_first_and_stand_alone_for_many_classes(tmp_path):
+    names = [f"class {i:03d}" for i in range(WIDEST + 1)]
+    rows = [(a, b, 0.02, 0.02) for a in names for b in names]
+    table = pd.DataFrame(rows, columns=list(CONFUSION))
+    table.loc[5, "after"] = 0.30
+    table.loc[7, "after"] = 0.0
+    page = written(tmp_path / "r.html", confusion=table)
+    assert "Without generated images" not in page.texts["caption"]
+    changes = [text for text in page.texts["td"] if text[:1] in "+-"]
+    assert changes[:2] == ["+28.0", "-2.0"]
+    assert len(changes) == CHANGES
+
+
+def test_curves_are_pictures_with_their_values_beside_them(page):
+    shown = [image["src"] for image in page.all("img")]
+    kind = "data:image/svg+xml;base64,"
+    assert [base64.b64decode(src.removeprefix(kind)).decode() for src in shown] == [
+        CURVES.position,
+        CURVES.called_target,
+        CURVES.chosen,
+    ]
+    assert "0.10 to 0.30" in page.text
+    assert "75%" in page.text
+
+
+def test_report_without_images_says_so(tmp_path):
+    page = written(
+        tmp_path / "r.html",
+        EMPTY,
+        metadata=METADATA.iloc[:0],
+        curves=None,
+        confusion=CONFUSION.iloc[:0],
+    )
+    assert "No images were generated." in page.text
+    assert "No query image was confused with another class." in page.text
+    assert page.all("form") == page.all("img") == []
+
+
+def test_part_of_the_images_is_said_to_be_one(tmp_path, page):
+    assert "images were wanted" not in page.text
+    assert (
+        "70,000 images were wanted"
+        in written(tmp_path / "r.html", replace(GALLERY, total=70000)).text
+    )
+
+
+def test_same_values_are_the_same_bytes(tmp_path):
+    for name in "ab":
+        written(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
