@@ -15,7 +15,7 @@ from tqdm import tqdm
 Loss = Callable[[torch.Generator], Tensor]
 
 WARMUP = 200
-SAVE_EVERY = 500
+SAVE_EVERY = 100
 
 
 def pick_device() -> torch.device:
