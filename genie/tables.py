@@ -57,6 +57,7 @@ METADATA: Schema = {
     "r": float,
     "seed": int,
     "replicate": int,
+    "support_id": str,
     "steps": int,
     "guidance_scale": float,
     "scheduler": str,

@@ -152,7 +152,7 @@ def test_experiment_with_a_known_level_reruns_generation_alone_and_renders_nothi
     own = read_json(made / "metrics/evaluate.json")["augmented"]["mean"]
     difference = own - committed["augmented"]["mean"]
     assert both.loc[1, "accuracy"] == pytest.approx(own)
-    assert both.loc[1, "to_reference"] == pytest.approx(difference, abs=1e-6)
+    assert both.loc[1, "to_reference"] == pytest.approx(difference, abs=2e-6)  # of rounded means
     assert both.loc[1, "seconds"] > 0
     assert ran(call(made, "dvc", "exp", "run", "-S", "noise.r=ada")) == []
     call(made, "git", "checkout", "--quiet", "params.yaml")  # dvc writes its YAML another way

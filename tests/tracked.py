@@ -53,6 +53,8 @@ def trajectories(images: int, *, levels: int = 3, seed: int = 0) -> pd.DataFrame
             "prompt": "a photo",
             "negative_prompt": "",
             "seed": seed,
+            "support_id": "",
+            "target_weight": 1.0,
         }
         for pair in range(images)
         for level in range(levels)

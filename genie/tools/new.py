@@ -83,8 +83,8 @@ def project_pipeline(pipeline: str) -> str:
 
     In place of the code, each stage depends on the file that names the package's version.
     """
-    yaml = _yaml()
-    document = yaml.load(pipeline)
+    editor = _round_trip()
+    document = editor.load(pipeline)
     document.yaml_set_start_comment(
         f"The pipeline. Another version of {PACKAGE} in {VERSION_FILE} reruns all stages."
     )
@@ -92,7 +92,7 @@ def project_pipeline(pipeline: str) -> str:
         stage["cmd"] = stage["cmd"].replace("python -m stages.", "python -m genie.stages.")
         others = [d for d in stage["deps"] if not d.startswith(("genie/", "stages/"))]
         stage["deps"] = [*others, VERSION_FILE]
-    return _dumped(yaml, document)
+    return _dumped(editor, document)
 
 
 def project_parameters(parameters: str, *, photos: str) -> str:
@@ -100,11 +100,11 @@ def project_parameters(parameters: str, *, photos: str) -> str:
 
     `photos` is its data.path. The method is "strong", which needs no generator.
     """
-    yaml = _yaml()
-    document = yaml.load(parameters)
+    editor = _round_trip()
+    document = editor.load(parameters)
     document["data"]["path"] = photos
     document["method"] = "strong"
-    return _dumped(yaml, document).replace("docs/methods.md", "README.md")
+    return _dumped(editor, document).replace("docs/methods.md", "README.md")
 
 
 def _check(folder: Path, images: Path | None) -> list[str]:
@@ -151,7 +151,7 @@ def _run(folder: Path, *command: str) -> None:
         raise GenieError(f"`{' '.join(command)}` failed in {folder}: {said}")
 
 
-def _yaml() -> YAML:
+def _round_trip() -> YAML:
     yaml = YAML()
     yaml.width = 110
     yaml.preserve_quotes = True

@@ -62,7 +62,7 @@ def test_outputs_are_the_same_bytes_every_time(folder):
         assert run(folder, size=8).exit_code == 0
         contents.append([f.read_bytes() for f in sorted(prepared.rglob("*")) if f.is_file()])
     assert contents[0] == contents[1]
-    assert len(contents[0]) == 4
+    assert len(contents[0]) == 5
 
 
 def test_licence_of_the_images_goes_with_them(folder):

@@ -36,6 +36,7 @@ def row(key: str, target: str, *, task: int = 0, level: int = 0, chosen: bool = 
         "prompt": f"a photo of a {target}",
         "negative_prompt": "",
         "seed": 3,
+        "support_id": "",
         "target_weight": 1.0,
     }
 

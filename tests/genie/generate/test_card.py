@@ -38,6 +38,8 @@ def row(key: str, target: str, source: str | None, *, called: bool, **changes: o
         "prompt": f"a photo of a {target}",
         "negative_prompt": "",
         "seed": 3,
+        "support_id": "",
+        "target_weight": 1.0,
         **changes,
     }
 

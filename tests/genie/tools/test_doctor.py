@@ -89,7 +89,7 @@ def test_missing_and_empty_model_folders_stop(project):
 def test_data_are_counted(project):
     assert check(project, "data") == (OK, f"3 classes, 30 image files in {project}/photos")
     state, text = check(project, "data", data__path="photos/train/bag")
-    assert (state, "0 classes" in text) == (STOP, True)
+    assert (state, "found no images" in text) == (STOP, True)
 
 
 def test_versions_that_differ_from_the_tested_ones_are_a_warning(project):
