@@ -72,7 +72,7 @@ def accuracies(wanted: Sequence[Wanted], renderer: Renderer, trial: Trial, root:
 
 @click.command(help=__doc__)
 @click.option("--draws", type=int, default=10, show_default=True)
-@click.option("--tasks", type=int, default=50, show_default=True)
+@click.option("--tasks", type=int, default=20, show_default=True)
 @click.option("--seed", type=int, default=103, show_default=True, help="of the support sets")
 @click.option("--params", "params_file", type=Path, default="params.yaml", show_default=True)
 @click.option("--place", type=Path, default=".genie/draws", show_default=True)
