@@ -114,6 +114,7 @@ PHOTOGRAPHS = Recipe(
     vae_channels=(24, 48, 96),
     latent_channels=8,
     unet_channels=(96, 96),
+    unet_average=0.998,
     unet_decay=0.25,
     unet_snapshots=500,
     oracle_depths=(2, 2, 2),

@@ -1,6 +1,7 @@
 """Training of the embedded models on the pretraining part of their data."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -19,6 +20,7 @@ from zoo.generator_parts import (
     training_latents,
 )
 from zoo.loop import rank
+from zoo.parts import Part
 from zoo.recipes import RECIPES, Recipe
 
 PARTS = ("vae", "unet", "oracle", "backbone", "clip")
@@ -33,19 +35,28 @@ def main(name: str, parts: tuple[str, ...], data: Path | None) -> None:
     recipe = RECIPES[name]
     if "WORLD_SIZE" in os.environ:  # under torchrun
         dist.init_process_group("gloo")
+    wanted = parts or PARTS
+    if set(wanted) - {"unet"}:  # the denoiser trains on stored latents
+        train_on_images(_pretraining(recipe, data), recipe, wanted)
+    if "unet" in wanted:
+        train_generator(recipe)
+
+
+def _pretraining(recipe: Recipe, data: Path | None) -> Part:
     try:
-        part = recipe.load(data).pretraining
+        return recipe.load(data).pretraining
     except GenieError as error:
         raise click.ClickException(str(error)) from error
-    wanted = parts or PARTS
+
+
+def train_on_images(part: Part, recipe: Recipe, wanted: Sequence[str]) -> None:
+    """Train and save all of `wanted` but the denoiser, and store the autoencoder's latents."""
     if "vae" in wanted:
         vae = train_vae(part, recipe)
         if rank() == 0:
             vae.save_pretrained(recipe.state / "vae")
             latents = training_latents(vae, part, mirrored=recipe.mirrored)
             save_file(latents, recipe.state / LATENTS)
-    if "unet" in wanted:
-        train_generator(recipe)
     if "oracle" in wanted:
         save_features(train_oracle(part, recipe), recipe.out / "oracle")
     if "backbone" in wanted:
