@@ -71,7 +71,7 @@ def new(folder: Path, images: Path | None) -> None:
 
     FOLDER must be new or empty. It becomes a git and DVC repository, unless it is inside one.
     """
-    classes = new_project(folder, images, watch=lambda files: tqdm(files, "copy", unit="file"))
+    classes = new_project(folder, images, watch=_watch("copy", "file"))
     if images:
         click.echo(
             f"{folder} is a project with {len(classes)} classes; run `git commit` and `dvc repro` "
@@ -131,6 +131,8 @@ def summary(root: Path) -> None:
     found = _metrics(root / "metrics")
     for name, value in summary_lines(found, seconds_by_stage(root / ".genie/runs")):
         click.echo(f"  {name:<28}{value}")
+    if (report := root / "plots/report.html").is_file():
+        click.echo(f"  {'report, for a browser':<28}{report}")
 
 
 @main.command()
