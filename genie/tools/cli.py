@@ -204,8 +204,11 @@ def predict(images: tuple[Path, ...], task: int | None, out: Path | None, root: 
 
     The columns are file, predicted, probability, and P(CLASS) for each class.
     """
+    from transformers.utils.logging import disable_progress_bar
+
     from genie.tools.prediction import find_images, load_predictor, predict_files  # imports torch
 
+    disable_progress_bar()  # of one second, while the model is loaded
     files = find_images(images)
     predictor = load_predictor(root, task)
     numbers = ", ".join(map(str, predictor.classifiers))
