@@ -71,6 +71,7 @@ constraints: ## update constraints.txt to the newest versions that pyproject.tom
 # PyTorch is installed first and without constraints, because an index of PyTorch wheels has few
 # versions of other packages. The next step moves its dependencies to the tested versions.
 $(VENV)/.torch:
+	@echo "Setting up $(VENV): PyTorch first, then the other packages. This takes a few minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "torch>=2.6,<2.14"
 	@touch $@

@@ -1,32 +1,18 @@
 """The command `genie`: the library's commands, and those that take the pipeline's parameters."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import pandas as pd
 
-from genie.classify.backbone import load_backbone
-from genie.data.images import decode_image, encode_png, image_id
-from genie.data.wording import read_names, wording_in_turn
-from genie.figures.preview import preview_figure
-from genie.generate.noise import levels
-from genie.tables import read_images
 from genie.tools import cli
 from genie.tools.cli import FILE
-from genie.tools.preview import (
-    Target,
-    drawn_target,
-    preview_lines,
-    preview_of,
-    read_source,
-    requests_for,
-)
 
-from .shared.classes import check_classes
 from .shared.command import show_log
-from .shared.generation import renderer_of, search
 from .shared.params import Params, read_params
-from .shared.places import features_file
+
+if TYPE_CHECKING:
+    from genie.tools.preview import Target
 
 
 @click.group(cls=cli.Commands, commands=dict(cli.main.commands), help=cli.main.help)
@@ -52,9 +38,34 @@ def preview(
     that GeNIe-Ada chooses. The position of the target is that of the class's support images, once
     `dvc repro` has drawn some, else that of eight images that the generator makes from the prompt.
     """
-    show_log()
+    from .shared.classes import check_classes  # slow to import, as torch is
+
     params = _with_generator(read_params(params_file), generator)
     check_classes(params, lambda: [target])
+    _preview(image, target, params, root, out)
+
+
+def _preview(image: Path, target: str, params: Params, root: Path, out: Path) -> None:
+    """Draw the preview of an image; its imports take seconds, so an unknown class comes first."""
+    import pandas as pd
+
+    from genie.classify.backbone import load_backbone
+    from genie.data.images import encode_png, image_id
+    from genie.data.wording import read_names, wording_in_turn
+    from genie.figures.preview import preview_figure
+    from genie.generate.noise import levels
+    from genie.tools.preview import (
+        drawn_target,
+        preview_lines,
+        preview_of,
+        read_source,
+        requests_for,
+    )
+
+    from .shared.generation import renderer_of, search
+    from .shared.places import features_file
+
+    show_log()
     source = read_source(image, size=params.data.size)
     name = image_id(source)
     rows = pd.DataFrame([{"image_id": name, "png": encode_png(source)}])
@@ -92,8 +103,12 @@ def _with_generator(params: Params, folder: Path | None) -> Params:
     return params.model_copy(update={"generator": generator})
 
 
-def _support_of(target: str, root: Path) -> Target | None:
+def _support_of(target: str, root: Path) -> "Target | None":
     """Return the class's support images, or None if it has none or none were drawn yet."""
+    from genie.data.images import decode_image
+    from genie.tables import read_images
+    from genie.tools.preview import Target
+
     folder = root / "data/prepared/support"
     if not (folder / "images.parquet").is_file():
         return None

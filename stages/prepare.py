@@ -3,7 +3,7 @@
 Input: data.path.
 Outputs: data/prepared/support/images.parquet and data/prepared/query/images.parquet, which contain
 only images that a task uses, data/prepared/tasks.csv, data/prepared/skipped.csv, and
-data/prepared/LICENSE.txt, which is empty where data.path has no licence.
+data/prepared/LICENSE.txt, which says so where data.path has no licence.
 """
 
 import logging
@@ -54,7 +54,9 @@ def main(params: Params, root: Path) -> str:
     write_images(query, folder / "query")
     write_table(tasks, folder / "tasks.csv", TASKS)
     write_skipped(pd.concat(skipped), folder / "skipped.csv")
-    (folder / "LICENSE.txt").write_text(licence_text(data.path), encoding="utf-8")
+    (folder / "LICENSE.txt").write_text(
+        licence_text(data.path) or "not stated with the data", encoding="utf-8"
+    )
     return (
         f"prepare: {tasks['task'].nunique()} tasks of {tasks['label'].nunique()} classes: "
         f"{len(support)} support and {len(query)} query images in {folder}"

@@ -71,7 +71,7 @@ def new(folder: Path, images: Path | None) -> None:
 
     FOLDER must be new or empty. It becomes a git and DVC repository, unless it is inside one.
     """
-    classes = new_project(folder, images, watch=lambda files: tqdm(files, "copy", unit="file"))
+    classes = new_project(folder, images, watch=_watch("copy", "file"))
     if images:
         click.echo(
             f"{folder} is a project with {len(classes)} classes; run `git commit` and `dvc repro` "
@@ -131,6 +131,8 @@ def summary(root: Path) -> None:
     found = _metrics(root / "metrics")
     for name, value in summary_lines(found, seconds_by_stage(root / ".genie/runs")):
         click.echo(f"  {name:<28}{value}")
+    if (report := root / "plots/report.html").is_file():
+        click.echo(f"  {'report, for a browser':<28}{report}")
 
 
 @main.command()
@@ -202,8 +204,11 @@ def predict(images: tuple[Path, ...], task: int | None, out: Path | None, root: 
 
     The columns are file, predicted, probability, and P(CLASS) for each class.
     """
+    from transformers.utils.logging import disable_progress_bar
+
     from genie.tools.prediction import find_images, load_predictor, predict_files  # imports torch
 
+    disable_progress_bar()  # of one second, while the model is loaded
     files = find_images(images)
     predictor = load_predictor(root, task)
     numbers = ", ".join(map(str, predictor.classifiers))

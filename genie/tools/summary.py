@@ -20,9 +20,10 @@ def summary_lines(
 
     `summary` is the content of metrics/evaluate.json, `seconds` are run times by stage.
     """
+    added = "generated" if summary["images"] else "the method"  # such as strong: no new images
     lines = [
         ("accuracy without", _interval(summary["baseline"])),
-        ("accuracy with generated", _interval(summary["augmented"])),
+        (f"accuracy with {added}", _interval(summary["augmented"])),
         ("gain, paired by task", _interval(summary["gain"], signed=True)),
     ]
     groups = [key for key in ("gain_many", "gain_medium", "gain_few") if key in summary]

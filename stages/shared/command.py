@@ -111,7 +111,13 @@ def _remedy(error: Exception, root: Path) -> str | None:
 
 
 def show_log() -> None:
-    """Show warnings of all libraries on stderr, and info messages of this one."""
+    """Show warnings of all libraries on stderr, and info messages of this one.
+
+    Hide the bars that libraries show for a second while they load a model.
+    """
+    for name in ("transformers", "diffusers"):
+        if library := sys.modules.get(name):  # importing one takes seconds
+            library.utils.logging.disable_progress_bar()
     handler = logging.StreamHandler()
     handler.setFormatter(_LogLine())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

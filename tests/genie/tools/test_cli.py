@@ -52,6 +52,15 @@ def test_summary_is_a_table_of_what_the_pipeline_found(tmp_path):
         assert line[30] != " "
 
 
+def test_summary_names_the_report_once_there_is_one(tmp_path):
+    metrics(tmp_path)
+    assert "report.html" not in run("summary", "--root", tmp_path).stdout
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots/report.html").touch()
+    last = run("summary", "--root", tmp_path).stdout.splitlines()[-1]
+    assert last.split()[-1] == str(tmp_path / "plots/report.html")
+
+
 def test_summary_of_another_folder_is_that_of_its_metrics(tmp_path, monkeypatch):
     metrics(tmp_path / "here", images=7)
     monkeypatch.chdir(tmp_path / "here")

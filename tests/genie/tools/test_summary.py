@@ -24,6 +24,14 @@ def test_gain_is_shown_with_its_sign_its_interval_and_n():
     assert lines["mean r of the kept images"] == "0.700"
 
 
+def test_a_method_without_new_images_is_not_called_generated():
+    lines = dict(summary_lines(RESULT | {"images": 0}, {}))
+    assert (
+        lines["accuracy with the method"]
+        == dict(summary_lines(RESULT, {}))["accuracy with generated"]
+    )
+
+
 def test_what_was_not_measured_is_said_and_one_task_has_no_interval():
     nothing = {"mean": None, "low": None, "high": None, "n": 0}
     lines = dict(summary_lines(RESULT | {"gain": ONE_TASK, "baseline": nothing}, {}))

@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import diffusers
 import pytest
+import transformers
 import yaml
 from click.testing import CliRunner
 from safetensors import SafetensorError
@@ -122,6 +124,14 @@ def test_training_starts_itself_on_each_gpu(gpus, rank, head, launched, tmp_path
     else:
         assert (result.exit_code, result.stdout) == (0, "trained here\n")
         assert not launches
+
+
+def test_libraries_that_are_loaded_show_no_bars_of_their_own(tmp_path):
+    libraries = [transformers.utils.logging, diffusers.utils.logging]
+    for library in libraries:
+        library.enable_progress_bar()
+    assert invoke(None, tmp_path).exit_code == 0
+    assert not any(library.is_progress_bar_enabled() for library in libraries)
 
 
 @pytest.mark.parametrize(("rank", "first"), [(None, True), ("0", True), ("1", False)])
