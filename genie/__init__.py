@@ -11,11 +11,12 @@ from those above it, except that `measure` does not import `generate`.
   training examples; measures which classes are confused.
 - `generate`: generates images: what each method requests, how requests are rendered and cached, and
   which noise ratio r* is chosen.
-- `measure`: accuracies with confidence intervals, and the analysis of why the method works.
-- `figures`: all figures.
+- `measure`: accuracies with confidence intervals, comparisons of runs, and the analysis of why the
+  method works.
+- `figures`: all figures, and the report.
 - `tools`: the command line `genie` and the code that only it needs.
 
 Functions take values and return values, or read and write files that they are given. The library
 never reads params.yaml, and only `tools.cli` prints. The stages in `stages/` read params.yaml and
-call the library.
+call the library; `stages.commands` is the entry point of the command line.
 """

@@ -2,6 +2,7 @@
 
 Their order is validate, prepare, train_baseline, select_sources, generate, retrain, evaluate,
 analyse. Each stage reads files, calls the library and writes files. Stages contain no algorithms.
+`commands` is no stage: it is the command `genie`, with those that take the pipeline's parameters.
 An installed wheel holds them as `genie.stages`, so they import each other relatively.
 """
 

@@ -14,10 +14,10 @@ from genie.classify.backbone import load_backbone
 from genie.classify.examples import load_examples, picker
 from genie.classify.files import load_classifiers
 from genie.data.augmented_set import write_set
-from genie.data.licence import model_licence
 from genie.generate.card import data_card
 from genie.generate.claims import in_use
 from genie.generate.filters import apply_rule, draw_until_kept
+from genie.generate.known import model_licence
 from genie.generate.methods import target_weights
 from genie.generate.renderer import Cost, Renderer
 from genie.generate.search import as_table, called_target, landmarks_of

@@ -1,6 +1,5 @@
-"""The licences that come with images and models."""
+"""The licence files that come with images and models."""
 
-import json
 from pathlib import Path
 
 NAMES = ("LICENSE", "LICENCE", "COPYING", "NOTICE")
@@ -12,10 +11,3 @@ def licence_text(folder: Path) -> str:
         return ""
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name.upper().startswith(NAMES))
     return "\n\n".join(p.read_text(encoding="utf-8", errors="replace").strip() for p in files)
-
-
-def model_licence(folder: Path) -> str:
-    """Return `license` of a model's `genie.json`, else the text of its licence files."""
-    settings = folder / "genie.json"
-    named = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
-    return str(named.get("license") or licence_text(folder))

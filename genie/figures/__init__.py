@@ -1,4 +1,5 @@
-"""Figures, one module each; `canvas` holds the code that they share.
+"""Figures, one module each; `canvas` and `fonts` hold the code that they share.
 
-Of the stages, only `analyse` uses this package, so changing a colour reruns no other stage.
+`report` writes plots/report.html with `gallery` (its images) and `curves`; its template is in
+`page`. Of the stages, only `analyse` uses this package, so changing a colour reruns no other stage.
 """

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from genie.figures.curves import Curves
 from genie.figures.gallery import Card, Gallery
+from genie.measure.metrics import GROUPS
 
 WIDEST = 20
 """Classes of a confusion table at most; with more, only the largest changes are shown."""
@@ -96,7 +97,7 @@ def _verdict(gain: Mapping[str, Any]) -> str:
 
 def _groups(summary: Mapping[str, Any]) -> list[str]:
     """Return the groups of classes with a gain of their own, none if there is only one group."""
-    groups = [group for group in ("many", "medium", "few") if f"gain_{group}" in summary]
+    groups = [group for group in GROUPS if f"gain_{group}" in summary]
     return groups if len(groups) > 1 else []
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from genie.data.licence import licence_text
 from genie.data.wording import readable_name
 from genie.errors import GenieError
 from genie.generate.methods import METHODS
@@ -27,6 +28,11 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_settings(folder: Path) -> dict[str, Any]:
     """Read `genie.json` of a model's folder; empty if there is none."""
     return read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+
+
+def model_licence(folder: Path) -> str:
+    """Return `license` of a model's `genie.json`, else the text of its licence files."""
+    return str(read_settings(folder).get("license") or licence_text(folder))
 
 
 def needs_known_classes(method: str) -> bool:

@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -273,9 +274,7 @@ def verify(folder: Path, repair: bool, root: Path) -> None:
     if not folder.is_dir():
         raise GenieError(f"{folder} must be the folder of a set; run `dvc repro` to make it")
     recorded = recorded_folder(root, folder)
-    found = list(
-        faults(folder, store=_store(root), recorded=recorded, repair=repair, watch=_progress)
-    )
+    found = list(faults(folder, store=_store(root), recorded=recorded, repair=repair, watch=_bar))
     for fault in found:
         click.echo(f"{fault.path}: {fault.what}" + (f" ({fault.done})" if fault.done else ""))
     if left := sum(not fault.done for fault in found):
@@ -313,13 +312,14 @@ def _store(root: Path) -> Path:
     return Path(os.environ.get("DVC_ROOT", root)) / ".genie" / "store"
 
 
-def _progress(items: Iterable[Any], what: str) -> Iterable[Any]:
-    return tqdm(items, desc=what, unit="image", dynamic_ncols=True, mininterval=1, leave=False)
+def _bar(items: Iterable[Any], label: str, unit: str = "image") -> Iterable[Any]:
+    """Wrap items in a progress bar on stderr, if that is a terminal."""
+    return tqdm(items, label, unit=unit, dynamic_ncols=True, leave=False, disable=None)
 
 
-def _watch(label: str, unit: str) -> Callable[[Sequence[Any]], Iterable[Any]]:
-    """Return a function that wraps items in a progress bar on stderr, if that is a terminal."""
-    return lambda items: tqdm(items, desc=label, unit=unit, leave=False, disable=None)
+def _watch(label: str, unit: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
+    """Return `_bar` with a label and a unit."""
+    return partial(_bar, label=label, unit=unit)
 
 
 def _metrics(folder: Path) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def faults(
         metadata = members = pd.DataFrame(columns=list(METADATA))
     yield from _disagreements(folder, metadata, members)
     told: set[str] = set()
-    for row in watch(metadata.itertuples(index=False), "images of the set"):
+    for row in watch(list(metadata.itertuples(index=False)), "images of the set"):
         for fault in _faults_of_image(folder, row, store, recorded, repair=repair):
             told.add(fault.path.stem)
             yield fault

@@ -9,9 +9,9 @@ from PIL import Image
 
 from genie.classify.backbone import ImageModel, embed
 from genie.data.augmented_set import UNCLEAR
-from genie.data.images import to_square_rgb
+from genie.data.readers import open_square
 from genie.data.wording import Wording
-from genie.errors import GenieError, one_line
+from genie.errors import GenieError
 from genie.figures.contact_sheet import ContactRow
 from genie.generate.renderer import Renderer
 from genie.generate.request import Request, Wanted
@@ -42,13 +42,12 @@ class Preview:
 
 def read_source(path: Path, *, size: int | None) -> Image.Image:
     """Read an image as the pipeline does; raise GenieError if it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return to_square_rgb(image, size=size)
-    except FileNotFoundError:
-        raise GenieError(f"{path} does not exist; name an image file") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise GenieError(f"{path} cannot be read as an image ({one_line(error)})") from None
+    if not path.exists():
+        raise GenieError(f"{path} does not exist; name an image file")
+    image = open_square(path, size=size)
+    if isinstance(image, str):
+        raise GenieError(f"{path} cannot be read as an image ({image}); name another file")
+    return image
 
 
 def requests_for(
@@ -113,11 +112,11 @@ def preview_lines(preview: Preview) -> list[str]:
         mark = "  <- r*" if level == row.chosen else ""
         lines.append(f"{r:>6g}  {position:>8.2f}  {shift:>8}{mark}")
         before = position
-    kind = "eight Txt2Img images" if preview.target.drawn else f"{count} support images"
+    kind = "Txt2Img" if preview.target.drawn else "support"
     return [
         *lines,
         _clarity(preview.shift_ratio),
-        f"Z_T is the mean of {kind} of {row.target_label}",
+        f"Z_T is the mean of {count} {kind} images of {row.target_label}",
     ]
 
 

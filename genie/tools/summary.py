@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from genie.measure.metrics import percent
+from genie.measure.metrics import GROUPS, percent
 
 STAGES = (
     *("validate", "prepare", "train_baseline", "select_sources"),
@@ -26,7 +26,7 @@ def summary_lines(
         (f"accuracy with {added}", _interval(summary["augmented"])),
         ("gain, paired by task", _interval(summary["gain"], signed=True)),
     ]
-    groups = [key for key in ("gain_many", "gain_medium", "gain_few") if key in summary]
+    groups = [f"gain_{group}" for group in GROUPS if f"gain_{group}" in summary]
     if len(groups) > 1:  # a single group repeats the overall gain
         lines += [(key.replace("_", ", "), _interval(summary[key], signed=True)) for key in groups]
     spent = ", ".join(f"{name} {seconds[name]:.0f}" for name in STAGES if name in seconds)

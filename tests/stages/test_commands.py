@@ -50,7 +50,7 @@ def levels_in(output: str) -> list[tuple[float, float, bool]]:
 def test_without_support_images_the_target_is_drawn_eight_times(project):
     result = preview("photo.jpg", "coat")
     assert result.exit_code == 0, result.output
-    assert "Z_T is the mean of eight Txt2Img images of coat" in result.stdout
+    assert "Z_T is the mean of 8 Txt2Img images of coat" in result.stdout
     assert rendered(project) == 3 + 8
     assert decode_image((project / "preview.png").read_bytes()).width > 400
     table = levels_in(result.stdout)
@@ -86,7 +86,7 @@ def test_class_without_support_images_is_drawn(project, source_images):
         {"image_id": ["a"], "label": "bag", "png": list(source_images.values())[:1]}
     )
     write_images(images, project / "data/prepared/support")
-    assert "eight Txt2Img images of coat" in preview("photo.jpg", "coat").stdout
+    assert "8 Txt2Img images of coat" in preview("photo.jpg", "coat").stdout
 
 
 def test_another_generator_takes_the_place_of_the_parameters(project, tiny_turbo_folder):

@@ -1,6 +1,4 @@
-import json
-
-from genie.data.licence import licence_text, model_licence
+from genie.data.licence import licence_text
 
 
 def test_licence_files_are_joined_and_other_files_left_out(tmp_path):
@@ -14,13 +12,3 @@ def test_licence_files_are_joined_and_other_files_left_out(tmp_path):
 def test_folder_without_a_licence_and_a_single_file_have_none(tmp_path):
     (tmp_path / "images.parquet").write_bytes(b"")
     assert licence_text(tmp_path) == licence_text(tmp_path / "images.parquet") == ""
-
-
-def test_model_names_its_licence_in_its_settings_or_brings_a_file(tmp_path):
-    assert model_licence(tmp_path) == ""
-    (tmp_path / "LICENSE").write_text("CreativeML Open RAIL-M")
-    assert model_licence(tmp_path) == "CreativeML Open RAIL-M"
-    (tmp_path / "genie.json").write_text(json.dumps({"steps": 20}))
-    assert model_licence(tmp_path) == "CreativeML Open RAIL-M"
-    (tmp_path / "genie.json").write_text(json.dumps({"license": "MIT"}))
-    assert model_licence(tmp_path) == "MIT"

@@ -6,6 +6,7 @@ import pytest
 from genie.errors import GenieError
 from genie.generate.known import (
     known_classes,
+    model_licence,
     needs_known_classes,
     read_settings,
     require_known,
@@ -77,3 +78,13 @@ def test_a_model_that_says_nothing_knows_no_list(tmp_path):
     assert known_classes(tmp_path) is None
     (tmp_path / "genie.json").write_text(json.dumps({"classes": ["a", 7]}))
     assert known_classes(tmp_path) == ["a", "7"]
+
+
+def test_model_names_its_licence_in_its_settings_or_brings_a_file(tmp_path):
+    assert model_licence(tmp_path) == ""
+    (tmp_path / "LICENSE").write_text("CreativeML Open RAIL-M")
+    assert model_licence(tmp_path) == "CreativeML Open RAIL-M"
+    (tmp_path / "genie.json").write_text(json.dumps({"steps": 20}))
+    assert model_licence(tmp_path) == "CreativeML Open RAIL-M"
+    (tmp_path / "genie.json").write_text(json.dumps({"license": "MIT"}))
+    assert model_licence(tmp_path) == "MIT"

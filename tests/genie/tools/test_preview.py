@@ -25,4 +25,4 @@ def test_table_has_a_line_per_level_with_its_shift_and_the_choice():
 def test_choice_is_said_to_be_clear_or_not(ratio, words):
     lines = preview_lines(Preview(ROW, ratio, Target([GREY] * 8, drawn=True)))
     assert words in lines[-2]
-    assert "eight Txt2Img images" in lines[-1]
+    assert "8 Txt2Img images" in lines[-1]
