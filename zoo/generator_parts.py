@@ -330,6 +330,7 @@ def save_generator(vae: AutoencoderKL, denoiser: Denoiser, recipe: Recipe, folde
         feature_extractor=None,
         requires_safety_checker=False,
     )
+    vae.register_to_config(_name_or_path="")  # else the folder that it was trained in
     pipeline.save_pretrained(folder, safe_serialization=True)
     settings = {
         "guidance_scale": recipe.guidance,

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from genie.measure.metrics import SHARES, Interval, holm, interval, paired_p
+from genie.measure.metrics import SHARE, SHARES, Interval, holm, interval, paired_p
 from genie.tables import COMPARISON
 
 SEED = "seed"
@@ -233,7 +233,7 @@ def _row(
 
     `values` (accuracy, gain) and `pairs` (own, other) have a row per task or seed.
     """
-    accuracy, gain = interval(values["accuracy"]), interval(values["gain"])
+    accuracy, gain = interval(values["accuracy"], bounds=SHARE), interval(values["gain"])
     gap = interval(pairs["own"] - pairs["other"])
     first = members[0].params
     return {

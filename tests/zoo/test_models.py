@@ -83,6 +83,12 @@ def test_text_encoder_knows_the_tokenizers_special_tokens(tokenizer: CLIPTokeniz
     assert config["pad_token_id"] == tokenizer.pad_token_id
 
 
+def test_configs_name_no_folder_of_the_machine_that_trained() -> None:
+    for path in ZOO.rglob("config.json"):
+        name = json.loads(path.read_text()).get("_name_or_path", "")
+        assert not Path(name).is_absolute(), path
+
+
 def test_oracle_knows_the_classes_by_name() -> None:
     oracle = AutoModelForImageClassification.from_pretrained(ZOO / "oracle")
     assert [oracle.config.id2label[i] for i in range(10)] == list(CLASSES)

@@ -58,6 +58,10 @@ def test_one_row_per_run_has_the_columns_of_the_schema_and_text_of_what_varies()
     assert table["guided_steps"].tolist() == [100, 100]
 
 
+def test_interval_of_two_tasks_near_the_top_ends_at_one():
+    assert compared(run_of("a", [0.9, 1.0])).loc[0, "high"] == 1
+
+
 def test_difference_is_that_of_a_paired_t_test_and_the_reference_has_none():
     table = compared(run_of("one", A), run_of("two", B, noise__r=1), reference=1).set_index("row")
     expected = stats.ttest_rel(A, B)
