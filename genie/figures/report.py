@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from genie.figures.curves import Curves
 from genie.figures.gallery import Card, Gallery
-from genie.measure.metrics import GROUPS
+from genie.measure.metrics import GROUPS, percent
 
 WIDEST = 20
 """Classes of a confusion table at most; with more, only the largest changes are shown."""
@@ -50,6 +50,7 @@ def write_report(
         lstrip_blocks=True,
     )
     pages.filters |= {"data_uri": data_uri}
+    pages.globals |= {"percent": percent}
     script = _own("report.js")
     html = pages.get_template("report.html.jinja").render(
         summary=summary,

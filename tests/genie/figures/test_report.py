@@ -140,14 +140,14 @@ def page(tmp_path) -> Page:
 
 
 def test_headline_is_the_gain_with_its_interval_and_what_it_cost(page):
-    assert "+0.050 95% interval +0.040 to +0.060, n = 5 tasks" in page.text
+    assert "+5.0 ± 1.0 % 95% interval, n = 5 tasks" in page.text
     assert "Generated images help: the interval lies above zero." in page.text
     assert "34,160 guided steps" in page.text
     assert "for 2,440 rendered images" in page.text
     assert "3 rejected, 1 missing" in page.text
     assert "Label consistency" in page.text
     assert "not measured" in page.text
-    assert page.texts["title"] == ["GeNIe report: gain +0.050"]
+    assert page.texts["title"] == ["GeNIe report: gain +5.0 %"]
 
 
 @pytest.mark.parametrize(
