@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 import matplotlib.pyplot as plt
 import pandas as pd
-from diffusers import AutoencoderKL
 from safetensors.torch import load_model
 
 from genie.classify.backbone import ImageModel, load_oracle
@@ -14,6 +13,7 @@ from genie.generate.model import load_generator
 from zoo.evaluate import consistency, pictures, text_requests
 from zoo.generator_parts import Denoiser, save_generator, word_tokenizer
 from zoo.recipes import RECIPES, Recipe
+from zoo.train import load_vae
 
 
 def snapshots(recipe: Recipe) -> list[tuple[int, Path]]:
@@ -26,7 +26,7 @@ def measured(recipe: Recipe, path: Path, oracle: ImageModel, *, texts: int) -> f
     """Return the label consistency, in [0, 1], of `texts` images of a snapshot."""
     denoiser = Denoiser(word_tokenizer(recipe), recipe)
     load_model(denoiser, path)
-    vae = AutoencoderKL.from_pretrained(recipe.state / "vae").eval()
+    vae = load_vae(recipe)
     asked = text_requests(texts, recipe.classes)
     with tempfile.TemporaryDirectory() as folder:
         save_generator(vae, denoiser, recipe, Path(folder))

@@ -36,7 +36,7 @@ def main(name: str, parts: tuple[str, ...], data: Path | None) -> None:
     if "WORLD_SIZE" in os.environ:  # under torchrun
         dist.init_process_group("gloo")
     wanted = parts or PARTS
-    if set(wanted) - {"unet"}:  # the denoiser trains on stored latents
+    if set(wanted) - {"unet"} or not (recipe.state / LATENTS).is_file():
         train_on_images(_pretraining(recipe, data), recipe, wanted)
     if "unet" in wanted:
         train_generator(recipe)
@@ -50,13 +50,20 @@ def _pretraining(recipe: Recipe, data: Path | None) -> Part:
 
 
 def train_on_images(part: Part, recipe: Recipe, wanted: Sequence[str]) -> None:
-    """Train and save all of `wanted` but the denoiser, and store the autoencoder's latents."""
+    """Train and save all of `wanted` but the denoiser, and store the latents that it trains on."""
+    latents = recipe.state / LATENTS
     if "vae" in wanted:
         vae = train_vae(part, recipe)
         if rank() == 0:
-            vae.save_pretrained(recipe.state / "vae")
-            latents = training_latents(vae, part, mirrored=recipe.mirrored)
-            save_file(latents, recipe.state / LATENTS)
+            vae.register_to_config(_name_or_path="")
+            vae.half().save_pretrained(vae_folder(recipe))
+            latents.unlink(missing_ok=True)
+    if "unet" in wanted and not latents.is_file() and rank() == 0:
+        vae = load_vae(recipe)
+        latents.parent.mkdir(parents=True, exist_ok=True)
+        save_file(training_latents(vae, part, mirrored=recipe.mirrored), latents)
+    if dist.is_initialized():
+        dist.barrier()  # the other processes read the latents too
     if "oracle" in wanted:
         save_features(train_oracle(part, recipe), recipe.out / "oracle")
     if "backbone" in wanted:
@@ -67,14 +74,23 @@ def train_on_images(part: Part, recipe: Recipe, wanted: Sequence[str]) -> None:
 
 
 def train_generator(recipe: Recipe) -> None:
-    """Train the denoiser on latents of the trained autoencoder and save the pipeline."""
-    folder = recipe.state / "vae"
-    if not (recipe.state / LATENTS).is_file():
-        raise click.ClickException(f"{folder} does not exist; train it with --part vae")
+    """Train the denoiser on stored latents of the autoencoder and save the pipeline."""
     denoiser = train_denoiser(recipe)
     if rank() == 0:
-        vae = AutoencoderKL.from_pretrained(folder).eval()
-        save_generator(vae, denoiser, recipe, recipe.out / "generator")
+        save_generator(load_vae(recipe), denoiser, recipe, recipe.out / "generator")
+
+
+def vae_folder(recipe: Recipe) -> Path:
+    """Return the folder of the autoencoder, which is saved before the rest of the generator."""
+    return recipe.out / "generator" / "vae"
+
+
+def load_vae(recipe: Recipe) -> AutoencoderKL:
+    """Load the trained autoencoder in float32; an error says how to train it."""
+    folder = vae_folder(recipe)
+    if not folder.is_dir():
+        raise click.ClickException(f"{folder} does not exist; train it with --part vae")
+    return AutoencoderKL.from_pretrained(folder).float().eval()
 
 
 if __name__ == "__main__":
