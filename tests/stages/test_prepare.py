@@ -74,6 +74,23 @@ def test_licence_of_the_images_goes_with_them(folder):
     assert licence.read_text() == "CC BY 4.0, by somebody"
 
 
+def test_images_of_train_that_nearly_equal_one_of_test_are_left_out(tmp_path, caplog):
+    for part, first, quality in (("train", 0, 95), ("test", 3, 80)):
+        for label in ("a", "b"):
+            place = tmp_path / "images" / part / label
+            place.mkdir(parents=True)
+            for seed in range(first, first + 4):  # the fourth of train is the first of test
+                key = [seed, ord(label)]
+                pixels = np.random.default_rng(key).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                image = Image.fromarray(pixels).resize((64, 64))
+                image.save(place / f"{seed}.jpg", quality=quality)
+    result = run(tmp_path, regime="all")
+    assert result.exit_code == 0, result.stderr
+    support, query, _ = outputs(tmp_path)
+    assert (len(support), len(query)) == (6, 8)
+    assert "2 images to draw support sets from nearly equal a query image" in caplog.text
+
+
 def test_bundled_images_make_the_default_tasks(folder):
     bundled = {}
     for pool in ("train", "test"):
