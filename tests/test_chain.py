@@ -92,7 +92,7 @@ def test_report_shows_every_wanted_image_of_the_run_and_only_what_the_tables_say
     )
     assert sum(len(c["levels"]) for c in cards) == len(levels)
     gain = read_json(made / "metrics/evaluate.json")["gain"]["mean"]
-    assert f"<title>GeNIe report: gain {gain:+.3f}</title>" in html
+    assert f"<title>GeNIe report: gain {100 * gain:+.1f} %</title>" in html
 
 
 def test_dvc_shows_both_confusions_beside_the_other_plots(made, tmp_path):
