@@ -3,8 +3,10 @@
     dvc repro && python -m benchmarks.growth
 
 Requests are GeNIe-Ada's on the embedded default, in as many steps as it asks for. Out:
-benchmarks/growth-render.csv, growth-store.csv, growth-dvc.csv, and growth-repro.csv: `dvc repro`
-with nothing to do, with sets of augmented images of several sizes in place.
+benchmarks/growth-render.csv, growth-store.csv, growth-dvc.csv, growth-repro.csv: `dvc repro` with
+nothing to do, with sets of augmented images of several sizes in place, and growth-stages.csv: peak
+memory of every stage with sets of 512x512 images, made by a small network of Stable Diffusion's
+layout.
 """
 
 import hashlib
@@ -19,10 +21,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 import pandas as pd
+import torch
+import yaml
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
 from genie.data.images import encode_png
@@ -40,6 +46,11 @@ FILES = (1_000, 10_000, 50_000)
 LINKS = ("copy", "hardlink", "symlink", "reflink,copy")
 RATIOS = levels(0.5, 0.9, 5)
 IN_PLACE = (500, 5_000, 20_000)
+LARGE = (200, 2_000)  # images of 512x512 pixels
+CLASSES = ("bag", "coat", "dress", "sandal")
+STAGES = (
+    "prepare", "train_baseline", "select_sources", "generate", "retrain", "evaluate", "analyse",
+)  # fmt: skip
 GENERATOR = Path("zoo/generator")
 
 Row = Mapping[str, object]
@@ -183,9 +194,77 @@ def grow_tracked(place: Path) -> list[Row]:
     return [track(count, link, place) for count in FILES for link in LINKS]
 
 
+def large_images(folder: Path, *, each: int = 8) -> None:
+    """Write an image folder with 512x512 images of four classes, for training and for queries."""
+    draw = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for label in CLASSES:
+            place = folder / part / label
+            place.mkdir(parents=True)
+            for i in range(each):
+                coarse = Image.fromarray(draw.integers(0, 256, (64, 64, 3), np.uint8))
+                coarse.resize((512, 512)).save(place / f"{i}.png")
+
+
+def large_generator(folder: Path) -> None:
+    """Save a model of Stable Diffusion's layout for 512x512 images, with few random weights."""
+    torch.manual_seed(0)
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(GENERATOR)
+    pipeline.vae = AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=4,
+        sample_size=512,
+        mid_block_add_attention=False,
+    )
+    pipeline.unet = UNet2DConditionModel(
+        sample_size=64,
+        block_out_channels=(16, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=pipeline.text_encoder.config.hidden_size,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    pipeline.save_pretrained(folder)
+
+
+def peak_mebibytes(place: Path, stage: str) -> int:
+    """Peak memory of a stage that runs in a process of its own; it must succeed."""
+    command = [sys.executable, "-m", f"stages.{stage}", "--params", f"{place}/params.yaml"]
+    process = subprocess.Popen([*command, "--root", str(place)], stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise click.ClickException(f"{stage} ended with status {status}: {' '.join(command)}")
+    return round(usage.ru_maxrss / 1024)
+
+
+def grow_stages(place: Path, counts: Sequence[int] = LARGE) -> list[Row]:
+    """Peak memory of every stage, by the number of generated images, all at one r."""
+    large_images(place / "images")
+    large_generator(place / "generator")
+    rows = []
+    for count in counts:
+        params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+        params["data"] |= {"path": f"{place}/images", "tasks": 1}
+        params["noise"]["r"] = 0.7
+        params["augment"]["per_class"] = count // len(CLASSES)
+        params["generator"] |= {"model": f"{place}/generator", "steps": 2, "guidance_scale": 1.0}
+        params["generator"]["unknown_classes"] = "allow"
+        (place / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+        rows.append({"images": count} | {stage: peak_mebibytes(place, stage) for stage in STAGES})
+        made = len(list((place / "data/augmented").glob("*/*.png")))
+        assert made == count, f"{made} of {count} images"
+    return rows
+
+
 @click.command(help=__doc__)
 @click.option(
-    "--only", type=click.Choice(["render", "store", "dvc", "repro"]), help="Default: all."
+    "--only", type=click.Choice(["render", "store", "dvc", "repro", "stages"]), help="Default: all."
 )
 @click.option("--count", type=int, hidden=True, help="Render this many here and print the row.")
 def main(only: str | None, count: int | None) -> None:
@@ -199,6 +278,7 @@ def main(only: str | None, count: int | None) -> None:
             "store": lambda: grow_store(place / "store"),
             "dvc": lambda: grow_tracked(place / "dvc"),
             "repro": lambda: repeat_nothing(IN_PLACE, place / "clone"),
+            "stages": lambda: grow_stages(place),
         }
         tables = {name: measurements[name]() for name in ([only] if only else measurements)}
     for name, rows in tables.items():

@@ -62,6 +62,7 @@ def _preview(image: Path, target: str, params: Params, root: Path, out: Path) ->
         requests_for,
     )
 
+    from .shared.engine import Engine
     from .shared.generation import renderer_of, search
     from .shared.places import features_file
 
@@ -69,7 +70,9 @@ def _preview(image: Path, target: str, params: Params, root: Path, out: Path) ->
     source = read_source(image, size=params.data.size)
     name = image_id(source)
     rows = pd.DataFrame([{"image_id": name, "png": encode_png(source)}])
-    renderer = renderer_of(params, root, rows, on_image=lambda guided_steps: None)
+    renderer = renderer_of(
+        *(params, root, rows), on_image=lambda guided_steps: None, engine=Engine()
+    )
     noise, prompt = params.noise, params.prompt
     wording = wording_in_turn(
         *(target, None, 0),

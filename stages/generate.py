@@ -26,6 +26,7 @@ from genie.tables import TASKS, read_images, read_table
 
 from .shared.classes import check_classes
 from .shared.command import stage
+from .shared.engine import read_engine
 from .shared.generation import judge_per_task, plan, renderer_of, rule_of, search
 from .shared.params import Params
 from .shared.places import features_file, note_run, store_folder
@@ -54,7 +55,9 @@ def generate(params: Params, root: Path) -> str:
     marks = landmarks_of(support, embeddings, backbone)
     judges = judge_per_task(params, root, support, picker(real, images["image_id"]), baseline)
     curves = Curves(root, "generate")
-    renderer = renderer_of(params, root, images, on_image=speed_recorder(curves))
+    renderer = renderer_of(
+        *(params, root, images), on_image=speed_recorder(curves), engine=read_engine(root)
+    )
     wanted = plan(params, root, renderer, support)
 
     trajectories, cost = draw_until_kept(

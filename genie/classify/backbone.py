@@ -105,20 +105,18 @@ def check_folder(folder: Path, *, parameter: str) -> None:
 
 def pixels(images: Sequence[Image.Image], *, model: ImageModel) -> torch.Tensor:
     """Return images as (n, 3, H, W) float32, resized and normalised for the model."""
-    arrays = [np.asarray(image) for image in resized(images, model=model)]
+    arrays = [np.asarray(resized(image, model=model)) for image in images]
     batch = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
     return (batch - model.mean) / model.std
 
 
-def resized(images: Sequence[Image.Image], *, model: ImageModel) -> list[Image.Image]:
-    """Return RGB images of the model's input size; images of that size are not resampled."""
+def resized(image: Image.Image, *, model: ImageModel) -> Image.Image:
+    """Return an RGB image of the model's input size; an image of that size is not resampled."""
     height, width = model.size
-    return [
-        rgb
-        if rgb.size == (width, height)
-        else rgb.resize((width, height), Image.Resampling.BICUBIC)
-        for rgb in (image.convert("RGB") for image in images)
-    ]
+    rgb = image.convert("RGB")
+    if rgb.size == (width, height):
+        return rgb
+    return rgb.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def embed(images: Sequence[Image.Image], *, model: ImageModel) -> np.ndarray:
@@ -147,23 +145,26 @@ def vectors(
     *,
     kind: str,
 ) -> np.ndarray:
-    """Return `run`'s output (n, d) in float32, one row per image, from the cache where possible."""
+    """Return `run`'s output (n, d) in float32, one row per image, from the cache where possible.
+
+    Memory holds the images of one batch at a time.
+    """
     if not images:
         return np.zeros((0, 0), np.float32)
     names = [image_id(image) for image in images]
     source = f"{model.fingerprint} {kind} {model.device} v{VECTORS_VERSION}"
     known = features.known(model.cache, source, names) if model.cache else {}
-    missing = {n: i for n, i in zip(names, images, strict=True) if n not in known}
-    fresh: dict[str, np.ndarray] = {}
+    place = {name: i for i, name in enumerate(names) if name not in known}
+    missing = list(place)
     for start in range(0, len(missing), BATCH):
-        part = dict(list(missing.items())[start : start + BATCH])
-        last = next(reversed(part.values()))
-        padded = [*part.values(), *[last] * (BATCH - len(part))]
+        part = missing[start : start + BATCH]
+        batch = [images[place[name]] for name in part]
+        padded = [*batch, *[batch[-1]] * (BATCH - len(batch))]
         rows = run(pixels(padded, model=model).to(model.device)).float().cpu().numpy()
-        fresh |= dict(zip(part, rows, strict=False))
-    if model.cache and fresh:
-        features.keep(model.cache, source, fresh)
-    known |= fresh
+        fresh = dict(zip(part, rows, strict=False))
+        if model.cache:
+            features.keep(model.cache, source, fresh)
+        known |= fresh
     return np.stack([known[name] for name in names])
 
 

@@ -9,12 +9,14 @@ from PIL import Image
 
 from genie.classify.backbone import ImageModel, embed
 from genie.data.images import decode_image
+from genie.data.pictures import Pictures, joined
 
 
 @dataclass(frozen=True)
 class Examples:
     """Images with their backbone embeddings (n, d) and, for training, their labels.
 
+    The images of large sets are `Pictures`, which memory does not hold.
     `weights` (n,) in [0, 1] says how much each label counts; None means 1 for all. A mixture of two
     images is represented by two examples with one label each.
     """
@@ -27,7 +29,7 @@ class Examples:
 
 def load_examples(images: pd.DataFrame, *, backbone: ImageModel) -> Examples:
     """Return the examples of an images table, in its order."""
-    pictures = [decode_image(png) for png in images["png"]]
+    pictures = Pictures(decode_image, list(images["png"]))
     return Examples(pictures, embed(pictures, model=backbone), list(images["label"]))
 
 
@@ -44,7 +46,7 @@ def take(examples: Examples, rows: Sequence[int]) -> Examples:
     """Return the examples at the given rows, in that order."""
     chosen = list(rows)
     return Examples(
-        [examples.images[i] for i in chosen],
+        Pictures(examples.images.__getitem__, chosen),
         examples.embeddings[chosen],
         [examples.labels[i] for i in chosen],
         None if examples.weights is None else examples.weights[chosen],
@@ -55,7 +57,7 @@ def join(*parts: Examples) -> Examples:
     """Concatenate examples; parts may be empty."""
     full = [p for p in parts if len(p.labels)]
     return Examples(
-        [image for p in full for image in p.images],
+        joined(p.images for p in full),
         np.concatenate([p.embeddings for p in full]),
         [label for p in full for label in p.labels],
         np.concatenate([weights_of(p) for p in full]),

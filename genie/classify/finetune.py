@@ -10,12 +10,20 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from PIL import Image
 
-from genie.classify.backbone import ImageModel, load_backbone, load_untrained, pixels, pooled
+from genie.classify.backbone import (
+    ImageModel,
+    load_backbone,
+    load_untrained,
+    pixels,
+    pooled,
+    resized,
+)
 from genie.classify.clip import embed_texts, load_clip, load_image_tower
 from genie.classify.examples import Examples, weights_of
 from genie.classify.heads import Weights
 from genie.classify.losses import LOSSES
 from genie.classify.transforms import weak
+from genie.data.pictures import spooled
 from genie.keyed import step_seed
 
 WEIGHT_DECAY = 0.05  # for AdamW, as in LiVT
@@ -133,7 +141,8 @@ def _train(
     settings: TrainingSettings,
 ) -> Any:
     """Train for `settings.steps` steps and return the network as wrapped by accelerate."""
-    data, labels = pixels(examples.images, model=model), torch.from_numpy(targets)
+    images = spooled(resized(image, model=model) for image in examples.images)
+    labels = torch.from_numpy(targets)
     weights = torch.from_numpy(weights_of(examples)).float()
     prior = torch.bincount(labels, weights).div(weights.sum()).float().to(model.device)
     loss_of = LOSSES[settings.loss]
@@ -146,7 +155,7 @@ def _train(
     network, optimiser = accelerator.prepare(network, optimiser)
     network.train()
     share = slice(accelerator.process_index, None, accelerator.num_processes)
-    for step, (rows, batch) in enumerate(_batches(data, settings)):
+    for step, (rows, batch) in enumerate(_batches(images, model, settings)):
         rows = rows[share]
         batch_labels = labels[rows].to(model.device)
         losses = loss_of(network(batch[share].to(model.device)), batch_labels, prior)
@@ -162,7 +171,7 @@ def _train(
 
 
 def _batches(
-    data: torch.Tensor, settings: TrainingSettings
+    images: Sequence[Image.Image], model: ImageModel, settings: TrainingSettings
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield the rows (B,) and weakly augmented pixels (B, 3, H, W) of each step.
 
@@ -170,5 +179,6 @@ def _batches(
     """
     order = torch.Generator().manual_seed(settings.seed)
     for step in range(settings.steps):
-        rows = torch.randint(len(data), (settings.batch_size,), generator=order)
-        yield rows, weak(data[rows], seed=step_seed(settings.seed, step))
+        rows = torch.randint(len(images), (settings.batch_size,), generator=order)
+        batch = pixels([images[i] for i in rows.tolist()], model=model)
+        yield rows, weak(batch, seed=step_seed(settings.seed, step))

@@ -5,16 +5,18 @@ A method may also mix its generated images with real ones. COPIERS and MIXERS de
 name.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from genie.classify.backbone import ImageModel, embed, resized
 from genie.classify.examples import Examples, join, take
 from genie.classify.transforms import (
     Copier,
+    Copies,
     Mixer,
     cutmix_copies,
     half_and_fractal_mix,
@@ -24,6 +26,7 @@ from genie.classify.transforms import (
     unchanged_copies,
     weak_copies,
 )
+from genie.data.pictures import Pictures, spooled
 from genie.data.tasks import shot_groups
 
 COPIERS: dict[str, Copier] = {
@@ -49,6 +52,10 @@ MIXERS: dict[str, Mixer] = {"diffcore-mix": pixel_and_patch_mix, "diffusemix": h
 
 MIX_WITH_SOURCES = ("diffusemix",)
 """Methods that mix a generated image with its own source, not with any image of its class."""
+
+
+AT_ONCE = 256
+"""Images that are copied or mixed at a time. Mixtures of real images stay among these."""
 
 
 def generated_per_class(
@@ -82,13 +89,26 @@ def copies(
         for members in [np.flatnonzero(labels == label)]
         for i in range(count)
     ]
-    originals = resized([examples.images[i] for i in rows], model=backbone)
-    made = copier(originals, [examples.labels[i] for i in rows], seed)
     if not rows:
         return take(examples, [])
-    drawn = Examples(made.images, embed(made.images, model=backbone), [""] * len(made.images))
-    chosen = take(drawn, list(made.rows))
-    return Examples(chosen.images, chosen.embeddings, made.labels, np.array(made.weights))
+    made: list[Copies] = []
+
+    def drawn() -> Iterator[Image.Image]:
+        for start in range(0, len(rows), AT_ONCE):
+            some = rows[start : start + AT_ONCE]
+            originals = [resized(examples.images[i], model=backbone) for i in some]
+            made.append(copier(originals, [examples.labels[i] for i in some], seed + start))
+            yield from made[-1].images
+            made[-1] = replace(made[-1], images=())
+
+    images = spooled(drawn())
+    places = [k * AT_ONCE + row for k, part in enumerate(made) for row in part.rows]
+    return Examples(
+        Pictures(images.__getitem__, places),
+        embed(images, model=backbone)[places],
+        [label for part in made for label in part.labels],
+        np.array([weight for part in made for weight in part.weights]),
+    )
 
 
 def softened(generated: Examples, sources: Sequence[str], weights: np.ndarray) -> Examples:
@@ -123,14 +143,25 @@ def mixed(
     rest. The record has one row per mixture: label, level (pixel or patch) and share.
     """
     partners = sources or take(real, _in_rotation(generated.labels, real.labels))
-    scaled = resized(generated.images, model=backbone)
-    mixtures = mixer(scaled, resized(partners.images, model=backbone), seed)
-    images = [m.image for m in mixtures]
-    share = np.array([m.share for m in mixtures])
+    levels: list[str] = []
+    shares: list[float] = []
+
+    def drawn() -> Iterator[Image.Image]:
+        for start in range(0, len(generated.labels), AT_ONCE):
+            first, second = (
+                [resized(i, model=backbone) for i in part.images[start : start + AT_ONCE]]
+                for part in (generated, partners)
+            )
+            for mixture in mixer(first, second, seed + start):
+                levels.append(mixture.level)
+                shares.append(mixture.share)
+                yield mixture.image
+
+    images, share = spooled(drawn()), np.array(shares)
     once = Examples(images, embed(images, model=backbone), generated.labels, share)
     rest = replace(once, labels=partners.labels, weights=1 - share)
-    record = {"label": generated.labels, "level": [m.level for m in mixtures], "share": share}
-    return join(once, take(rest, list(np.flatnonzero(share < 1)))), pd.DataFrame(record)
+    record = pd.DataFrame({"label": generated.labels, "level": levels, "share": share})
+    return join(once, take(rest, list(np.flatnonzero(share < 1)))), record
 
 
 def _in_rotation(wanted: Sequence[str], labels: Sequence[str]) -> list[int]:

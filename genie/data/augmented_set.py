@@ -5,12 +5,14 @@ other tools can load it as it is.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from PIL import Image
 
 from genie.data.images import decode_image, image_id
+from genie.data.pictures import Pictures
 from genie.data.wording import slug
 from genie.errors import GenieError, one_line
 from genie.tables import MEMBERS, METADATA, TRAJECTORIES, inside, write_table
@@ -59,10 +61,10 @@ def write_set(
     return members
 
 
-def read_set(folder: Path, members: pd.DataFrame) -> tuple[list[str], list[Image.Image]]:
+def read_set(folder: Path, members: pd.DataFrame) -> tuple[list[str], Pictures]:
     """Return the distinct file names of the set, sorted, and the images in the same order."""
     files = sorted(set(members["file_name"]))
-    return files, [read_image(folder, name) for name in files]
+    return files, Pictures(partial(read_image, folder), files)
 
 
 def read_image(folder: Path, name: str) -> Image.Image:

@@ -135,6 +135,12 @@ def add_tokens(generator: Generator, tokens: Mapping[str, Path]) -> None:
             generator.pipeline.load_textual_inversion(load_file(path), token=name)
 
 
+def add_vectors(generator: Generator, tokens: Mapping[str, torch.Tensor]) -> None:
+    """Add tokens with embeddings (n, d) that were learned in another process."""
+    for name, vectors in tokens.items():
+        generator.pipeline.load_textual_inversion({name: vectors}, token=name)
+
+
 def train_vector(
     latents: torch.Tensor,
     word: str,

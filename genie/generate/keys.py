@@ -2,6 +2,7 @@
 
 import json
 
+from genie.generate.described import Described
 from genie.generate.model import Generator
 from genie.generate.noise import coincides, denoising_steps, noise_seed
 from genie.generate.request import Request
@@ -11,7 +12,7 @@ RENDER_VERSION = 1  # increase it whenever a change in the renderer changes pixe
 
 
 def request_key(
-    request: Request, generator: Generator, *, steps: int, guidance_scale: float
+    request: Request, generator: Generator | Described, *, steps: int, guidance_scale: float
 ) -> str:
     """Return the SHA-256 (hex) of all that determines a request's pixels, and of nothing else.
 

@@ -247,8 +247,19 @@ def _native_size(pipeline: Any) -> int:
     return int(side * pipeline.vae_scale_factor) if side else 512
 
 
+def model_files(folder: Path) -> list[Path]:
+    """Return all files that a model is loaded from; raise GenieError if it is not one."""
+    settings = folder / "genie.json"
+    found = [settings] if settings.is_file() else []
+    return [*found, *_weights_and_settings(folder, _read_index(folder))]
+
+
 def _fingerprint(folder: Path, index: dict[str, Any]) -> str:
-    """Compute the fingerprint of all files that are loaded."""
+    """Compute the fingerprint of all files that determine pixels."""
+    return fingerprint(folder, _weights_and_settings(folder, index))
+
+
+def _weights_and_settings(folder: Path, index: dict[str, Any]) -> list[Path]:
     parts = [name for name in index if not name.startswith("_") and name not in _NOT_LOADED]
     files = [p for part in parts for p in (folder / part).rglob("*") if p.is_file()]
-    return fingerprint(folder, [folder / "model_index.json", *files])
+    return [folder / "model_index.json", *files]

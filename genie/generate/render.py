@@ -65,7 +65,7 @@ def render(
     size = batch_size or default_batch_size(generator)
     if size < 1:
         raise GenieError(f"batch_size must be at least 1, got {size}; leave it out for the default")
-    _require_sources(requests, sources)
+    require_sources(requests, sources)
     _warn_of_negative_prompts(requests, generator, guidance_scale)
     path = FastPath if generator.fast else PlainPath
     draw = path(generator, sources, steps, guidance_scale)
@@ -120,7 +120,8 @@ def _in_float32(generator: Generator) -> Iterator[Generator]:
         pipeline.to(dtype)
 
 
-def _require_sources(requests: Sequence[Request], sources: Mapping[str, bytes]) -> None:
+def require_sources(requests: Sequence[Request], sources: Mapping[str, bytes]) -> None:
+    """Raise GenieError if a request's source is not in `sources`."""
     for request in requests:
         if request.source_id is not None and request.source_id not in sources:
             raise GenieError(

@@ -5,23 +5,28 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from genie.data.images import decode_image
+from genie.errors import GenieError
+from genie.generate.cluster import Cluster, Workers, connect, render_on_ray
+from genie.generate.described import Described
 from genie.generate.keys import request_key
 from genie.generate.model import Generator, load_generator
 from genie.generate.noise import denoising_steps
 from genie.generate.render import default_batch_size, render
 from genie.generate.request import Request
+from genie.generate.shared import SharedStore
 from genie.generate.speed import fastest_batch_size, forecast
-from genie.generate.store import Take, ensure, store_path
+from genie.generate.store import Picture, Take, ensure, store_path
 
 log = logging.getLogger(__name__)
 
-Rendered = tuple[Request, Image.Image]
+Rendered = tuple[Request, Picture]
 Watch = Callable[[Iterable[Rendered], int], Iterable[Rendered]]
 """Wraps the iterator of rendered images, given their total, for example in a progress bar."""
 
@@ -64,10 +69,12 @@ class Renderer:
     `steps` is the number of denoising steps of a full rendering; previews take fewer. `sources`
     maps image_id to PNG bytes. `store` is the folder of the image store. `on_image` is called after
     each rendered image with its number of guided steps. `before_batch` is called when a batch is
-    about to start; it may raise to end the run, and earlier batches are stored.
+    about to start; it may raise to end the run, and earlier batches are stored. `workers` render on
+    Ray instead of this process, and `generator` then only describes their model. `shared` is a
+    second store, such as one on S3.
     """
 
-    generator: Generator
+    generator: Generator | Described
     steps: int
     guidance_scale: float
     batch_size: int
@@ -76,6 +83,14 @@ class Renderer:
     watch: Watch = lambda images, total: images
     on_image: Callable[[int], None] = lambda guided_steps: None
     before_batch: Callable[[], None] = lambda: None
+    workers: Workers | None = None
+    shared: SharedStore | None = None
+
+    def add_tokens(self, files: Iterable[Path]) -> None:
+        """Make learned tokens known to the workers; this process's generator knows them."""
+        if self.workers is not None:
+            for file in files:
+                self.workers.tokens.update(load_file(file))
 
     def key(self, request: Request, steps: int) -> str:
         """Return the request's key at this number of steps."""
@@ -112,9 +127,8 @@ class Renderer:
                 self.before_batch()
                 return take(batch)
 
-            drawn = render(
+            drawn = self._draw(
                 missing,
-                self.generator,
                 sources=self.sources,
                 steps=steps,
                 guidance_scale=self.guidance_scale,
@@ -128,7 +142,9 @@ class Renderer:
                 self.on_image(rendered_steps[-1])
                 yield request, image
 
-        counts = ensure(requests, root=self.store, key_of=keys.__getitem__, render=draw)
+        counts = ensure(
+            requests, root=self.store, key_of=keys.__getitem__, render=draw, shared=self.shared
+        )
         needed = {keys[request]: denoising_steps(request.r, steps) for request in requests}
         return Cost(
             needed=counts.needed,
@@ -140,6 +156,12 @@ class Renderer:
             batch_size=sizes[-1],
             in_float32=len(in_float32),
         )
+
+    def _draw(self, missing: Sequence[Request], **options: Any) -> Iterator[Rendered]:
+        if self.workers is not None:
+            return render_on_ray(missing, self.workers, **options)
+        assert isinstance(self.generator, Generator)
+        return render(missing, self.generator, **options)
 
     def _announce(self, needed: int, missing: Sequence[Request], *, steps: int, later: int) -> None:
         line = forecast(
@@ -167,16 +189,31 @@ def load_renderer(
     watch: Watch = lambda images, total: images,
     on_image: Callable[[int], None] = lambda guided_steps: None,
     before_batch: Callable[[], None] = lambda: None,
+    cluster: Cluster | None = None,
+    shared: SharedStore | None = None,
 ) -> Renderer:
-    """Load the renderer of a diffusers folder.
+    """Load the renderer of a diffusers folder, on this machine or on the workers of a cluster.
 
     None selects the default of the model or the device. `batch_size` "probe" measures the fastest
-    one. Raise the errors of `load_generator`.
+    one. Raise the errors of `load_generator` and `connect`, and GenieError if the batch size of a
+    cluster is to be measured.
     """
-    generator = load_generator(folder, compile=compile, dtype=dtype)
+    workers = None
+    generator: Generator | Described
+    if cluster is None:
+        generator = load_generator(folder, compile=compile, dtype=dtype)
+        default = default_batch_size(generator)
+    else:
+        workers = connect(cluster, folder, compile=compile, dtype=dtype)
+        generator, default = workers.generator, workers.generator.batch_size
     guidance = generator.guidance_scale if guidance_scale is None else guidance_scale
-    size = batch_size or default_batch_size(generator)
+    size = batch_size or default
     if size == "probe":
+        if not isinstance(generator, Generator):
+            raise GenieError(
+                "generator.batch_size probe measures this machine, but the workers of Ray render; "
+                "give a number, or null for the default of their device"
+            )
         size = fastest_batch_size(generator, guidance_scale=guidance)
         log.info("%d images at a time are the fastest on this machine", size)
     return Renderer(
@@ -189,4 +226,6 @@ def load_renderer(
         watch=watch,
         on_image=on_image,
         before_batch=before_batch,
+        workers=workers,
+        shared=shared,
     )

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from genie.classify.backbone import ImageModel, embed
-from genie.classify.classifier import FINETUNE, Classifier, predict
+from genie.classify.classifier import Classifier, predict
 from genie.classify.examples import Examples
 from genie.data.augmented_set import UNCLEAR
+from genie.data.pictures import Pictures
 from genie.errors import GenieError
 from genie.generate.adaptive import axis_positions, chosen_level, finalists, shift_ratio
 from genie.generate.noise import denoising_steps
@@ -159,10 +160,10 @@ def preview_steps(ratios: Sequence[float], full: int, *, between: bool, least: i
 
 def kept_images(trajectories: Sequence[Trajectory], renderer: Renderer) -> Examples:
     """Return the chosen images as examples, labelled by their targets."""
-    images = [renderer.picture(one.keys[level]) for one in trajectories for level in _chosen(one)]
+    keys = [one.keys[level] for one in trajectories for level in _chosen(one)]
     z = [one.embeddings[level] for one in trajectories for level in _chosen(one)]
     labels = [one.candidates[level].target_label for one in trajectories for level in _chosen(one)]
-    return Examples(images, np.stack(z), labels)
+    return Examples(Pictures(renderer.picture, keys), np.stack(z), labels)
 
 
 def called_target(
@@ -174,8 +175,7 @@ def called_target(
         places = [i for i, one in enumerate(trajectories) if one.task == task]
         members = [trajectories[i] for i in places]
         classifier = classifiers[task]
-        keys = [key for one in members for key in one.keys]
-        images = [renderer.picture(key) for key in keys] if classifier.head == FINETUNE else []
+        images = Pictures(renderer.picture, [key for one in members for key in one.keys])
         targets = [request.target_label for one in members for request in one.candidates]
         examples = Examples(images, np.concatenate([one.embeddings for one in members]), targets)
         right = predict(classifier, examples) == np.array(targets)
@@ -214,9 +214,8 @@ def _embedded(
 ) -> dict[str, np.ndarray]:
     """Return the embeddings of images in the store, by key."""
     names = sorted(keys)
-    return dict(
-        zip(names, embed([renderer.picture(name) for name in names], model=backbone), strict=True)
-    )
+    images = Pictures(renderer.picture, names)
+    return dict(zip(names, embed(images, model=backbone), strict=True))
 
 
 def _trajectory(

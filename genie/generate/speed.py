@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from genie.data.images import encode_png
+from genie.generate.described import Described
 from genie.generate.model import Generator
 from genie.generate.render import default_batch_size, render
 from genie.generate.request import Request
@@ -65,7 +66,7 @@ def fastest_batch_size(generator: Generator, *, guidance_scale: float | None = N
 
 
 def forecast(
-    generator: Generator,
+    generator: Generator | Described,
     *,
     guidance_scale: float,
     batch_size: int,
@@ -80,7 +81,7 @@ def forecast(
     `missing` of the `needed` images take `guided` guided steps. About `later` more steps follow for
     the levels that previews choose. Work of at least SHORT guided steps per image of a batch is
     timed first, which renders three batches. For shorter work the progress bar gives an estimate
-    sooner.
+    sooner. So it does for the workers of a cluster, whose model `generator` only describes.
     """
     line = (
         f"{needed} images needed, {needed - missing} in the store; {missing} to render in "
@@ -88,7 +89,7 @@ def forecast(
     )
     if later:
         line += f", then about {later:,} for the chosen levels"
-    if guided + later < SHORT * batch_size:
+    if guided + later < SHORT * batch_size or not isinstance(generator, Generator):
         return line
     speed = measure_speed(generator, guidance_scale=guidance_scale, batch_size=batch_size)
     minutes = (guided + later) / speed.guided_steps / 60

@@ -12,7 +12,7 @@ import struct
 import tempfile
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,13 @@ from PIL import Image
 from genie.data.images import encode_png
 from genie.generate.claims import Claims, claims
 from genie.generate.request import Request
+from genie.generate.shared import SharedStore
 
 log = logging.getLogger(__name__)
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _WRITERS = 4
+_COPIED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,9 @@ def load_image(root: Path, key: str) -> bytes | None:
 
 Take = Callable[[Sequence[Request]], list[Request]]
 """Called with a batch before it is rendered; returns which of its requests to render."""
-Render = Callable[[Sequence[Request], Take], Iterator[tuple[Request, Image.Image]]]
+Picture = Image.Image | bytes
+"""An image, or its PNG bytes if another process has encoded it."""
+Render = Callable[[Sequence[Request], Take], Iterator[tuple[Request, Picture]]]
 
 
 def ensure(
@@ -96,8 +100,11 @@ def ensure(
     root: Path,
     key_of: Callable[[Request], str],
     render: Render,
+    shared: SharedStore | None = None,
 ) -> Counts:
     """Render the images that the store lacks, and save each one as soon as it is rendered.
+
+    Images of the `shared` store are copied from it instead, and rendered ones are copied to it.
 
     Requests with the same key are rendered once, also by several runs that share the store: what
     another run is rendering is waited for, and rendered here if that run dies. The images of a
@@ -110,7 +117,10 @@ def ensure(
     if missing:
         with claims(root) as held:
             sweep(root, held)
-            rendered = _render_missing(missing, root=root, held=held, render=render)
+            if shared is not None:
+                for key in copy_shared(shared, missing, root):
+                    del missing[key]
+            rendered = _render_missing(missing, root=root, held=held, render=render, shared=shared)
     return Counts(needed=len(by_key), found=len(by_key) - rendered, rendered=rendered)
 
 
@@ -123,13 +133,32 @@ def sweep(root: Path, held: Claims) -> None:
             held.release(key)
 
 
+def copy_shared(shared: SharedStore, wanted: Collection[str], root: Path) -> list[str]:
+    """Copy wanted images from the shared store, and return their keys; leave damaged ones there."""
+    there = sorted(shared.keys() & set(wanted))
+    copied = []
+    for start in range(0, len(there), _COPIED_AT_ONCE):
+        for key, png in shared.read(there[start : start + _COPIED_AT_ONCE]).items():
+            if _is_whole(png):
+                save_image(root, key, png)
+                copied.append(key)
+    if there:
+        log.info("%d images copied from the shared store %s", len(copied), shared.url)
+    return copied
+
+
 def _render_missing(
-    missing: dict[str, Request], *, root: Path, held: Claims, render: Render
+    missing: dict[str, Request],
+    *,
+    root: Path,
+    held: Claims,
+    render: Render,
+    shared: SharedStore | None,
 ) -> int:
     """Render each image unless another run does, and return how many were rendered here."""
     rendered = 0
     while missing:
-        saved = _render_unclaimed(missing, root=root, held=held, render=render)
+        saved = _render_unclaimed(missing, root=root, held=held, render=render, shared=shared)
         rendered += len(saved)
         missing = {
             key: request
@@ -143,7 +172,12 @@ def _render_missing(
 
 
 def _render_unclaimed(
-    missing: dict[str, Request], *, root: Path, held: Claims, render: Render
+    missing: dict[str, Request],
+    *,
+    root: Path,
+    held: Claims,
+    render: Render,
+    shared: SharedStore | None,
 ) -> set[str]:
     """Render and save the images that no other run has claimed, and return their keys."""
     keys = {request: key for key, request in missing.items()}
@@ -168,14 +202,18 @@ def _render_unclaimed(
     with ThreadPoolExecutor(_WRITERS) as writers:  # its end waits for images being written
         for request, image in render(list(missing.values()), take):
             key = keys[request]
-            pending.append((key, writers.submit(_encode_and_save, root, key, image)))
+            pending.append((key, writers.submit(_encode_and_save, root, key, image, shared)))
             wait(allowed=2 * _WRITERS)
         wait(allowed=0)
     return saved
 
 
-def _encode_and_save(root: Path, key: str, image: Image.Image) -> Path:
-    return save_image(root, key, encode_png(image))
+def _encode_and_save(root: Path, key: str, image: Picture, shared: SharedStore | None) -> Path:
+    png = image if isinstance(image, bytes) else encode_png(image)
+    path = save_image(root, key, png)
+    if shared is not None:
+        shared.write(key, png)
+    return path
 
 
 def _flush_folder(folder: Path) -> None:

@@ -87,7 +87,7 @@ def predict_files(
 
     def read(file: Path) -> Image.Image | str:
         image = open_square(file, size=predictor.size)
-        return image if isinstance(image, str) else resized([image], model=predictor.backbone)[0]
+        return image if isinstance(image, str) else resized(image, model=predictor.backbone)
 
     watched = iter(watch(files))
     with ThreadPoolExecutor(os.cpu_count()) as threads:

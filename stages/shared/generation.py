@@ -18,9 +18,11 @@ from genie.data.wording import (
     require_captions,
     wording_in_turn,
 )
+from genie.generate.described import Described
 from genie.generate.filters import ASK_CLIP, Judge
 from genie.generate.inversion import InversionSettings, learned_names
 from genie.generate.methods import METHODS, WordingOf, noise_ratios, plan_tasks
+from genie.generate.model import load_generator
 from genie.generate.noise import warn_of_equal_levels
 from genie.generate.renderer import Cost, Renderer, load_renderer
 from genie.generate.request import Wanted
@@ -32,8 +34,10 @@ from genie.generate.search import (
     preview,
     preview_steps,
 )
+from genie.generate.shared import open_shared
 from genie.tables import SOURCES, read_table
 
+from .engine import Engine
 from .params import Params
 from .places import features_file, store_folder, tokens_folder
 from .progress import bar
@@ -42,7 +46,12 @@ from .signals import before_batch, rendering
 
 
 def renderer_of(
-    params: Params, root: Path, images: pd.DataFrame, *, on_image: Callable[[int], None]
+    params: Params,
+    root: Path,
+    images: pd.DataFrame,
+    *,
+    on_image: Callable[[int], None],
+    engine: Engine,
 ) -> Renderer:
     """Load the renderer that the parameters specify, with the support images as sources.
 
@@ -63,6 +72,8 @@ def renderer_of(
         ),
         before_batch=before_batch,
         on_image=on_image,
+        cluster=engine.cluster,
+        shared=open_shared(engine.shared_store) if engine.shared_store else None,
     )
 
 
@@ -124,17 +135,21 @@ def learn(
     names: Mapping[str, str],
 ) -> dict[int, dict[str, str]]:
     """Learn a token for every class of every task and copy the files into data/augmented/."""
+    generator = renderer.generator
+    if isinstance(generator, Described):  # tokens are learned here, whoever renders
+        generator = load_generator(params.generator.model)
     tokens, files = learned_names(
         support,
         names,
         renderer.sources,
-        generator=renderer.generator,
+        generator=generator,
         settings=InversionSettings(
             params.inversion.steps, template=params.prompt.templates[0], seed=params.seed
         ),
         folder=tokens_folder(root),
         watch=lambda pairs: bar(pairs, total=len(pairs), label="learn tokens", unit="class"),
     )
+    renderer.add_tokens(files)
     folder = root / "data/augmented"
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:

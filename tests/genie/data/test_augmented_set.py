@@ -119,6 +119,7 @@ def test_set_is_an_image_folder_of_hugging_face(written, tmp_path_factory):
 def test_set_without_images_has_tables_without_rows(tmp_path):
     nothing = trajectories().iloc[:0]
     members = write_set(nothing, tmp_path, provenance=PROVENANCE, png_of=str.encode)
-    assert read_set(tmp_path, members) == ([], [])
+    files, pictures = read_set(tmp_path, members)
+    assert (files, len(pictures)) == ([], 0)
     assert read_table(tmp_path / "metadata.csv", METADATA).empty
     assert read_table(tmp_path / "members.csv", MEMBERS).empty

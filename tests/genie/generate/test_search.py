@@ -343,7 +343,8 @@ def test_nothing_wanted_is_an_empty_set(search, renderer, tmp_path):
     )
     assert members.empty
     assert read_table(tmp_path / "members.csv", MEMBERS).empty
-    assert read_set(tmp_path, members) == ([], [])
+    files, pictures = read_set(tmp_path, members)
+    assert (files, len(pictures)) == ([], 0)
 
 
 @pytest.mark.parametrize(

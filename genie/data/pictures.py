@@ -1,0 +1,55 @@
+"""Sequences of images of which memory holds one batch at a time."""
+
+import os
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, overload
+
+from PIL import Image
+
+
+class Pictures(Sequence[Image.Image]):
+    """Images that are loaded each time they are asked for; image i is `load(keys[i])`."""
+
+    def __init__(self, load: Callable[[Any], Image.Image], keys: Sequence[Any]) -> None:
+        self._load = load
+        self._keys = keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @overload
+    def __getitem__(self, place: int) -> Image.Image: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Pictures": ...
+    def __getitem__(self, place: int | slice) -> "Image.Image | Pictures":
+        if isinstance(place, slice):
+            return Pictures(self._load, self._keys[place])
+        return self._load(self._keys[place])
+
+
+def joined(parts: Iterable[Sequence[Image.Image]]) -> Pictures:
+    """Return the images of several sequences, one sequence after the other."""
+    places = [(part, i) for part in parts for i in range(len(part))]
+    return Pictures(lambda place: place[0][place[1]], places)
+
+
+def spooled(images: Iterable[Image.Image]) -> Pictures:
+    """Keep images of one size in a temporary file, as raw RGB, and return them from there.
+
+    The file is in the folder of temporary files (TMPDIR). It has no name, so it is gone when the
+    images are, however the process ends.
+    """
+    file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+    count, size = 0, (0, 0)
+    for image in images:
+        count, size = count + 1, image.size
+        file.write(image.convert("RGB").tobytes())
+    length = 3 * size[0] * size[1]
+
+    def load(place: int) -> Image.Image:
+        return Image.frombytes("RGB", size, os.pread(file.fileno(), length, place * length))
+
+    weakref.finalize(load, file.close)
+    return Pictures(load, range(count))
