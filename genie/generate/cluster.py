@@ -331,7 +331,7 @@ def _execute(
         Worker,
         batch_size=1,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=workers.count),
+        compute=ray.data.ActorPoolStrategy(size=min(workers.count, len(part))),
         num_cpus=workers.cpus,
         num_gpus=workers.gpus,
         ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": RETRIES},
