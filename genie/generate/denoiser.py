@@ -115,12 +115,37 @@ def _convert(unet: Any, inputs: tuple[torch.Tensor, ...]) -> Any:
             warnings.simplefilter("ignore")  # tracing warns that it fixes shapes, as intended
             traced = torch.jit.trace(Predicted().eval(), inputs, check_trace=False)
             decoder = TorchScriptPythonDecoder(traced)  # must outlive the conversion
-            return frontend.convert(frontend.load(decoder))
+            return _without_crash(frontend.convert(frontend.load(decoder)))
     except RuntimeError as error:
         raise GenieError(
             f"OpenVINO must be able to convert the denoiser, but: {one_line(error)}; "
             "set generator.compile to false"
         ) from error
+
+
+def _without_crash(model: Any) -> Any:
+    """Rewrite norm * scale as norm + norm * (scale - 1) where the scale is not constant.
+
+    OpenVINO 2026.4 fuses a group norm with a multiplication that follows it, and crashes if the
+    factor is computed, as in models with `resnet_time_scale_shift` "scale_shift". It does not fuse
+    a norm that is used twice.
+    """
+    from openvino import opset13 as ops
+
+    for product in model.get_ordered_ops():
+        if product.get_type_name() != "Multiply":
+            continue
+        norm, scale = (product.input_value(i) for i in (0, 1))
+        if norm.get_node().get_type_name() != "GroupNormalization":
+            norm, scale = scale, norm
+        if norm.get_node().get_type_name() != "GroupNormalization":
+            continue
+        one = ops.constant(1, scale.get_element_type())
+        readers = product.output(0).get_target_inputs()
+        twice = ops.add(norm, ops.multiply(norm, ops.subtract(scale, one)))
+        for reader in readers:
+            reader.replace_source_output(twice.output(0))
+    return model
 
 
 def _compile(model: Any, shapes: Sequence[list[int]], *, streams: int, precision: str) -> list[Any]:

@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 
 from genie.errors import GenieError
 from genie.generate.denoiser import load_denoiser
@@ -83,3 +84,23 @@ def test_denoiser_that_cannot_be_converted_is_an_error():
     denoise = load_denoiser(Unconvertible(), device="cpu", compile=True)
     with pytest.raises(GenieError, match=r"no such operator; set generator\.compile to false"):
         denoise(torch.zeros(1, 4, 8, 8), torch.ones(1), torch.zeros(1, 5, 8))
+
+
+def test_a_model_that_scales_its_norms_by_the_timestep_is_compiled():
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(32, 32),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=16,
+        attention_head_dim=4,
+        norm_num_groups=8,
+        resnet_time_scale_shift="scale_shift",
+    ).eval()
+    denoise = load_denoiser(unet, device="cpu", compile=True)
+    inputs = (torch.randn(4, 4, 8, 8), torch.tensor([1, 300, 600, 999]), torch.randn(4, 5, 16))
+    with torch.inference_mode():
+        plain = unet(inputs[0], inputs[1], encoder_hidden_states=inputs[2]).sample
+        assert torch.allclose(denoise(*inputs), plain, atol=1e-4)
