@@ -5,6 +5,7 @@ identical in any batch.
 """
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
@@ -147,25 +150,43 @@ def vectors(
 ) -> np.ndarray:
     """Return `run`'s output (n, d) in float32, one row per image, from the cache where possible.
 
-    Memory holds the images of one batch at a time.
+    Memory holds the images of one batch at a time. Under a launcher of PyTorch or accelerate, each
+    process computes a part, and all return the same.
     """
     if not images:
         return np.zeros((0, 0), np.float32)
     names = [image_id(image) for image in images]
+    place = {name: i for i, name in enumerate(names)}
     source = f"{model.fingerprint} {kind} {model.device} v{VECTORS_VERSION}"
-    known = features.known(model.cache, source, names) if model.cache else {}
-    place = {name: i for i, name in enumerate(names) if name not in known}
-    missing = list(place)
-    for start in range(0, len(missing), BATCH):
-        part = missing[start : start + BATCH]
-        batch = [images[place[name]] for name in part]
-        padded = [*batch, *[batch[-1]] * (BATCH - len(batch))]
-        rows = run(pixels(padded, model=model).to(model.device)).float().cpu().numpy()
-        fresh = dict(zip(part, rows, strict=False))
-        if model.cache:
-            features.keep(model.cache, source, fresh)
-        known |= fresh
+
+    def compute(own: Sequence[str]) -> dict[str, np.ndarray]:
+        known = features.known(model.cache, source, own) if model.cache else {}
+        missing = [name for name in own if name not in known]
+        for start in range(0, len(missing), BATCH):
+            part = missing[start : start + BATCH]
+            batch = [images[place[name]] for name in part]
+            padded = [*batch, *[batch[-1]] * (BATCH - len(batch))]
+            rows = run(pixels(padded, model=model).to(model.device)).float().cpu().numpy()
+            fresh = dict(zip(part, rows, strict=False))
+            if model.cache:
+                features.keep(model.cache, source, fresh)
+            known |= fresh
+        return known
+
+    known = _shared_out(list(place), compute)
     return np.stack([known[name] for name in names])
+
+
+def _shared_out(
+    names: list[str], compute: Callable[[Sequence[str]], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Compute the vectors of `names`, each process a part of them, and return all of them."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return compute(names)
+    state = PartialState(cpu=not torch.cuda.is_available())
+    with state.split_between_processes(names) as own:
+        parts = gather_object([compute(own)])
+    return {name: vector for part in parts for name, vector in part.items()}
 
 
 def _vision_tower(model: torch.nn.Module) -> torch.nn.Module:

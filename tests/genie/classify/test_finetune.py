@@ -143,20 +143,53 @@ model = fit(FINETUNE, examples, settings=settings)
 save_classifiers({0: model}, place / os.environ["RANK"])
 """
 
+EMBED = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from genie.classify.backbone import load_backbone, vectors
+draw, batches = np.random.default_rng(0), []
+images = [Image.fromarray(draw.integers(0, 256, (32, 32, 3), np.uint8)) for _ in range(100)]
+def mean_colour(batch):
+    batches.append(batch)
+    return batch.mean((2, 3))
+model = load_backbone(Path("zoo/backbone"))
+rows = vectors([*images, images[0]], model, mean_colour, kind="mean colour")
+name = f"vectors-{os.environ.get('RANK', 'alone')}.npz"
+np.savez(Path(sys.argv[1]) / name, rows=rows, batches=len(batches))
+"""
+
+
+def launched(script: str, place: Path) -> None:
+    """Run a script in two processes of a launcher, in a folder that is its argument."""
+    file = place / "script.py"
+    file.write_text(script)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run(
+        [sys.executable, *launcher, file, place],
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.slow
+def test_processes_share_the_embedding_and_all_get_all_vectors(tmp_path, monkeypatch):
+    launched(EMBED, tmp_path)
+    monkeypatch.setattr(sys, "argv", ["", str(tmp_path)])
+    exec(EMBED, {})  # noqa: S102
+    alone, *shared = (np.load(tmp_path / f"vectors-{who}.npz") for who in ("alone", 0, 1))
+    assert [int(found["batches"]) for found in (alone, *shared)] == [2, 1, 1]
+    for found in shared:
+        assert (found["rows"] == alone["rows"]).all()
+
 
 @pytest.mark.slow
 def test_processes_that_share_the_batches_learn_what_one_learns_alone(blobs, settings, tmp_path):
     # without batch normalisation, whose statistics are of a process's own share on a CPU
     problem = (blobs(3), replace(settings, batch_size=9, steps=5, learning_rate=2e-3))
     (tmp_path / "problem.pickle").write_bytes(pickle.dumps(problem))
-    script = tmp_path / "train.py"
-    script.write_text(TRAIN)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run(
-        [sys.executable, *launcher, script, tmp_path],
-        check=True,
-        env=os.environ | {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"},
-    )
+    launched(TRAIN, tmp_path)
     examples, own = problem
     alone = fit(FINETUNE, examples, settings=own).weights
     for rank in ("0", "1"):
