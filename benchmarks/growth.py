@@ -247,7 +247,7 @@ def grow_stages(place: Path, counts: Sequence[int] = LARGE) -> list[Row]:
     """Peak memory of every stage, by the number of generated images, all at one r."""
     large_images(place / "images")
     large_generator(place / "generator")
-    rows = []
+    rows: list[Row] = []
     for count in counts:
         params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
         params["data"] |= {"path": f"{place}/images", "tasks": 1}
@@ -256,7 +256,8 @@ def grow_stages(place: Path, counts: Sequence[int] = LARGE) -> list[Row]:
         params["generator"] |= {"model": f"{place}/generator", "steps": 2, "guidance_scale": 1.0}
         params["generator"]["unknown_classes"] = "allow"
         (place / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-        rows.append({"images": count} | {stage: peak_mebibytes(place, stage) for stage in STAGES})
+        peaks: Row = {stage: peak_mebibytes(place, stage) for stage in STAGES}
+        rows.append({"images": count, **peaks})
         made = len(list((place / "data/augmented").glob("*/*.png")))
         assert made == count, f"{made} of {count} images"
     return rows

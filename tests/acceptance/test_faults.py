@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -209,6 +210,49 @@ def test_stage_ends_after_its_batch_when_dvc_is_killed(made, tmp_path):
     kept = len(list((place / ".genie/store").glob("*/*.png")))
     assert 0 < kept < read_json(made / "metrics/cost.json")["needed"]
     assert len(rendered(tmp_path / "watched")) == kept
+
+
+def begun_on_ray(made: Path, place: Path, watched: Path) -> subprocess.Popen[str]:
+    """A run of generate on two workers of Ray whose first images are stored."""
+    ready(made, place)
+    ray = {"GENIE_ENGINE": "ray", "GENIE_RAY_WORKERS": "2"}
+    run = start(place, *anew("generate"), **watching(watched), **ray)
+    while not list((place / ".genie/store").glob("*/*.png")):
+        assert run.poll() is None, run.communicate()[0]
+        time.sleep(0.1)
+    return run
+
+
+def processes(run: subprocess.Popen[str], name: str) -> list[psutil.Process]:
+    """The processes below a run whose command line contains a name."""
+    below = psutil.Process(run.pid).children(recursive=True)
+    return [one for one in below if name in " ".join(one.cmdline())]
+
+
+def test_ray_makes_the_set_of_the_local_engine_although_a_worker_is_killed(made, tmp_path):
+    run = begun_on_ray(made, tmp_path / "ray", tmp_path / "watched")
+    processes(run, "ray::MapWorker")[0].kill()
+    output, _ = run.communicate()
+    assert run.returncode == 0, output
+    assert "Ray renders with 2 workers" in output
+    place, stored = tmp_path / "ray", saved(tmp_path / "watched")
+    assert len(stored) == len(set(stored)) == read_json(made / "metrics/cost.json")["needed"]
+    assert contents(place / "data/augmented") == contents(made / "data/augmented")
+
+
+def test_signal_to_a_run_on_ray_keeps_what_is_finished(made, tmp_path):
+    run = begun_on_ray(made, tmp_path / "ray", tmp_path / "watched")
+    (stage,) = processes(run, "stages.generate")[-1:]
+    stage.send_signal(signal.SIGTERM)
+    output, _ = run.communicate()
+    assert run.returncode != 0
+    assert "finished images are kept" in output
+    assert "Traceback" not in output
+    kept = len(list((tmp_path / "ray/.genie/store").glob("*/*.png")))
+    assert 0 < kept == len(saved(tmp_path / "watched"))
+    call(tmp_path / "ray", *anew("generate"))
+    assert read_json(tmp_path / "ray/.genie/runs/rendering.json")["found"] == kept
+    assert contents(tmp_path / "ray/data/augmented") == contents(made / "data/augmented")
 
 
 def test_chain_killed_at_random_moments_ends_in_the_same_bytes(made, tmp_path):
