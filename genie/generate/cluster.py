@@ -40,7 +40,11 @@ AT_ONCE = 50_000
 RETRIES = 5
 """Times a batch is rendered again after its worker was lost, so that one that kills it ends."""
 
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # sends nothing over the network
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # workers without GPUs see those that there are
+    "RAY_worker_niceness": "0",  # rendering is the work, not something beside it
+}
 _ROWS = pa.schema(
     [
         ("batch", pa.int64()),
@@ -120,7 +124,8 @@ def connect(
 
 
 def _ray() -> Any:
-    os.environ.update({k: os.environ.get(k, v) for k, v in _QUIET.items()})
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
         import ray.data
