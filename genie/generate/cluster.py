@@ -42,7 +42,7 @@ RETRIES = 5
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # sends nothing over the network
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # workers without GPUs see those that there are
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # workers with 0 GPUs see none
     "RAY_worker_niceness": "0",  # rendering is the work, not something beside it
 }
 _ROWS = pa.schema(
