@@ -30,7 +30,7 @@ def train_oracle(part: Part, recipe: Recipe) -> RegNetForImageClassification:
     torch.manual_seed(0)
     device = pick_device()
     config = RegNetConfig(
-        embedding_size=recipe.oracle_group,
+        embedding_size=min(recipe.oracle_group, recipe.oracle_channels[0]),
         hidden_sizes=list(recipe.oracle_channels),
         depths=list(recipe.oracle_depths),
         groups_width=recipe.oracle_group,
@@ -44,7 +44,10 @@ def train_oracle(part: Part, recipe: Recipe) -> RegNetForImageClassification:
 
     def loss(draw: torch.Generator) -> Tensor:
         index = torch.randint(len(images), (recipe.oracle.batch,), generator=draw)
-        batch = shift_and_flip(pixels(images[index]), draw).to(device)
+        batch = pixels(images[index])
+        if recipe.cutout:
+            batch = cut_out(batch, draw, side=recipe.cutout)
+        batch = shift_and_flip(batch, draw, size=recipe.oracle_size).to(device)
         return cross_entropy(model(batch).logits, labels[index].to(device), label_smoothing=0.05)
 
     trained = train(
@@ -119,11 +122,26 @@ def contrastive_loss(vectors: Tensor, temperature: float = TEMPERATURE) -> Tenso
     return cross_entropy(similarity, partner)
 
 
-def shift_and_flip(images: Tensor, draw: torch.Generator) -> Tensor:
-    """Shift each image by up to 2 pixels and flip it horizontally with probability 1/2."""
+def shift_and_flip(images: Tensor, draw: torch.Generator, *, size: int = 32) -> Tensor:
+    """Shift each image by up to 1/16 of its side and flip it with probability 1/2.
+
+    The images returned have `size` pixels a side.
+    """
     n = len(images)
     offset = (torch.rand(n, 2, generator=draw) * 2 - 1) * 2 / 16
-    return _warp(images, scale=torch.ones(n), offset=offset, mirror=_signs(n, draw))
+    return _warp(images, scale=torch.ones(n), offset=offset, mirror=_signs(n, draw), size=size)
+
+
+def cut_out(images: Tensor, draw: torch.Generator, *, side: int) -> Tensor:
+    """Set a square of each image to grey (Cutout, DeVries and Taylor 2017).
+
+    Its centre is drawn anywhere in the image, so part of it may lie outside.
+    """
+    places = torch.arange(images.shape[-1])
+    centre = torch.randint(len(places), (2, len(images), 1), generator=draw)
+    rows, columns = (places - centre).abs() * 2 < side
+    hidden = rows[:, None, :, None] & columns[:, None, None, :]
+    return images.masked_fill(hidden, 0.0)
 
 
 def random_view(

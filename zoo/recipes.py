@@ -23,11 +23,12 @@ class Recipe:
 
     `data` has the pools to measure with, `out` the models, and `state` the checkpoints.
     `vae_channels`, `unet_channels` and `oracle_channels` are widths by resolution. `perceptual` is
-    the weight of the LPIPS distance in the autoencoder's loss. `backbone_size` is the side to which
-    the backbone enlarges images, because its first layers divide it by 4. `velocity` selects
-    velocity prediction with min-SNR weights in a denoiser with less attention, instead of noise
-    prediction. `mirrored` adds the mirror images to the latents, and `colour` varies the colours of
-    the backbone's views.
+    the weight of the LPIPS distance in the autoencoder's loss. `oracle_size` and `backbone_size`
+    are the sides to which these enlarge images, because their first layers divide them by 2 and 4.
+    `cutout` is the side of the square that is blanked in the oracle's training images. `velocity`
+    selects velocity prediction with min-SNR weights in a denoiser with less attention, instead of
+    noise prediction. `mirrored` adds the mirror images to the latents, and `colour` varies the
+    colours of the backbone's views.
     """
 
     load: Callable[[Path | None], Parts]
@@ -51,6 +52,8 @@ class Recipe:
     oracle_channels: tuple[int, ...] = (64, 128, 256)
     oracle_depths: tuple[int, ...] = (1, 2, 1)
     oracle_group: int = 32
+    oracle_size: int = 32
+    cutout: int = 0
     backbone_channels: tuple[int, ...] = (32, 64, 128, 256)
     backbone_size: int = 32
     clip_width: int = 128
@@ -106,19 +109,22 @@ PHOTOGRAPHS = Recipe(
     out=Path("zoo/photographs"),
     state=Path(".genie/zoo/photographs"),
     vae=Training(1_500, 32, 2e-3),
-    unet=Training(3_000, 128, 1e-3),
-    oracle=Training(3_500, 128, 2e-3),
-    backbone=Training(800, 128, 2e-3),
-    clip=Training(600, 128, 1e-3),
+    unet=Training(12_000, 128, 1e-3),
+    oracle=Training(7_000, 128, 2e-3),
+    backbone=Training(6_000, 128, 2e-3),
+    clip=Training(3_000, 128, 1e-3),
     guidance=4.5,
     vae_channels=(24, 48, 96),
     latent_channels=8,
     unet_channels=(96, 96),
     unet_average=0.998,
     unet_decay=0.25,
-    unet_snapshots=500,
-    oracle_depths=(2, 2, 2),
-    oracle_group=64,
+    unet_snapshots=2_000,
+    oracle_channels=(32, 64, 128, 256),
+    oracle_depths=(1, 1, 2, 1),
+    oracle_group=256,
+    oracle_size=64,
+    cutout=12,
     backbone_channels=(32, 64, 96, 176),
     backbone_size=64,
     clip_width=96,

@@ -65,7 +65,8 @@ def train_on_images(part: Part, recipe: Recipe, wanted: Sequence[str]) -> None:
     if dist.is_initialized():
         dist.barrier()  # the other processes read the latents too
     if "oracle" in wanted:
-        save_features(train_oracle(part, recipe), recipe.out / "oracle")
+        oracle = train_oracle(part, recipe)
+        save_features(oracle, recipe.out / "oracle", size=recipe.oracle_size)
     if "backbone" in wanted:
         backbone = train_backbone(part, recipe)
         save_features(backbone, recipe.out / "backbone", size=recipe.backbone_size)
