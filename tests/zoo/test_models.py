@@ -18,6 +18,7 @@ from transformers import (
 from genie.classify.clip import load_clip, zero_shot
 from genie.data.images import decode_image
 from genie.data.wording import prompt_for, read_captions
+from genie.generate.model import load_generator
 from genie.tables import read_images
 from zoo.captions import captioned
 from zoo.generator_parts import STEPS, known_names
@@ -122,3 +123,22 @@ def test_every_bundled_support_image_has_a_caption() -> None:
     some = support.groupby("label").head(3)
     made = captioned(some, clip_folder=ZOO / "clip")
     assert list(made["caption"]) == [captions[i] for i in made["image_id"]]
+
+
+def test_models_of_photographs_are_the_recipe_s_and_under_16_megabytes() -> None:
+    files = [path for path in (ZOO / "photographs").rglob("*") if path.is_file()]
+    weights = [path for path in files if path.parent != ZOO / "photographs"]
+    assert {path.suffix for path in weights} <= {".json", ".safetensors", ".txt"}
+    assert sum(path.stat().st_size for path in weights) < 16e6
+    settings = json.loads((ZOO / "photographs/generator/genie.json").read_text())
+    assert settings["classes"] == known_names(PHOTOGRAPHS)
+    assert settings["guidance_scale"] == PHOTOGRAPHS.guidance
+    oracle = AutoModelForImageClassification.from_pretrained(ZOO / "photographs/oracle")
+    assert [oracle.config.id2label[i] for i in range(10)] == list(PHOTOGRAPHS.classes)
+
+
+def test_generator_of_photographs_takes_the_fast_path_and_predicts_velocity() -> None:
+    generator = load_generator(ZOO / "photographs/generator", device="cpu", compile=False)
+    assert generator.fast
+    assert generator.pipeline.scheduler.config.prediction_type == "v_prediction"
+    assert generator.pipeline.vae.config.latent_channels == PHOTOGRAPHS.latent_channels
