@@ -3,9 +3,11 @@
 Several runs may share one store. A run claims the images of a batch before it renders them, so no
 other run renders them too. A claim is a lock on one byte of `<store>/.claims`, chosen by the key.
 The kernel releases the locks of a process when it ends, however it ends, so a dead run blocks
-nobody and leaves nothing behind. Network file systems pass such locks on (NFS 4, or NFS 3 with its
-lock service). Where a file system has no locks, two runs may render one image twice, and the store
-holds it once.
+nobody and leaves nothing behind. A run that claims tens of thousands of images at once claims
+stretches of the file instead of bytes, because the kernel looks through all locks for each new one.
+Such a claim may hold up other images of another run, until it ends. Network file systems pass locks
+on (NFS 4, or NFS 3 with its lock service). Where a file system has no locks, two runs may render
+one image twice, and the store holds it once.
 """
 
 import errno
@@ -14,6 +16,7 @@ import logging
 import os
 import time
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,22 +28,30 @@ log = logging.getLogger(__name__)
 _HELD = (errno.EAGAIN, errno.EACCES)  # POSIX allows either
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+_BITS = 32  # of the checksum that chooses a key's byte
+_WIDE_BITS = 14  # of it, for claims on stretches
 _WAIT = 0.2  # seconds between two looks at a claim of another run
 
 
 class Claims:
     """The claims of this process on the images of a store; use `claims`."""
 
-    def __init__(self, file: int) -> None:
+    def __init__(self, file: int, *, wide: bool) -> None:
         self._file = file
         self._supported = True
+        self._length = 1 << (_BITS - _WIDE_BITS) if wide else 1
+        self._held: Counter[int] = Counter()
 
     def take(self, key: str) -> bool:
         """Claim an image; return False if another run has claimed it."""
         if not self._supported:
             return True
+        place = self._place(key)
+        if self._held[place]:
+            self._held[place] += 1
+            return True
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(key))
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, self._length, place)
         except OSError as error:
             if error.errno in _HELD:
                 return False
@@ -52,12 +63,19 @@ class Claims:
                 "they would render the same images",
                 error.strerror,
             )
+            return True
+        self._held[place] = 1
         return True
 
     def release(self, key: str) -> None:
         """End the claim on an image."""
-        if self._supported:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _place(key))
+        if not self._supported:
+            return
+        place = self._place(key)
+        self._held[place] -= 1
+        if not self._held[place]:
+            del self._held[place]
+            fcntl.lockf(self._file, fcntl.LOCK_UN, self._length, place)
 
     def wait(self, key: str) -> None:
         """Wait until no other run claims an image."""
@@ -65,12 +83,16 @@ class Claims:
             time.sleep(_WAIT)
         self.release(key)
 
+    def _place(self, key: str) -> int:
+        return zlib.crc32(key.encode()) // self._length * self._length
+
 
 @contextmanager
-def claims(root: Path) -> Iterator[Claims]:
+def claims(root: Path, *, wide: bool = False) -> Iterator[Claims]:
     """Open the claims of a store, and release those that are left at the end.
 
-    Raise GenieError if the store cannot be written.
+    `wide` claims are on stretches, for a run that claims very many images at once. Raise GenieError
+    if the store cannot be written.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -83,7 +105,7 @@ def claims(root: Path) -> Iterator[Claims]:
             f"{error.strerror}; make it writable, or copy .genie/store to a disk that is"
         ) from None
     try:
-        yield Claims(file)
+        yield Claims(file, wide=wide)
     finally:
         os.close(file)
 
@@ -115,7 +137,3 @@ def in_use(root: Path, *, alone: bool = False) -> Iterator[None]:
         yield
     finally:
         os.close(file)
-
-
-def _place(key: str) -> int:
-    return zlib.crc32(key.encode())

@@ -143,7 +143,12 @@ class Renderer:
                 yield request, image
 
         counts = ensure(
-            requests, root=self.store, key_of=keys.__getitem__, render=draw, shared=self.shared
+            requests,
+            root=self.store,
+            key_of=keys.__getitem__,
+            render=draw,
+            shared=self.shared,
+            all_at_once=self.workers is not None,
         )
         needed = {keys[request]: denoising_steps(request.r, steps) for request in requests}
         return Cost(

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _WRITERS = 4
+_SHARED_WRITERS = 32  # because each waits for the network
 _COPIED_AT_ONCE = 256
 
 
@@ -101,10 +102,12 @@ def ensure(
     key_of: Callable[[Request], str],
     render: Render,
     shared: SharedStore | None = None,
+    all_at_once: bool = False,
 ) -> Counts:
     """Render the images that the store lacks, and save each one as soon as it is rendered.
 
     Images of the `shared` store are copied from it instead, and rendered ones are copied to it.
+    `all_at_once` says that `render` takes all batches before it renders the first.
 
     Requests with the same key are rendered once, also by several runs that share the store: what
     another run is rendering is waited for, and rendered here if that run dies. The images of a
@@ -115,7 +118,7 @@ def ensure(
     missing = {key: r for key, r in reversed(by_key.items()) if load_image(root, key) is None}
     rendered = 0
     if missing:
-        with claims(root) as held:
+        with claims(root, wide=all_at_once) as held:
             sweep(root, held)
             if shared is not None:
                 for key in copy_shared(shared, missing, root):
@@ -199,11 +202,12 @@ def _render_unclaimed(
             held.release(keys[request])
         return [request for request in mine if request not in done]
 
-    with ThreadPoolExecutor(_WRITERS) as writers:  # its end waits for images being written
+    count = _WRITERS if shared is None else _SHARED_WRITERS
+    with ThreadPoolExecutor(count) as writers:  # its end waits for images being written
         for request, image in render(list(missing.values()), take):
             key = keys[request]
             pending.append((key, writers.submit(_encode_and_save, root, key, image, shared)))
-            wait(allowed=2 * _WRITERS)
+            wait(allowed=2 * count)
         wait(allowed=0)
     return saved
 
