@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -175,7 +176,7 @@ def execute(
             at(now + costs.replaced_seconds + costs.start_seconds, "free", 0)
         elif what == "finished":
             out.rendered += batch
-            if held + batch * costs.png_bytes > costs.store_bytes and held:
+            if held and held + batch * costs.png_bytes > costs.store_bytes:
                 waiting.append(batch)
             else:
                 send(now, batch)
@@ -184,7 +185,7 @@ def execute(
             out.stored += batch
             out.seconds = now
             held -= batch * costs.png_bytes
-            if waiting:
+            while waiting and held + waiting[0] * costs.png_bytes <= costs.store_bytes:
                 send(now, waiting.popleft())
                 begin(now)
         else:
@@ -275,7 +276,7 @@ def hand_rate(pngs: list[bytes], count: int, batch: int) -> float:
     blocks = [pa.table({"batch": [i]}) for i in range(count // batch)]
     data = ray.data.from_arrow(blocks).map_batches(make, batch_size=1, batch_format="pyarrow")
     seen, start = 0, 0.0
-    tables = data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    tables: Any = data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     for table in tables:
         start = start or time.perf_counter()  # the first batch waits for the workers' start
         seen += len(table.to_pylist())
@@ -300,7 +301,8 @@ def measure() -> pd.DataFrame:
 def read_costs(file: Path = MEASURED) -> Costs:
     """The recorded measurements and the assumptions."""
     measured = pd.read_csv(file).set_index("name")["value"].to_dict()
-    return Costs(**measured, **{name: value for name, (value, _) in ASSUMED.items()})
+    assumed: dict[str, Any] = {name: value for name, (value, _) in ASSUMED.items()}
+    return Costs(**measured, **assumed)
 
 
 def draw_figure(table: pd.DataFrame, path: Path) -> None:

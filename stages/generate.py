@@ -72,7 +72,11 @@ def generate(params: Params, root: Path) -> str:
     table = as_table(trajectories, called_target(trajectories, baseline, renderer))
     table["target_weight"] = target_weights(params.method, table["r"].to_numpy())
     members = write_set(
-        table, root / "data/augmented", provenance=provenance(params, renderer), png_of=renderer.png
+        table,
+        root / "data/augmented",
+        provenance=provenance(params, renderer),
+        png_of=renderer.png,
+        shard=params.augment.shards,
     )
     thumbnails = root / "data/thumbnails.parquet"
     write_thumbnails(table["key"], thumbnails, picture_of=renderer.picture)
@@ -83,6 +87,7 @@ def generate(params: Params, root: Path) -> str:
         method=params.method,
         rejected=rejected,
         short=short,
+        sharded=params.augment.shards is not None,
         generator_licence=model_licence(params.generator.model),
         source_licence=(root / "data/prepared/LICENSE.txt").read_text(encoding="utf-8"),
     )

@@ -9,6 +9,7 @@ data/prepared/LICENSE.txt, which says so where data.path has no licence.
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -33,7 +34,9 @@ def main(params: Params, root: Path) -> str:
     broken = skipped.append if data.broken == "skip" else None
     support, query = read_pools(data.path, size=data.size, broken=broken, wrap=_progress)
     if query is None:
-        support, query = split_queries(support, fraction=data.query_fraction, seed=params.seed)
+        support, query = split_queries(
+            support, fraction=data.query_fraction, seed=params.seed, wrap=_search
+        )
     else:
         support = _without_near_queries(support, query)
     tasks = make_tasks(
@@ -77,9 +80,13 @@ def _progress(raws: list[Raw]) -> Iterable[Raw]:
     return bar(raws, total=len(raws), label="reading images")
 
 
+def _search(classes: list[Any]) -> Iterable[Any]:
+    return bar(classes, total=len(classes), label="looking for near-duplicates")
+
+
 def _without_near_queries(support: pd.DataFrame, query: pd.DataFrame) -> pd.DataFrame:
     """Leave out support images that nearly equal a query image; all query images stay."""
-    kept = drop_near_duplicates(support, query)
+    kept = drop_near_duplicates(support, query, wrap=_search)
     if dropped := len(support) - len(kept):
         log.warning(
             "%d images to draw support sets from nearly equal a query image of their class and are "

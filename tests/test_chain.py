@@ -22,7 +22,10 @@ from genie.data.images import decode_image, image_id
 from genie.figures.contact_sheet import contact_rows, contact_sheet
 from genie.tables import TASKS, THUMBNAILS, TRAJECTORIES, read_images, read_table
 from genie.tools.cli import main as genie
+from stages.analyse import main as analyse
+from stages.evaluate import main as evaluate
 from stages.generate import main as generate
+from stages.retrain import main as retrain
 from tests.scratch import ENVIRONMENT, call, commit, contents, make_scratch, ran, read_json
 from tests.tracked import flip_bit
 
@@ -234,6 +237,29 @@ def test_set_loads_as_an_imagefolder_data_set(made, tmp_path):
     files = pd.read_csv(made / "data/augmented/metadata.csv")
     assert sorted(loaded["label"]) == sorted(files["label"])
     assert set(loaded["label"]) == set(CLASSES)
+
+
+def test_shards_instead_of_files_give_the_same_tables_models_and_metrics(made, monkeypatch):
+    monkeypatch.chdir(made)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    results = ("models/augmented", "metrics", "data/evaluation", "plots")
+    before = {name: contents(made / name) for name in results}
+    tables = {"metadata.csv", "members.csv", "trajectories.parquet"}
+    files = contents(made / "data/augmented")
+    params = yaml.safe_load((made / "params.yaml").read_text())
+    params["augment"]["shards"] = 2
+    (made / "params.yaml").write_text(yaml.safe_dump(params))
+    for stage in (generate, retrain, evaluate, analyse):
+        CliRunner().invoke(stage, [], catch_exceptions=False, standalone_mode=False)
+    shards = contents(made / "data/augmented")
+    names = {f"images-{i:05}.parquet" for i in range(len(shards) - 4)}
+    assert len(names) == (read_json(made / "metrics/cost.json")["images"] + 1) // 2
+    assert set(shards) == tables | {"README.md"} | names
+    assert {name: shards[name] for name in tables} == {name: files[name] for name in tables}
+    assert {name: contents(made / name) for name in results} == before
+    call(made, "git", "restore", ".")
+    call(made, "dvc", "checkout", "--force")
+    assert contents(made / "data/augmented") == files
 
 
 def test_metadata_names_the_content_of_every_image(made):

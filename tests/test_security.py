@@ -124,7 +124,7 @@ def test_table_cannot_name_an_image_outside_the_set(name, tmp_path):
     (tmp_path / "secret.png").write_bytes(encode_png(Image.new("RGB", (8, 8))))
     (tmp_path / "set/bag").mkdir(parents=True)
     with pytest.raises(GenieError, match="must name files inside"):
-        read_set(tmp_path / "set", pd.DataFrame({"file_name": [name]}))
+        read_set(tmp_path / "set", pd.DataFrame({"file_name": [name]}))[1][0]
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/secret.png"])
@@ -151,7 +151,7 @@ def test_damaged_image_of_the_set_is_named_with_the_remedy(tmp_path):
     (tmp_path / "bag").mkdir()
     (tmp_path / "bag/a.png").write_bytes(b"broken")
     with pytest.raises(GenieError, match=r"bag/a.png must be an image .* `genie verify --repair`"):
-        read_set(tmp_path, pd.DataFrame({"file_name": ["bag/a.png"]}))
+        read_set(tmp_path, pd.DataFrame({"file_name": ["bag/a.png"]}))[1][0]
 
 
 def test_token_is_not_told_when_a_download_fails(tmp_path, monkeypatch):

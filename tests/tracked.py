@@ -62,7 +62,7 @@ def trajectories(images: int, *, levels: int = 3, seed: int = 0) -> pd.DataFrame
     return pd.DataFrame(rows)
 
 
-def write_tracked(place: Path, *, images: int = 6, seed: int = 0) -> None:
+def write_tracked(place: Path, *, images: int = 6, seed: int = 0, shard: int | None = None) -> None:
     """Put images into the store and write the set; dvc tracks it and git commits it."""
     table = trajectories(images, seed=seed)
     store = place / ".genie/store"
@@ -73,17 +73,18 @@ def write_tracked(place: Path, *, images: int = 6, seed: int = 0) -> None:
         place / "data/augmented",
         provenance=PROVENANCE,
         png_of=lambda key: store_path(store, key).read_bytes(),
+        shard=shard,
     )
     call(place, "dvc", "add", "--quiet", "data/augmented")
     commit(place)
 
 
-def make_tracked(place: Path, *, images: int = 6) -> Path:
+def make_tracked(place: Path, *, images: int = 6, shard: int | None = None) -> Path:
     place.mkdir()
     (place / ".gitignore").write_text(".genie/\n")
     call(place, "git", "init", "--quiet")
     call(place, "dvc", "init", "--quiet")
-    write_tracked(place, images=images)
+    write_tracked(place, images=images, shard=shard)
     return place
 
 

@@ -1,10 +1,10 @@
 """The augmentation set on disk: images, `metadata.csv`, `members.csv`, `trajectories.parquet`.
 
-The folder is a valid Hugging Face `imagefolder` data set and a torchvision ImageFolder tree, so
-other tools can load it as it is.
+With a file per image, the folder is a valid Hugging Face `imagefolder` data set and a torchvision
+ImageFolder tree, so other tools can load it as it is. With shards, it loads as a Parquet data set.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from PIL import Image
 
 from genie.data.images import decode_image, image_id
 from genie.data.pictures import Pictures
+from genie.data.shards import ShardRow, Shards, shard_files, write_shards
 from genie.data.wording import slug
 from genie.errors import GenieError, one_line
 from genie.tables import MEMBERS, METADATA, TRAJECTORIES, inside, write_table
@@ -36,23 +37,31 @@ def write_set(
     *,
     provenance: Mapping[str, object],
     png_of: Callable[[str], bytes],
+    shard: int | None = None,
 ) -> pd.DataFrame:
-    """Write the set and return its members table.
+    """Write the set and return its members table. Images that were in the folder are removed.
 
     `trajectories` has the columns of TRAJECTORIES and those of the requests. `provenance` holds the
     values that all images share: method, guidance_scale, scheduler, generator, fingerprint.
-    `png_of` returns the PNG bytes of the image with a given key.
+    `png_of` returns the PNG bytes of the image with a given key. With `shard`, Parquet shards hold
+    that many images each; without, each image is a file. The tables are the same.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_images(folder)
     members = members_of(trajectories)
     images = members.drop_duplicates("file_name").sort_values("file_name").assign(**provenance)
     contents = []
-    for row in images.itertuples():
-        path = folder / str(row.file_name)
-        path.parent.mkdir(exist_ok=True)
-        png = png_of(str(row.key))
-        path.write_bytes(png)
-        contents.append(image_id(decode_image(png)))
+
+    def rows() -> Iterator[ShardRow]:
+        for row in images.itertuples():
+            png = png_of(str(row.key))
+            contents.append(image_id(decode_image(png)))
+            yield ShardRow(str(row.file_name), str(row.label), png)
+
+    if shard is None:
+        _write_files(rows(), folder)
+    else:
+        write_shards(rows(), folder, size=shard)
     # later stages depend on metadata.csv, so it must change whenever the pixels of an image do
     images["image_id"] = contents
     write_table(images, folder / "metadata.csv", METADATA)
@@ -64,19 +73,43 @@ def write_set(
 def read_set(folder: Path, members: pd.DataFrame) -> tuple[list[str], Pictures]:
     """Return the distinct file names of the set, sorted, and the images in the same order."""
     files = sorted(set(members["file_name"]))
-    return files, Pictures(partial(read_image, folder), files)
+    return files, Pictures(image_reader(folder), files)
 
 
-def read_image(folder: Path, name: str) -> Image.Image:
-    """Read an image of the set by its file name.
+def image_reader(folder: Path) -> Callable[[str], Image.Image]:
+    """Return the function that reads an image of the set by its file name, from file or shard.
 
-    Raise GenieError if the name leads out of the folder, or if the image is missing or damaged.
+    It raises GenieError if the name leads out of the folder, or if the image is missing or damaged.
+    So does this function, for a damaged shard.
     """
+    shards = shard_files(folder)
+    png_of = Shards(shards).png if shards else lambda name: inside(folder, name).read_bytes()
+    return partial(_read_image, folder, png_of)
+
+
+def _read_image(folder: Path, png_of: Callable[[str], bytes], name: str) -> Image.Image:
     path = inside(folder, name)
     try:
-        return decode_image(path.read_bytes())
+        return decode_image(png_of(name))
     except Exception as error:  # decoders of damaged bytes raise anything
         raise GenieError(
             f"{path} must be an image of the set, but: {one_line(error)}; run `genie verify "
             "--repair`, then `dvc repro`"
         ) from error
+
+
+def _write_files(rows: Iterable[ShardRow], folder: Path) -> None:
+    for row in rows:
+        path = folder / row.file_name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(row.png)
+
+
+def _remove_images(folder: Path) -> None:
+    """Remove what an earlier run left, which may be in the other form or linked to DVC's cache."""
+    files = list(folder.glob("*/*.png"))
+    for path in (*files, *shard_files(folder)):
+        path.unlink()
+    for parent in {path.parent for path in files}:
+        if not any(parent.iterdir()):
+            parent.rmdir()

@@ -3,7 +3,8 @@
 A query split never separates them, and those between given train/ and test/ folders are dropped.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import imagehash
 import numpy as np
@@ -16,57 +17,124 @@ from genie.errors import GenieError
 from genie.keyed import digest
 
 NEAR_DUPLICATE_BITS = 20  # of 256; re-saved copies differ in fewer, other images in 60 or more
+BANDS = NEAR_DUPLICATE_BITS + 1
+
+Wrap = Callable[[list[Any]], Iterable[Any]]
 
 
 def split_queries(
-    table: pd.DataFrame, *, fraction: float, seed: int
+    table: pd.DataFrame, *, fraction: float, seed: int, wrap: Wrap = iter
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Split off about `fraction` of each class as the query pool; return (support, query).
 
     The split depends only on image content and `seed`. Near-duplicates within a class stay on one
     side. They are images whose perceptual hashes differ in at most `NEAR_DUPLICATE_BITS` of 256
-    bits, directly or through a chain of such images.
+    bits, directly or through a chain of such images. `wrap` wraps the list of classes, for example
+    in a progress bar.
     """
     if not 0 < fraction < 1:
         raise GenieError(f"data.query_fraction must be between 0 and 1, got {fraction}")
     chosen: set[str] = set()
-    for label, rows in table.groupby("label", sort=True):
+    for label, rows in wrap(list(table.groupby("label", sort=True))):
         chosen.update(_draw_queries(clusters(rows), str(label), fraction=fraction, seed=seed))
     in_query = table["image_id"].isin(chosen)
     return table[~in_query].reset_index(drop=True), table[in_query].reset_index(drop=True)
 
 
-def drop_near_duplicates(images: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
-    """Return the images that are no near-duplicates of an image of the same class in `others`."""
-    hashes = {label: _hashes(rows["png"]) for label, rows in others.groupby("label")}
-    kept = []
-    for label, rows in images.groupby("label"):
-        known = hashes.get(label, _hashes([]))
-        own = zip(rows["image_id"], _hashes(rows["png"]), strict=True)
-        kept += [image_id for image_id, one in own if not _near(one, known).any()]
+def drop_near_duplicates(
+    images: pd.DataFrame, others: pd.DataFrame, *, wrap: Wrap = iter
+) -> pd.DataFrame:
+    """Return the images that are no near-duplicates of an image of the same class in `others`.
+
+    `wrap` wraps the list of classes, for example in a progress bar.
+    """
+    known = dict(list(others.groupby("label")["png"]))
+    kept: set[str] = set()
+    for label, rows in wrap(list(images.groupby("label"))):
+        near = near_any(perceptual_hashes(rows["png"]), perceptual_hashes(known.get(label, [])))
+        kept.update(rows["image_id"][~near])
     return images[images["image_id"].isin(kept)].reset_index(drop=True)
 
 
 def clusters(rows: pd.DataFrame) -> list[list[str]]:
     """Return the image_ids in clusters of near-duplicates; most clusters hold one image."""
     ids = sorted(rows["image_id"])
-    hashes = _hashes(rows.set_index("image_id")["png"].loc[ids])
-    # one row of the distance matrix at a time, to save memory
-    pairs = [(i, j) for i, one in enumerate(hashes) for j in np.flatnonzero(_near(one, hashes))]
-    graph = csr_array((np.ones(len(pairs), bool), np.array(pairs).T), shape=(len(ids),) * 2)
-    count, cluster = connected_components(graph, directed=False)
-    return [[ids[i] for i in np.flatnonzero(cluster == k)] for k in range(count)]
+    found: dict[int, list[str]] = {}
+    hashes = perceptual_hashes(rows.set_index("image_id")["png"].loc[ids])
+    for image_id, cluster in zip(ids, cluster_hashes(hashes), strict=True):
+        found.setdefault(cluster, []).append(image_id)
+    return list(found.values())
 
 
-def _hashes(pngs: Iterable[bytes]) -> np.ndarray:
+def cluster_hashes(hashes: np.ndarray) -> np.ndarray:
+    """Return the number of each hash's cluster (n,), for hashes (n, 32)."""
+    distinct, place = np.unique(hashes, axis=0, return_inverse=True)
+    cluster = np.arange(len(distinct))
+    for one, other in _candidates(distinct):
+        apart = cluster[one] != cluster[other]
+        one, other = one[apart], other[apart]
+        near = _near(distinct[one], distinct[other])
+        if near.any():
+            cluster = _merged(cluster, one[near], other[near])
+    return cluster[place]
+
+
+def near_any(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return which of the hashes (n, 32) are near-duplicates of one of `others` (m, 32)."""
+    distinct, place = np.unique(hashes, axis=0, return_inverse=True)
+    both = np.concatenate([distinct, np.unique(others, axis=0)])
+    found = np.zeros(len(both), bool)
+    for one, other in _candidates(both):
+        one, other = np.minimum(one, other), np.maximum(one, other)
+        across = (one < len(distinct)) & (other >= len(distinct)) & ~found[one]
+        one, other = one[across], other[across]
+        found[one[_near(both[one], both[other])]] = True
+    return found[: len(distinct)][place]
+
+
+def _candidates(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield indices of pairs of hashes (n, 32); all near-duplicates are among them.
+
+    The bits are split into one band more than near-duplicates may differ in, so these agree in one
+    band at least. Only pairs that do are yielded, up to n at a time, some of them several times.
+    Neighbouring bits are alike in many images, so each band takes bits from everywhere.
+    """
+    bits = np.unpackbits(hashes, axis=1).astype(np.int64)
+    for start in range(BANDS):
+        band = bits[:, start::BANDS]
+        yield from _equal(band @ (1 << np.arange(band.shape[1])))
+
+
+def _equal(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield indices of all pairs of equal keys (n,), by their distance in sorted order."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    first = np.arange(len(keys))
+    for distance in range(1, len(keys)):
+        first = first[first + distance < len(keys)]
+        first = first[ordered[first] == ordered[first + distance]]
+        if not len(first):
+            return
+        yield order[first], order[first + distance]
+
+
+def _near(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return which pairs of hashes, both (n, 32), are those of near-duplicates."""
+    differing = some.view(np.uint64) ^ others.view(np.uint64)
+    return np.bitwise_count(differing).sum(axis=1) <= NEAR_DUPLICATE_BITS
+
+
+def _merged(cluster: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the clusters (n,) after those of each pair of hashes are joined."""
+    edges = (np.ones(len(one), bool), (cluster[one], cluster[other]))
+    _, joined = connected_components(csr_array(edges, shape=(len(cluster),) * 2), directed=False)
+    return joined[cluster]
+
+
+def perceptual_hashes(pngs: Iterable[bytes]) -> np.ndarray:
     """Return the perceptual hashes (DCT) of n images, 256 bits each as uint8 (n, 32)."""
     bits = [imagehash.phash(decode_image(png), hash_size=16).hash for png in pngs]
     return np.packbits(np.array(bits, bool).reshape(-1, 256), axis=1)
-
-
-def _near(one: np.ndarray, hashes: np.ndarray) -> np.ndarray:
-    """Return which hashes (n, 32) are those of near-duplicates of `one` (32,)."""
-    return np.bitwise_count(hashes ^ one).sum(axis=1) <= NEAR_DUPLICATE_BITS
 
 
 def _draw_queries(

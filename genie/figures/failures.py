@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from genie.data.augmented_set import read_image
+from genie.data.augmented_set import image_reader
 from genie.data.images import decode_image
 from genie.figures.canvas import picture, save_figure
 from genie.measure.analysis import failures
@@ -32,11 +32,12 @@ def failure_rows(
 
     The most confident verdicts come first. `png` holds support images by id.
     """
+    read_image = image_reader(folder)
     return [
         Failure(
             f"{row.source_label or 'noise'} → {row.label}\nr = {row.r:g}, called {row.verdict}",
             decode_image(png[row.source_id]) if row.source_id in png else None,
-            read_image(folder, row.file_name),
+            read_image(row.file_name),
         )
         for row in failures(members, verdicts, SHOWN).itertuples()
     ]

@@ -22,13 +22,15 @@ def data_card(
     method: str,
     rejected: int,
     short: int,
+    sharded: bool,
     generator_licence: str,
     source_licence: str,
 ) -> str:
     """Return the card of a set as Markdown.
 
     `table` has the columns of `search.as_table`. `rejected` and `short` count images as
-    metrics/cost.json does. The licences are texts, "" where they are not known.
+    metrics/cost.json does. `sharded` says whether the images are in Parquet shards. The licences
+    are texts, "" where they are not known.
     """
     kept = table[table["chosen"].astype(bool)]
     images = kept.drop_duplicates("key")
@@ -54,15 +56,17 @@ def data_card(
         bound=UNCLEAR,
         rejected=rejected,
         short=short,
+        sharded=sharded,
         generator_licence=generator_licence,
         source_licence=source_licence,
     )
-    return f"---\n{_metadata(method, len(images)).to_yaml()}\n---\n\n{text}"
+    return f"---\n{_metadata(method, len(images), sharded=sharded).to_yaml()}\n---\n\n{text}"
 
 
-def _metadata(method: str, count: int) -> DatasetCardData:
+def _metadata(method: str, count: int, *, sharded: bool) -> DatasetCardData:
     """Return the metadata, with the files to load if there are any."""
-    files = [{"split": "train", "path": ["metadata.csv", "*/*.png"]}]
+    paths = ["images-*.parquet"] if sharded else ["metadata.csv", "*/*.png"]
+    files = [{"split": "train", "path": paths}]
     return DatasetCardData(
         license="other",
         license_name="see-licences-below",

@@ -36,6 +36,11 @@ class Recorded:
         if self.content(name) is None and md5(content) == self.hashes[name]:
             replace_file(_place(self.cache, self.hashes[name]), content, mode=0o444)
 
+    def drop_damaged(self, name: str) -> None:
+        """Remove a file from the cache if the copy there is damaged, so that DVC makes it again."""
+        if self.content(name) is None:
+            _place(self.cache, self.hashes[name]).unlink(missing_ok=True)
+
 
 def md5(content: bytes) -> str:
     """Return the hash by which DVC knows a file."""

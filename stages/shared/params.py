@@ -86,6 +86,7 @@ class Augment(Section):
     per_class: Count
     classes: Literal["all", "few"]
     real_passes: Count
+    shards: Count | None
 
 
 class Filter(Section):

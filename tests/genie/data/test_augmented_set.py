@@ -1,10 +1,13 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from genie.data.augmented_set import members_of, read_set, write_set
+from genie.data.augmented_set import image_reader, members_of, read_set, write_set
 from genie.data.images import decode_image, encode_png, image_id
+from genie.errors import GenieError
 from genie.tables import MEMBERS, METADATA, TRAJECTORIES, read_table
 
 PROVENANCE = {
@@ -14,6 +17,7 @@ PROVENANCE = {
     "generator": "models/007",
     "fingerprint": "abc",
 }
+TABLES = {"metadata.csv", "members.csv", "trajectories.parquet"}
 PICTURES = {key: Image.new("RGB", (8, 8), (40 * i, 90, 0)) for i, key in enumerate("abcd")}
 
 
@@ -51,15 +55,23 @@ def trajectories() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@pytest.fixture
-def written(tmp_path):
-    members = write_set(
+def write(folder: Path, *, shard: int | None = None) -> pd.DataFrame:
+    return write_set(
         trajectories(),
-        tmp_path,
+        folder,
         provenance=PROVENANCE,
         png_of=lambda key: encode_png(PICTURES[key]),
+        shard=shard,
     )
-    return tmp_path, members
+
+
+@pytest.fixture
+def written(tmp_path):
+    return tmp_path, write(tmp_path)
+
+
+def file_names(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_members_are_the_chosen_rows_with_a_file_in_the_folder_of_their_class():
@@ -94,13 +106,55 @@ def test_tables_of_the_set_are_read_back_as_they_were(written):
     assert np.stack(list(levels["embedding"])).shape == (4, 3)
 
 
-def test_files_of_the_set_are_read_in_order_of_their_names(written):
-    folder, members = written
+@pytest.mark.parametrize("shard", [None, 1, 2])
+def test_images_of_the_set_are_read_in_order_of_their_names(tmp_path, shard):
+    folder, members = tmp_path, write(tmp_path, shard=shard)
     files, pictures = read_set(folder, members)
     assert files == ["T-shirt%2Ftop/b.png", "coat/c.png"]
     assert [p.tobytes() for p in pictures] == [PICTURES[key].tobytes() for key in "bc"]
     _, of_one_task = read_set(folder, members[members["task"] == 1])
     assert [p.tobytes() for p in of_one_task] == [PICTURES["c"].tobytes()]
+
+
+def test_tables_are_the_same_for_files_and_shards(tmp_path):
+    for name, shard in (("files", None), ("shards", 1)):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, shard=shard)
+    shards = {"images-00000.parquet", "images-00001.parquet"}
+    assert file_names(tmp_path / "shards") == TABLES | shards
+    for name in TABLES:
+        same = [(tmp_path / form / name).read_bytes() for form in ("files", "shards")]
+        assert same[0] == same[1]
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, 1), (1, None), (1, 2), (None, None)])
+def test_set_that_is_written_again_leaves_nothing_of_the_earlier_form(tmp_path, before, after):
+    for name, forms in (("twice", (before, after)), ("once", (after,))):
+        (tmp_path / name).mkdir()
+        for shard in forms:
+            (tmp_path / name / "gone").mkdir(exist_ok=True)
+            if shard is None:  # an image that the set no longer has
+                (tmp_path / name / "gone/x.png").write_bytes(b"")
+            write(tmp_path / name, shard=shard)
+    assert file_names(tmp_path / "twice") == file_names(tmp_path / "once")
+    assert not (tmp_path / "twice/gone/x.png").exists()
+
+
+def test_set_that_is_written_again_leaves_files_alone_that_are_linked_to_it(written):
+    folder, _ = written
+    linked = folder / "cached"
+    linked.hardlink_to(folder / "coat/c.png")
+    write(folder)
+    assert not linked.samefile(folder / "coat/c.png")
+
+
+@pytest.mark.parametrize("name", ["coat/missing.png", "../coat/c.png"])
+@pytest.mark.parametrize("shard", [None, 1])
+def test_image_that_the_set_lacks_is_named(tmp_path, name, shard):
+    write(tmp_path, shard=shard)
+    read = image_reader(tmp_path)
+    with pytest.raises(GenieError, match=name.replace(".", r"\.")):
+        read(name)
 
 
 def test_set_is_an_image_folder_of_hugging_face(written, tmp_path_factory):

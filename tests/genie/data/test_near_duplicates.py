@@ -3,10 +3,20 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
+from scipy.sparse.csgraph import connected_components
 
 from genie.data.images import encode_png, image_id
-from genie.data.near_duplicates import clusters, drop_near_duplicates, split_queries
+from genie.data.near_duplicates import (
+    NEAR_DUPLICATE_BITS,
+    cluster_hashes,
+    clusters,
+    drop_near_duplicates,
+    near_any,
+    split_queries,
+)
 from genie.errors import GenieError
 
 
@@ -100,3 +110,42 @@ def test_images_near_to_others_of_their_class_are_dropped():
     others = table([(1, 80, "a"), (2, 80, "a"), (9, 80, "b")])
     found = drop_near_duplicates(images, others)
     assert list(found["image_id"]) == list(images["image_id"].iloc[[0, 2, 3]])
+
+
+@st.composite
+def hashes(draw, least: int = 0) -> np.ndarray:
+    """Hashes (n, 32) around a few centres, many at about the largest distance that is near."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    count, centres = draw(st.integers(least, 60)), draw(st.integers(1, 4))
+    bits = rng.integers(0, 2, (centres, 256))[rng.integers(0, centres, count)]
+    for row in bits:
+        row[rng.permutation(256)[: rng.integers(0, 2 * NEAR_DUPLICATE_BITS)]] ^= 1
+    return np.packbits(bits, axis=1)
+
+
+def distances(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Hamming distances (n, m), one pair after the other."""
+    pairs = np.array([[sum(int(x).bit_count() for x in a ^ b) for b in others] for a in some])
+    return pairs.reshape(len(some), len(others))
+
+
+@given(hashes(least=1))
+def test_clusters_are_those_of_comparing_every_pair(found):
+    near = distances(found, found) <= NEAR_DUPLICATE_BITS
+    _, expected = connected_components(near, directed=False)
+    cluster = cluster_hashes(found)
+    assert (np.equal.outer(cluster, cluster) == np.equal.outer(expected, expected)).all()
+
+
+@given(hashes(), hashes())
+def test_near_hashes_of_another_set_are_those_of_comparing_every_pair(found, others):
+    expected = (distances(found, others) <= NEAR_DUPLICATE_BITS).any(axis=1)
+    assert list(near_any(found, others)) == list(expected)
+
+
+@pytest.mark.parametrize("bits", [NEAR_DUPLICATE_BITS, NEAR_DUPLICATE_BITS + 1])
+def test_one_differing_bit_in_every_band_but_one_is_still_found(bits):
+    one, other = np.zeros(256, int), np.zeros(256, int)
+    other[:bits] = 1
+    pair = np.packbits([one, other], axis=1)
+    assert len(set(cluster_hashes(pair))) == (1 if bits == NEAR_DUPLICATE_BITS else 2)

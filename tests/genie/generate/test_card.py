@@ -57,7 +57,7 @@ TABLE = pd.DataFrame(
 
 
 def card(table: pd.DataFrame = TABLE, **changes: object) -> DatasetCard:
-    values = {"method": "genie", "rejected": 7, "short": 2} | changes
+    values = {"method": "genie", "rejected": 7, "short": 2, "sharded": False} | changes
     licences = {"generator_licence": "OpenRAIL", "source_licence": ""}
     return DatasetCard(data_card(table, RENDERER, **(licences | values)))
 
@@ -130,3 +130,18 @@ def test_datasets_reads_the_set_beside_its_card(folder, tmp_path, as_imagefolder
     loaded = datasets.load_dataset(**what, cache_dir=str(tmp_path / "cache"))["train"]
     assert sorted(loaded["label"]) == sorted(["coat"] * 3 + [EVIL])
     assert set(loaded.column_names) == {"image", *METADATA} - {"file_name"}
+
+
+def test_datasets_reads_shards_beside_their_card(folder, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    picture = encode_png(Image.new("RGB", (8, 8)))
+    provenance = {**dict.fromkeys(("method", "scheduler", "generator", "fingerprint"), "x")}
+    provenance |= {"guidance_scale": "7.5"}
+    write_set(TABLE, folder, provenance=provenance, png_of=lambda key: picture, shard=3)
+    text = card(sharded=True)
+    (folder / "README.md").write_text(text.content, encoding="utf-8")
+    loaded = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))["train"]
+    assert sorted(loaded["label"]) == sorted(["coat"] * 3 + [EVIL])
+    assert isinstance(loaded.features["image"], datasets.Image)
+    assert "images-*.parquet" in text.text
+    assert "imagefolder" not in text.text
