@@ -1,4 +1,4 @@
-"""How time and memory grow: requests, entries of the store, files that DVC tracks.
+"""How time and memory grow: requests, entries of the store, files that DVC tracks, near-duplicates.
 
     dvc repro && python -m benchmarks.growth
 
@@ -6,7 +6,7 @@ Requests are GeNIe-Ada's on the embedded default, in as many steps as it asks fo
 benchmarks/growth-render.csv, growth-store.csv, growth-dvc.csv, growth-repro.csv: `dvc repro` with
 nothing to do, with sets of augmented images of several sizes in place, and growth-stages.csv: peak
 memory of every stage with sets of 512x512 images, made by a small network of Stable Diffusion's
-layout.
+layout. growth-near-duplicates.csv: the search for near-duplicates among hashes of images.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from PIL import Image
 
 from genie.data.images import encode_png
+from genie.data.near_duplicates import cluster_hashes, perceptual_hashes
+from genie.data.shards import ShardRow, write_shards
 from genie.data.wording import prompt_for
 from genie.generate.model import load_generator
 from genie.generate.noise import denoising_steps, levels
@@ -42,10 +44,13 @@ from genie.tables import read_images
 
 REQUESTS = (100, 1_000, 10_000)
 ENTRIES = (1_000, 10_000, 100_000)
-FILES = (1_000, 10_000, 50_000)
+FILES = (1_000, 10_000)
 LINKS = ("copy", "hardlink", "symlink", "reflink,copy")
+MANY, FAST = 100_000, ("hardlink", "copy")  # the links that are worth a try with many files
+SHARD = 1_000  # images
 RATIOS = levels(0.5, 0.9, 5)
 IN_PLACE = (500, 5_000, 20_000)
+HASHES = (1_000, 10_000, 100_000)
 LARGE = (200, 2_000)  # images of 512x512 pixels
 CLASSES = ("bag", "coat", "dress", "sandal")
 STAGES = (
@@ -131,7 +136,13 @@ def seconds_of(place: Path, *command: str) -> float:
     return round(time.perf_counter() - start, 2)
 
 
-def repeat_nothing(counts: Sequence[int], place: Path) -> list[Row]:
+def processor_seconds() -> float:
+    """Processor time of all commands that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def repeat_nothing(counts: Sequence[int], place: Path) -> Iterator[Row]:
     """Seconds of `dvc repro` with nothing to do, the median of five, by images in the set.
 
     In a clone of this repository with this workspace's outputs, whose set is filled up.
@@ -141,57 +152,98 @@ def repeat_nothing(counts: Sequence[int], place: Path) -> list[Row]:
     call = partial(seconds_of, place)
     call("dvc", "checkout", "--quiet")
     folder, draw = place / "data/augmented", np.random.default_rng(0)
-    found: list[Row] = []
     for count in counts:
         for i in range(len(list(folder.glob("*/*.png"))), count):
             (folder / "bag" / f"more-{i}.png").write_bytes(draw.bytes(1_500))
         call("dvc", "commit", "--force", "--quiet", "dvc.yaml")
         again = sorted(call("dvc", "repro") for _ in range(5))
         assert "up to date" in subprocess.check_output(["dvc", "repro"], cwd=place, text=True)
-        found.append({"images": count, "seconds": again[2], "most": again[-1]})
-    return found
+        yield {"images": count, "seconds": again[2], "most": again[-1]}
 
 
-def track(count: int, link: str, place: Path) -> Row:
-    """Seconds for DVC to add `count` images, to see that nothing changed, and to check them out."""
+def track(count: int, link: str, place: Path, *, shard: int | None = None) -> Row:
+    """Seconds for DVC to add, look over, push to a folder and check out `count` images.
+
+    They are files, or Parquet shards of `shard` images each. `cpu` are the seconds of processor
+    time of the four commands together, which hardly depend on what else the machine does.
+    """
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     call = partial(seconds_of, place)
     call("dvc", "init", "--no-scm", "--quiet")
     call("dvc", "config", "cache.type", link)
+    call("dvc", "remote", "add", "--quiet", "--default", "team", "remote")
     images = place / "images"
     draw = np.random.default_rng(0)
-    for i in range(count):
-        folder = images / str(i % 10)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{i}.png").write_bytes(draw.bytes(1_500))
-    seconds = {"add": call("dvc", "add", "--quiet", "images"), "status": call("dvc", "status")}
+    rows = (ShardRow(f"{i % 10}/{i}.png", str(i % 10), draw.bytes(1_500)) for i in range(count))
+    if shard:
+        images.mkdir()
+        write_shards(rows, images, size=shard)
+    else:
+        for row in rows:
+            path = images / row.file_name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(row.png)
+    files = sum(path.is_file() for path in images.rglob("*"))
+    before = processor_seconds()
+    seconds = {
+        "add": call("dvc", "add", "--quiet", "images"),
+        "status": call("dvc", "status"),
+        "push": call("dvc", "push", "--quiet"),
+    }
     shutil.rmtree(images)
     seconds["checkout"] = call("dvc", "checkout", "--quiet")
-    return {"files": count, "link": link, **seconds}
+    seconds["cpu"] = round(processor_seconds() - before, 2)
+    assert sum(path.is_file() for path in images.rglob("*")) == files
+    return {"images": count, "files": files, "link": link, **seconds}
 
 
-def grow_renders() -> list[Row]:
+def grow_renders() -> Iterator[Row]:
     """`render_many` of each count, in a process each: freed memory still counts in one's peak."""
     command = [sys.executable, "-m", "benchmarks.growth", "--count"]
-    return [
-        json.loads(subprocess.check_output([*command, str(count)], stderr=subprocess.DEVNULL))
-        for count in REQUESTS
-    ]
+    for count in REQUESTS:
+        yield json.loads(subprocess.check_output([*command, str(count)], stderr=subprocess.DEVNULL))
 
 
-def grow_store(root: Path, counts: Sequence[int] = ENTRIES) -> list[Row]:
+def grow_store(root: Path, counts: Sequence[int] = ENTRIES) -> Iterator[Row]:
     """`look_up` in a store that is filled up from count to count."""
-    rows = []
     for before, count in zip((0, *counts), counts, strict=False):
         fill_store(count, root, start=before)
-        rows.append(look_up(count, root))
-    return rows
+        yield look_up(count, root)
 
 
-def grow_tracked(place: Path) -> list[Row]:
-    """`track` of each count, by each kind of link."""
-    return [track(count, link, place) for count in FILES for link in LINKS]
+def grow_tracked(place: Path) -> Iterator[Row]:
+    """`track` of many images as shards and as files, then of fewer by each kind of link."""
+    for link in FAST:
+        for shard in (SHARD, None):
+            yield track(MANY, link, place, shard=shard)
+    for count in FILES:
+        for link in LINKS:
+            yield track(count, link, place)
+
+
+def hashes_like_images(count: int) -> np.ndarray:
+    """Return hashes (count, 32), a tenth of them of near-duplicates.
+
+    They are those of the bundled images, over and over. Each bit is flipped with a probability of
+    0.15, or 0.02 for a near-duplicate.
+    """
+    table = pd.concat([read_images(Path("data/bundled") / part) for part in ("train", "test")])
+    known = np.unpackbits(perceptual_hashes(table["png"].iloc[:count]), axis=1)
+    draw = np.random.default_rng(0)
+    rate = np.where(np.arange(count) % 10 == 0, 0.02, 0.15)[:, None]
+    flipped = draw.random((count, 256), np.float32) < rate
+    return np.packbits(np.resize(known, (count, 256)) ^ flipped, axis=1)
+
+
+def grow_near_duplicates(counts: Sequence[int] = HASHES) -> Iterator[Row]:
+    """Seconds of processor time to find the clusters of near-duplicates among some hashes."""
+    for count in counts:
+        hashes = hashes_like_images(count)
+        start = time.process_time()
+        clusters = len(set(cluster_hashes(hashes).tolist()))
+        seconds = round(time.process_time() - start, 2)
+        yield {"hashes": count, "clusters": clusters, "seconds": seconds}
 
 
 def large_images(folder: Path, *, each: int = 8) -> None:
@@ -243,11 +295,10 @@ def peak_mebibytes(place: Path, stage: str) -> int:
     return round(usage.ru_maxrss / 1024)
 
 
-def grow_stages(place: Path, counts: Sequence[int] = LARGE) -> list[Row]:
+def grow_stages(place: Path, counts: Sequence[int] = LARGE) -> Iterator[Row]:
     """Peak memory of every stage, by the number of generated images, all at one r."""
     large_images(place / "images")
     large_generator(place / "generator")
-    rows: list[Row] = []
     for count in counts:
         params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
         params["data"] |= {"path": f"{place}/images", "tasks": 1}
@@ -256,16 +307,17 @@ def grow_stages(place: Path, counts: Sequence[int] = LARGE) -> list[Row]:
         params["generator"] |= {"model": f"{place}/generator", "steps": 2, "guidance_scale": 1.0}
         params["generator"]["unknown_classes"] = "allow"
         (place / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-        peaks: Row = {stage: peak_mebibytes(place, stage) for stage in STAGES}
-        rows.append({"images": count, **peaks})
+        row: Row = {"images": count} | {stage: peak_mebibytes(place, stage) for stage in STAGES}
         made = len(list((place / "data/augmented").glob("*/*.png")))
         assert made == count, f"{made} of {count} images"
-    return rows
+        yield row
 
 
 @click.command(help=__doc__)
 @click.option(
-    "--only", type=click.Choice(["render", "store", "dvc", "repro", "stages"]), help="Default: all."
+    "--only",
+    type=click.Choice(["render", "store", "dvc", "repro", "stages", "near-duplicates"]),
+    help="Default: all.",
 )
 @click.option("--count", type=int, hidden=True, help="Render this many here and print the row.")
 def main(only: str | None, count: int | None) -> None:
@@ -274,18 +326,21 @@ def main(only: str | None, count: int | None) -> None:
         return
     with tempfile.TemporaryDirectory(dir=".") as folder:
         place = Path(folder).resolve()
-        measurements: dict[str, Callable[[], list[Row]]] = {
+        measurements: dict[str, Callable[[], Iterator[Row]]] = {
             "render": grow_renders,
             "store": lambda: grow_store(place / "store"),
             "dvc": lambda: grow_tracked(place / "dvc"),
             "repro": lambda: repeat_nothing(IN_PLACE, place / "clone"),
             "stages": lambda: grow_stages(place),
+            "near-duplicates": grow_near_duplicates,
         }
-        tables = {name: measurements[name]() for name in ([only] if only else measurements)}
-    for name, rows in tables.items():
-        table = pd.DataFrame(rows)
-        table.to_csv(f"benchmarks/growth-{name}.csv", index=False, lineterminator="\n")
-        click.echo(table.to_string(index=False))
+        for name in [only] if only else measurements:
+            rows = []
+            for row in measurements[name]():  # what is measured is kept if the rest is interrupted
+                rows.append(row)
+                table = pd.DataFrame(rows)
+                table.to_csv(f"benchmarks/growth-{name}.csv", index=False, lineterminator="\n")
+            click.echo(table.to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,15 @@
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
-from benchmarks.growth import bundled_requests, grow_store, render_many, track
+from benchmarks.growth import (
+    bundled_requests,
+    grow_near_duplicates,
+    grow_store,
+    render_many,
+    track,
+)
 from genie.generate.noise import levels
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -29,13 +36,22 @@ def test_rendering_reports_what_the_recorded_table_has(tiny_sd_folder):
 
 
 def test_store_is_filled_up_and_looked_up(tmp_path):
-    rows = grow_store(tmp_path, (3, 5))
+    rows = list(grow_store(tmp_path, (3, 5)))
     assert [row["entries"] for row in rows] == [3, 5]
     assert [list(row) for row in rows] == [columns("store")] * 2
     assert len(list(tmp_path.rglob("*.png"))) == 5
 
 
-def test_tracking_brings_the_files_back(tmp_path):
-    row = track(2, "copy", tmp_path / "dvc")
+@pytest.mark.parametrize(("shard", "files"), [(None, 3), (2, 2)])
+def test_tracking_brings_the_files_back(tmp_path, shard, files):
+    row = track(3, "copy", tmp_path / "dvc", shard=shard)
     assert list(row) == columns("dvc")
-    assert len(list((tmp_path / "dvc/images").rglob("*.png"))) == 2
+    assert (row["images"], row["files"]) == (3, files)
+    pushed = [path for path in (tmp_path / "dvc/remote").rglob("*") if path.is_file()]
+    assert len(pushed) == files + 1  # and the list of them
+
+
+def test_near_duplicates_are_searched_among_hashes_like_those_of_images():
+    (row,) = grow_near_duplicates((200,))
+    assert list(row) == columns("near-duplicates")
+    assert 100 < row["clusters"] <= 200
