@@ -288,10 +288,12 @@ def large_generator(folder: Path) -> None:
 def peak_mebibytes(place: Path, stage: str) -> int:
     """Peak memory of a stage that runs in a process of its own; it must succeed."""
     command = [sys.executable, "-m", f"stages.{stage}", "--params", f"{place}/params.yaml"]
-    process = subprocess.Popen([*command, "--root", str(place)], stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise click.ClickException(f"{stage} ended with status {status}: {' '.join(command)}")
+    with (place / "log").open("w+") as log:
+        process = subprocess.Popen([*command, "--root", str(place)], stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+        log.seek(0)
+        if status:
+            raise click.ClickException(f"{stage} ended with status {status}: {log.read()[-500:]}")
     return round(usage.ru_maxrss / 1024)
 
 
