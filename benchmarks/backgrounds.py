@@ -100,12 +100,12 @@ LEVELS = tuple(round(0.3 + 0.05 * i, 2) for i in range(14))
 RESAMPLES = 1_000
 SEED = 0
 
-Pairs = pd.DataFrame
-"""A row per source: image_id, label, target, other (the id of another image of the target)."""
 
+def pairs_of(images: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Draw `count` sources, equally many of each class, each with a target class.
 
-def pairs_of(images: pd.DataFrame, count: int) -> Pairs:
-    """Draw `count` sources, equally many of each class in turn, each with a target class."""
+    The columns are image_id, label, target and other, the id of a real image of the target.
+    """
     by_class = {
         label: shuffled(ids, lambda i: f"{SEED}/source/{i}")
         for label, ids in images.groupby("label")["image_id"]
@@ -124,7 +124,7 @@ def pairs_of(images: pd.DataFrame, count: int) -> Pairs:
     return pd.DataFrame(rows)
 
 
-def requests_of(pairs: Pairs, method: str, r: float) -> list[Request]:
+def requests_of(pairs: pd.DataFrame, method: str, r: float) -> list[Request]:
     """Return a request per pair; Txt2Img takes no source, so r is 1."""
     own = method == "Img2Img"
     return [
@@ -312,7 +312,7 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def score(
-    pairs: Pairs, sources: np.ndarray, masks: Mapping[str, np.ndarray], renderer: Renderer,
+    pairs: pd.DataFrame, sources: np.ndarray, masks: Mapping[str, np.ndarray], renderer: Renderer,
     oracle: ImageModel, others: np.ndarray,
 ) -> tuple[pd.DataFrame, dict[tuple[str, float], list[Image.Image]]]:  # fmt: skip
     """Return a row per method, r and source, and the images by method and r."""
@@ -342,12 +342,12 @@ def stack(images: Sequence[Image.Image]) -> np.ndarray:
 
 
 def draw_rows(
-    pairs: Pairs, sources: np.ndarray, images: Mapping[tuple[str, float], list[Image.Image]],
+    pairs: pd.DataFrame, sources: np.ndarray, images: Mapping[tuple[str, float], list[Image.Image]],
     path: Path, count: int = 3,
 ) -> None:  # fmt: skip
     """Draw the first sources over r, a row of images for each method."""
     count = min(count, len(pairs))
-    figure = Figure(figsize=(0.95 * (len(RATIOS) + 1), 1.15 * 3 * count), dpi=110)
+    figure = Figure(figsize=(0.95 * (len(RATIOS) + 1), 1.4 * 3 * count), dpi=110)
     grid = figure.subplots(3 * count, len(RATIOS) + 1, squeeze=False)
     for i, method in ((i, m) for i in range(count) for m in METHODS):
         axes, row = grid[3 * i + METHODS.index(method)], pairs.iloc[i]
