@@ -17,7 +17,7 @@ are over source images: Student's t, or the bootstrap where values are interpola
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -107,7 +107,7 @@ def pairs_of(images: pd.DataFrame, count: int) -> pd.DataFrame:
     The columns are image_id, label, target and other, the id of a real image of the target.
     """
     by_class = {
-        label: shuffled(ids, lambda i: f"{SEED}/source/{i}")
+        label: shuffled(ids, _under(f"{SEED}/source"))
         for label, ids in images.groupby("label")["image_id"]
     }
     classes, rows = sorted(by_class), []
@@ -116,12 +116,14 @@ def pairs_of(images: pd.DataFrame, count: int) -> pd.DataFrame:
     for i in range(count):
         label = classes[i % len(classes)]
         name = by_class[label][i // len(classes)]
-        target = shuffled([c for c in classes if c != label], lambda c, n=name: f"{SEED}/{n}/{c}")[
-            0
-        ]
-        other = shuffled(by_class[target], lambda o, n=name: f"{SEED}/{n}/{o}")[0]
+        target = shuffled([c for c in classes if c != label], _under(f"{SEED}/{name}"))[0]
+        other = shuffled(by_class[target], _under(f"{SEED}/{name}"))[0]
         rows.append({"image_id": name, "label": label, "target": target, "other": other})
     return pd.DataFrame(rows)
+
+
+def _under(prefix: str) -> Callable[[str], str]:
+    return lambda name: f"{prefix}/{name}"
 
 
 def requests_of(pairs: pd.DataFrame, method: str, r: float) -> list[Request]:
