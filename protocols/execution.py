@@ -96,6 +96,14 @@ def run_row(run: Run) -> Result:
 
 def run_stages(run: Run) -> None:
     """All stages in the run's folder; the early ones only if what they depend on has changed."""
+    arguments = run_upstream(run)
+    shutil.rmtree(run.place / "data/augmented", ignore_errors=True)
+    for stage in (select_sources, generate, retrain, evaluate):
+        stage.main.main(arguments, standalone_mode=False)
+
+
+def run_upstream(run: Run) -> list[str]:
+    """Run `prepare` and `train_baseline` if needed; return the command-line arguments of stages."""
     run.place.mkdir(parents=True, exist_ok=True)
     file = run.place / "params.yaml"
     file.write_text(yaml.safe_dump(run.params.model_dump(mode="json"), sort_keys=False))
@@ -106,9 +114,7 @@ def run_stages(run: Run) -> None:
         for stage in (prepare, train_baseline):
             stage.main.main(arguments, standalone_mode=False)
         done.write_text(upstream)
-    shutil.rmtree(run.place / "data/augmented", ignore_errors=True)
-    for stage in (select_sources, generate, retrain, evaluate):
-        stage.main.main(arguments, standalone_mode=False)
+    return arguments
 
 
 def upstream_of(params: Params) -> str:

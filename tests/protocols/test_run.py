@@ -6,8 +6,11 @@ import yaml
 from click.testing import CliRunner
 
 from protocols.run import main
+from protocols.specification import read_protocol, runs_of
+from stages.shared.params import read_yaml
 
 ROOT = Path(__file__).parents[2]
+BASE = read_yaml(ROOT / "params.yaml")
 FOLDERS = sorted(path.parent for path in ROOT.glob("protocols/*/protocol.yaml"))
 
 
@@ -28,7 +31,12 @@ def test_stage_names_what_the_protocol_reads_and_writes(folder):
     assert stage["cmd"] == f"python -m protocols.run {place}"
     ours = {name for name in stage["deps"] if name.startswith("protocols/")}
     assert ours == {f"{place}/protocol.yaml", *imported("run")}
-    assert {"params.yaml", "prompts", "genie", "stages", "data/bundled"} <= set(stage["deps"])
+    read = {"params.yaml", "prompts", "genie", "stages"}
+    for run in runs_of(read_protocol(folder / "protocol.yaml"), BASE, ROOT):
+        given = run.params
+        models = given.generator.model, given.classifier.backbone, given.oracle.model
+        read |= {path.as_posix() for path in (given.data.path, given.filter.clip, *models)}
+    assert read <= set(stage["deps"])
     assert [next(iter(out)) for out in stage["outs"]] == [
         f"{place}/{name}" for name in ("tasks.csv", "results.csv", "results.md", "results.png")
     ]

@@ -1,0 +1,62 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.backgrounds import (
+    CHANCE,
+    at_equal_consistency,
+    filled,
+    first_reached,
+    pairs_of,
+    requests_of,
+    summary,
+)
+from genie.errors import GenieError
+
+
+def test_sources_have_targets_of_other_classes_and_equal_numbers_of_each_class():
+    images = pd.DataFrame({"image_id": list("abcdefghi"), "label": ["x", "y", "z"] * 3})
+    pairs = pairs_of(images, 6)
+    label = dict(zip(images["image_id"], images["label"], strict=True))
+    assert pairs["label"].value_counts().tolist() == [2, 2, 2]
+    assert (pairs["label"] != pairs["target"]).all()
+    assert list(pairs["other"].map(label)) == list(pairs["target"])
+    assert pairs_of(images, 3).equals(pairs[:3])
+    with pytest.raises(GenieError, match="--sources must be at most 9"):
+        pairs_of(images, 10)
+    genie, own, text = (requests_of(pairs, m, 1.0)[0] for m in ("GeNIe", "Img2Img", "Txt2Img"))
+    assert (genie.source_id, own.source_id, text.source_id) == (*pairs["image_id"][[0, 0]], None)
+    assert (own.target_label, text.target_label) == (pairs["label"][0], genie.target_label)
+
+
+def test_kept_is_interpolated_to_where_a_rising_curve_reaches_the_level():
+    consistency, kept = np.array([0.2, 0.5, 0.9]), np.array([0.9, 0.6, 0.1])
+    for level in (0.2, 0.3, 0.5, 0.8):
+        expected = np.interp(level, consistency, kept)
+        assert first_reached(consistency, kept, level) == pytest.approx(expected)
+    assert first_reached(consistency, kept, 0.1) == 0.9
+    assert np.isnan(first_reached(consistency, kept, 0.95))
+
+
+def test_levels_that_a_method_does_not_reach_are_left_out_and_sources_give_the_interval():
+    random, rows = np.random.default_rng(0), []
+    for r, share in ((0.5, 0.4), (1.0, 0.8)):
+        for source in range(100):
+            rows.append(("GeNIe", r, source, source < 100 * share, 1 - r + random.normal(0, 0.1)))
+    scores = pd.DataFrame(rows, columns=["method", "r", "source", "consistent", "border"])
+    table = at_equal_consistency(scores, (0.3, 0.6, 0.99), resamples=200)
+    assert list(table["label_consistency"]) == [0.3, 0.6]
+    assert table["r"].tolist() == pytest.approx([0.5, 0.75])
+    assert (table["low"] < table["kept"]).all()
+    assert (table["high"] > table["kept"]).all()
+    chance = scores.assign(method=CHANCE, r=np.nan, consistent=np.nan)
+    whole = summary(pd.concat([scores.astype({"consistent": object}), chance]))
+    assert whole["n"].tolist() == [100, 100, 200]
+    assert whole["label_consistency"].tolist()[:2] == pytest.approx([0.4, 0.8])
+
+
+def test_masked_pixels_take_the_mean_colour_of_the_rest():
+    image = np.zeros((2, 2, 3), np.uint8)
+    image[0, 1], image[1] = 90, 30
+    mask = np.array([[True, False], [False, False]])
+    assert filled(image, mask)[0, 0].tolist() == [50, 50, 50]
