@@ -53,6 +53,7 @@ RECIPE ?= photographs
 zoo-photographs: $(VENV)/.pipeline ## retrain the models of photographs (hours on two cores; RECIPE=photographs-gpu: minutes on a GPU)
 	@$(ENV) python -m zoo.cifar10
 	@$(ENV) python -m zoo.train --recipe $(RECIPE)
+	@$(ENV) python -m zoo.captions --recipe $(RECIPE)
 	@$(ENV) python -m zoo.evaluate --recipe $(RECIPE) --texts 1000 --edits 300 --inception
 	@$(ENV) python -m zoo.curve --recipe $(RECIPE)
 

@@ -21,7 +21,8 @@ class Training:
 class Recipe:
     """One folder of models: what they are trained on, how large they are, and how long they train.
 
-    `data` has the pools to measure with, `out` the models, and `state` the checkpoints.
+    `data` has the pools to measure with, `prompts` the captions of the support pool, `out` the
+    models, and `state` the checkpoints.
     `vae_channels`, `unet_channels` and `oracle_channels` are widths by resolution. `perceptual` is
     the weight of the LPIPS distance in the autoencoder's loss. `oracle_size` and `backbone_size`
     are the sides to which these enlarge images, because their first layers divide them by 2 and 4.
@@ -35,6 +36,7 @@ class Recipe:
     classes: tuple[str, ...]
     superclass: dict[str, str]
     data: Path
+    prompts: Path
     out: Path
     state: Path
     vae: Training
@@ -80,6 +82,7 @@ FASHION = Recipe(
         "ankle boot": "shoe",
     },
     data=fashion_mnist.BUNDLED,
+    prompts=Path("prompts"),
     out=Path("zoo"),
     state=Path(".genie/zoo"),
     vae=Training(2_500, 64, 2e-3),
@@ -106,6 +109,7 @@ PHOTOGRAPHS = Recipe(
         "truck": "vehicle",
     },
     data=cifar10.OUT,
+    prompts=Path("prompts/photographs"),
     out=Path("zoo/photographs"),
     state=Path(".genie/zoo/photographs"),
     vae=Training(1_500, 32, 2e-3),

@@ -121,7 +121,7 @@ def test_every_bundled_support_image_has_a_caption() -> None:
     support = read_images(ZOO.parent / "data/bundled/train")
     assert set(support["image_id"]) <= set(captions)
     some = support.groupby("label").head(3)
-    made = captioned(some, clip_folder=ZOO / "clip")
+    made = captioned(some, FASHION)
     assert list(made["caption"]) == [captions[i] for i in made["image_id"]]
 
 
