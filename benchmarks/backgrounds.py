@@ -349,7 +349,7 @@ def draw_rows(
 ) -> None:  # fmt: skip
     """Draw the first sources over r, a row of images for each method."""
     count = min(count, len(pairs))
-    figure = Figure(figsize=(0.95 * (len(RATIOS) + 1), 1.4 * 3 * count), dpi=110)
+    figure = Figure(figsize=(0.95 * (len(RATIOS) + 1), 1.55 * 3 * count), dpi=110)
     grid = figure.subplots(3 * count, len(RATIOS) + 1, squeeze=False)
     for i, method in ((i, m) for i in range(count) for m in METHODS):
         axes, row = grid[3 * i + METHODS.index(method)], pairs.iloc[i]
@@ -357,7 +357,7 @@ def draw_rows(
             axis.set_axis_off()
         goal = row.label if method == "Img2Img" else row.target
         axes[0].set_axis_on()
-        picture(axes[0], Image.fromarray(sources[i]), f"{method}\n{row.label} to {goal}")
+        picture(axes[0], Image.fromarray(sources[i]), f"{method}\n{row.label}\nto {goal}")
         for axis, r in zip(axes[1:], RATIOS, strict=True):
             if (method, r) in images:
                 axis.set_axis_on()

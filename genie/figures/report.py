@@ -52,7 +52,7 @@ def write_report(
     pages.filters |= {"data_uri": data_uri}
     pages.globals |= {"percent": percent}
     script = _own("report.js")
-    html = pages.get_template("report.html.jinja").render(
+    page = pages.get_template("report.html.jinja").stream(
         summary=summary,
         cost=cost,
         made=metadata.iloc[0].to_dict() if len(metadata) else None,
@@ -70,7 +70,7 @@ def write_report(
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(html, encoding="utf-8")
+    page.dump(str(path), encoding="utf-8")  # part by part, because the images make it large
 
 
 def data_uri(svg: str) -> str:
