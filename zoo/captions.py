@@ -4,7 +4,6 @@ No captioning model is embedded. Instead, the embedded CLIP selects for each ima
 the zoo's training prompts. Like a captioning model, it sometimes names the wrong class.
 """
 
-
 import click
 import numpy as np
 import pandas as pd
