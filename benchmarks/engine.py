@@ -4,11 +4,12 @@
 
 Requests are GeNIe-Ada's on the embedded default. Each row is measured in a process of its own, with
 one worker that has this machine's cores. `start` is the time until the first image, which includes
-the start of Ray and the loading of the model. `images_per_second` counts from there. Out:
-benchmarks/engine.csv.
+the start of Ray and the loading of the model. `images_per_second` counts from there. Rows are
+added to benchmarks/engine.csv; `taskset -c 1` gives those of one core.
 """
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -44,6 +45,7 @@ def measure(engine: str, count: int, steps: int, store: Path) -> dict[str, objec
     first = sum(at <= times[0] + 0.05 for at in times)  # the images of the first batch
     return {
         "engine": engine,
+        "cores": len(os.sched_getaffinity(0)),
         "requests": count,
         "steps": steps,
         "images": cost.rendered,
@@ -65,7 +67,8 @@ def main(row: int | None) -> None:
         command = [sys.executable, "-m", "benchmarks.engine", "--row", str(number)]
         output = subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True)
         rows.append(json.loads(output.splitlines()[-1]))
-    table = pd.DataFrame(rows)
+    earlier = [pd.read_csv(OUT)] if OUT.is_file() else []
+    table = pd.concat([*earlier, pd.DataFrame(rows)], ignore_index=True)
     table.to_csv(OUT, index=False, lineterminator="\n")
     click.echo(table.to_string(index=False))
 
