@@ -45,7 +45,7 @@ def scores(accuracies: dict[str, list[float]], **shares: float) -> pd.DataFrame:
 
 
 def recorded_part(protocol: Protocol, recorded: pd.DataFrame) -> Protocol:
-    """The protocol without rows that were added since its table was recorded."""
+    """The protocol without settings and rows that its recorded table lacks."""
     settings = {
         name: replace(
             setting,
@@ -54,6 +54,7 @@ def recorded_part(protocol: Protocol, recorded: pd.DataFrame) -> Protocol:
             ],
         )
         for name, setting in protocol.settings.items()
+        if name in set(recorded.setting)
     }
     return replace(protocol, settings=settings)
 
