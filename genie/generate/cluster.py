@@ -25,6 +25,7 @@ from genie.data.images import encode_png
 from genie.errors import GenieError, one_line
 from genie.generate.batches import batches
 from genie.generate.described import Described
+from genie.generate.inversion import add_vectors
 from genie.generate.model import Generator, load_generator, model_files
 from genie.generate.render import default_batch_size, render, require_sources
 from genie.generate.request import Request
@@ -225,10 +226,7 @@ class Worker:
         import ray
 
         self.generator = _loaded(model)
-        if tokens:
-            from genie.generate.inversion import add_vectors
-
-            add_vectors(self.generator, tokens)
+        add_vectors(self.generator, tokens)
         self.sources = ray.get(sources[0])  # arrays in the memory that all workers here share
         self.options = dict(options)
 

@@ -66,7 +66,7 @@ def renderer_of(
         guidance_scale=given.guidance_scale,
         batch_size=given.batch_size,
         compile=given.compile,
-        dtype=getattr(torch, given.dtype) if given.dtype else None,
+        dtype=_dtype(params),
         watch=lambda drawn, total: rendering(
             bar(drawn, total=total, label="generate", unit="image")
         ),
@@ -75,6 +75,11 @@ def renderer_of(
         cluster=engine.cluster,
         shared=open_shared(engine.shared_store) if engine.shared_store else None,
     )
+
+
+def _dtype(params: Params) -> torch.dtype | None:
+    name = params.generator.dtype
+    return getattr(torch, name) if name else None
 
 
 def plan(params: Params, root: Path, renderer: Renderer, support: pd.DataFrame) -> list[Wanted]:
@@ -137,7 +142,8 @@ def learn(
     """Learn a token for every class of every task and copy the files into data/augmented/."""
     generator = renderer.generator
     if isinstance(generator, Described):  # tokens are learned here, whoever renders
-        generator = load_generator(params.generator.model)
+        given = params.generator
+        generator = load_generator(given.model, compile=given.compile, dtype=_dtype(params))
     tokens, files = learned_names(
         support,
         names,

@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
+import ray
 import torch
 
 from genie.data.images import decode_image
@@ -22,8 +23,6 @@ from genie.generate.model import Generator, load_generator, model_files
 from genie.generate.render import render
 from genie.generate.renderer import Renderer, load_renderer
 from genie.generate.request import Request
-
-ray = pytest.importorskip("ray")
 
 STEPS = 4
 OPTIONS = {"steps": STEPS, "guidance_scale": 3.0, "batch_size": 4}
