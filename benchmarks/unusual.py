@@ -301,7 +301,7 @@ def draw(groups: pd.DataFrame, path: Path) -> Figure:
     reference = REFERENCES["to_txt2img"]
     methods = [m for m in METHODS if m != reference]
     settings = list(dict.fromkeys(groups["setting"]))
-    figure = Figure(figsize=(5.2 * len(settings), 8), dpi=110)
+    figure = Figure(figsize=(4.2 * len(settings) + 2.4, 7), dpi=110)
     axes = figure.subplots(1, len(settings), sharex=True, squeeze=False)[0]
     for axis, setting in zip(axes, settings, strict=True):
         table = groups[groups["setting"] == setting]
@@ -323,8 +323,7 @@ def draw(groups: pd.DataFrame, path: Path) -> Figure:
         axis.set_ylim(len(names) - 0.5, -0.5)
         axis.set_title(setting, fontsize=10)
         axis.set_xlabel(f"minus {reference}, points of accuracy (right of 0: better)", fontsize=9)
-    handles = axes[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside upper center", ncols=3, fontsize=9)
+    axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
     save_figure(figure, path)
     return figure
 
