@@ -10,7 +10,8 @@ the quarter of its pool with the brightest or the darkest borders; classes that 
 have opposite ends. `aligned` queries are the third of their class at its support's end, `counter`
 those at the other. `worst` is the least accuracy of a class and third, in each task. `boundary` is
 the accuracy between the classes that are most often taken for one another on the support images,
-two at a time, of all queries and of each group.
+two at a time, of all queries and of each group. `unusual minus usual` and `counter minus aligned`
+are differences of accuracies: whether a method helps one group more than the other.
 A row that ran before is read; a run that was stopped goes on with the same command.
 Out: benchmarks/unusual.csv (a row per setting, method and group of queries), unusual-classes.csv
 (by class and third), unusual.png. Intervals are Student's t over tasks, without correction for
@@ -40,7 +41,7 @@ from genie.data.readers import read_pools
 from genie.errors import GenieError
 from genie.figures.canvas import save_figure
 from genie.keyed import digest
-from genie.measure.metrics import SHARE, interval
+from genie.measure.metrics import DIFFERENCE, SHARE, interval
 from genie.tables import (
     CONFUSION,
     IMAGES,
@@ -90,10 +91,15 @@ METHODS = (
 WHOLE, BIASED = "whole pool", "biased support"
 ENDS = ("aligned", "neutral", "counter")
 BOUNDARY = "boundary"
+CONTRASTS = {
+    "unusual minus usual": ("unusual", "usual"),
+    "counter minus aligned": ("counter", "aligned"),
+}
 SHOWN = (
     "all",
     *THIRDS,
     *ENDS,
+    *CONTRASTS,
     "worst",
     *(f"{BOUNDARY}{group}" for group in ("", ", unusual", ", counter")),
 )
@@ -234,7 +240,9 @@ def group_scores(answers: pd.DataFrame) -> pd.DataFrame:
             columns += _shares(own.groupby("task"), group, f"{BOUNDARY}, {group}")
     by_group = answers.groupby(["task", "label", "third"])["correct"].mean()
     columns.append(by_group.groupby("task").min().rename("worst"))
-    return pd.concat([column for column in columns if len(column)], axis=1)
+    table = pd.concat([column for column in columns if len(column)], axis=1)
+    contrasts = {name: pair for name, pair in CONTRASTS.items() if set(pair) <= set(table)}
+    return table.assign(**{name: table[a] - table[b] for name, (a, b) in contrasts.items()})
 
 
 def _shares(groups, accuracy: str, boundary: str) -> list[pd.Series]:  # type: ignore[no-untyped-def]
@@ -250,7 +258,8 @@ def compare(setting: str, answers: Mapping[str, pd.DataFrame]) -> tuple[pd.DataF
     groups, classes = [], []
     for method, own in answers.items():
         for group in scores[method]:
-            share = interval(scores[method][group], bounds=SHARE)
+            bounds = DIFFERENCE if group in CONTRASTS else SHARE
+            share = interval(scores[method][group], bounds=bounds)
             row = [setting, method, group, share.mean, share.low, share.high]
             for reference in REFERENCES.values():
                 gap = interval(scores[method][group] - scores[reference][group])

@@ -85,6 +85,7 @@ def test_worst_is_the_least_group_of_each_task_and_differences_are_paired():
     assert scores["worst"].tolist() == [0.5, 0.0]
     assert scores["all"].tolist() == pytest.approx([0.8, 0.6])
     assert scores["unusual"].tolist() == pytest.approx([2 / 3, 1 / 3])
+    assert scores["unusual minus usual"].tolist() == pytest.approx([-1 / 3, -2 / 3])
     right = ANSWERS.assign(correct=True)
     table, classes = compare(
         "s", {"Txt2Img": ANSWERS, "Img2Img H (r = 0.7)": right, "other": right}
@@ -92,6 +93,8 @@ def test_worst_is_the_least_group_of_each_task_and_differences_are_paired():
     gaps = table.set_index(["method", "group"])
     assert gaps.loc[("other", "all"), "to_txt2img"] == pytest.approx(0.3)
     assert gaps.loc[("other", "all"), "to_img2img"] == 0
+    assert gaps.loc[("Txt2Img", "unusual minus usual"), "accuracy"] == -0.5
+    assert gaps.loc[("other", "unusual minus usual"), "to_txt2img"] == 0.5
     assert gaps.loc[("Txt2Img", "worst"), "to_txt2img"] == 0
     assert gaps.loc[("Txt2Img", "worst"), "to_img2img"] == -0.75
     of_class = classes.set_index(["method", "label", "third"])["accuracy"]
