@@ -47,6 +47,7 @@ zoo: $(VENV)/.pipeline ## retrain the embedded default models (about two hours o
 	@$(ENV) python -m zoo.fashion_mnist
 	@$(ENV) python -m zoo.train
 	@$(ENV) python -m zoo.captions
+	@$(ENV) python -m zoo.sizes
 	@$(ENV) python -m zoo.evaluate
 
 RECIPE ?= photographs
@@ -54,6 +55,7 @@ zoo-photographs: $(VENV)/.pipeline ## retrain the models of photographs (hours o
 	@$(ENV) python -m zoo.cifar10
 	@$(ENV) python -m zoo.train --recipe $(RECIPE)
 	@$(ENV) python -m zoo.captions --recipe $(RECIPE)
+	@$(ENV) python -m zoo.sizes --recipe $(RECIPE)
 	@$(ENV) python -m zoo.evaluate --recipe $(RECIPE) --texts 1000 --edits 300 --inception
 	@$(ENV) python -m zoo.curve --recipe $(RECIPE)
 
