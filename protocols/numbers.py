@@ -62,7 +62,7 @@ def holds(records: Records, number: Number) -> bool:
     own = np.concatenate([records.values, records.spreads[:, 0]])
     if number.percent:
         return bool(_rounds(100 * own, number).any())
-    every = np.concatenate([own, records.gaps[:, 0]])
+    every = np.concatenate([own, records.gaps[:, 0]]) if number.signed else own
     return bool(_rounds(np.concatenate([every, 100 * every, records.labels]), number).any())
 
 
