@@ -71,8 +71,12 @@ def run_rows(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
     scores: list[pd.DataFrame] = []
     facts: list[dict[str, object]] = []
     begun: set[str] = set()
+    missing = [run for run in runs if not _kept(run).is_file()]
+    started = time.perf_counter()
     for number, run in enumerate(runs, 1):
-        click.echo(f"[{number} of {len(runs)}] {run.setting}: {run.row}")
+        if run in missing:
+            left = _left(missing.index(run), len(missing), time.perf_counter() - started)
+            click.echo(f"[{number} of {len(runs)}{left}] {run.setting}: {run.row}")
         result = run_row(run)
         row_of = {"augmented": run.row}
         if run.setting not in begun:
@@ -86,8 +90,7 @@ def run_rows(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def run_row(run: Run) -> Result:
     """The result of one run; one that ran before is read."""
-    key = digest(row_inputs(run.params)).hex()[:24]
-    path = run.place / "rows" / f"{key}.json"
+    path = _kept(run)
     if path.is_file():
         return _read_result(path)
     begun = time.perf_counter()
@@ -165,6 +168,16 @@ def machine() -> str:
     """What a row's seconds depend on, without the machine's name."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     return f"{device}, {torch.get_num_threads()} threads"
+
+
+def _kept(run: Run) -> Path:
+    """Where the result of a run is kept."""
+    return run.place / "rows" / f"{digest(row_inputs(run.params)).hex()[:24]}.json"
+
+
+def _left(done: int, wanted: int, seconds: float) -> str:
+    """The minutes that the rest of the rows takes at the rate so far; nothing before the first."""
+    return f", about {seconds / done * (wanted - done) / 60:.0f} min left" if done else ""
 
 
 def _git(*arguments: str) -> str:
