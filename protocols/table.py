@@ -33,6 +33,9 @@ RESULTS: Schema = {
     "rejected": float,
     "guided_steps": float,
     "paper": float,
+    "seconds": float,
+    "commit": str,
+    "machine": str,
 }
 
 LEGEND = (
@@ -57,7 +60,8 @@ def compare(protocol: Protocol, scores: pd.DataFrame, facts: pd.DataFrame) -> pd
     for setting in protocol.settings:
         rows += _compared(protocol, setting, scores[scores["setting"] == setting])
     table = pd.DataFrame(rows).merge(facts, on=["setting", "row"], how="left")
-    return table.loc[:, list(RESULTS)].astype(dict(RESULTS))
+    made_by = {"commit": "", "machine": ""}  # the baseline is made by the first row
+    return table.loc[:, list(RESULTS)].fillna(made_by).astype(dict(RESULTS))
 
 
 def markdown(protocol: Protocol, results: pd.DataFrame) -> str:
@@ -65,7 +69,7 @@ def markdown(protocol: Protocol, results: pd.DataFrame) -> str:
     lines = [f"# {protocol.title}", ""]
     for setting, rows in results.groupby("setting", sort=False):
         lines += [f"## {setting} (n = {rows['n'].iloc[0]} tasks)", ""]
-        lines += [*_section(rows, protocol.reference), ""]
+        lines += [*_section(rows, protocol.reference), "", _origin(rows), ""]
     return "\n".join([*lines, LEGEND, ""])
 
 
@@ -155,6 +159,15 @@ def _cells(row: Mapping[str, float], shown: Sequence[str]) -> list[str]:
         _number(row["rejected"], ",.0f"),
         _number(row["guided_steps"], ",.0f"),
     ]
+
+
+def _origin(rows: pd.DataFrame) -> str:
+    """What made a setting's rows, and the hours they took."""
+    made = rows.dropna(subset="seconds")
+    if made.empty:
+        return "Made before commits and seconds were kept."
+    by = f"Commit {', '.join(made['commit'].unique())}; {'; '.join(made['machine'].unique())}"
+    return f"{by}; {made['seconds'].sum() / 3600:.2f} hours, images of earlier rows not counted."
 
 
 def _number(value: float | None, style: str) -> str:
