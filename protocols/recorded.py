@@ -17,7 +17,7 @@ from scipy import stats
 
 from genie.measure.metrics import SHARES
 
-HOMES = ("benchmarks", "genie", "metrics", "params.yaml", "protocols", "stages", "zoo")
+HOMES = ("benchmarks", "docs", "genie", "metrics", "params.yaml", "protocols", "stages", "zoo")
 """Where records and parameters are: what git holds, not what a run leaves behind."""
 TABLES = ("results.csv", "tasks.csv", "protocol.yaml")
 
