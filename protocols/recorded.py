@@ -146,7 +146,7 @@ def _spreads(row: Mapping[str, Any]) -> Iterator[tuple[float, float]]:
     """Each value with half its interval, or its error, where the next columns hold that."""
     cells = [*row.items(), ("", None)]
     for (_, value), (name, low), (_, high) in zip(cells, cells[1:], cells[2:], strict=False):
-        if name.endswith("low") and all(map(is_number, (value, low, high))):
+        if name.split("_")[-1] == "low" and all(map(is_number, (value, low, high))):
             yield value, (high - low) / 2
         elif name.endswith(_ERRORS) and is_number(value):
             yield value, low

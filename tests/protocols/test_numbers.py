@@ -153,6 +153,17 @@ def test_noise_ratios_and_named_parameters_are_found(scratch):
     assert not_found(scratch, "`noise.least` is 0.8, not 0.9") == [(1, "0.9")]
 
 
+def test_json_gives_means_with_intervals_and_errors_and_code_its_constants(scratch):
+    record = '{"gain": {"mean": 0.5, "low": 0.4, "high": 0.6}, "fid": 46.37, "fid_deviation": 0.36}'
+    (scratch / "metrics").mkdir()
+    (scratch / "metrics/evaluate.json").write_text(record)
+    (scratch / "genie").mkdir()
+    (scratch / "genie/noise.py").write_text('"""A gain of 0.7."""\nUNCLEAR = 1.1\n')
+    text = "`metrics/evaluate.json` 50.0 ± 10.0%, 46.4 ± 0.4, not 50.0 ± 0.4%"
+    assert not_found(scratch, text) == [(1, "50.0 ± 0.4%")]
+    assert not_found(scratch, "`genie/noise.py`: 1.1, not 0.7") == [(1, "0.7")]
+
+
 def test_code_links_and_the_level_of_an_interval_are_left_out(scratch):
     text = "`0.11` [a](b-0.12.md) (95% interval)\n\n```\n0.13\n```\n"
     assert not_found(scratch, text) == []
