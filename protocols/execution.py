@@ -22,7 +22,7 @@ import torch
 import yaml
 
 from genie.keyed import digest, fingerprint
-from genie.tables import SCORES, read_table
+from genie.tables import SCORES, TASKS, read_table
 from protocols.specification import BASELINE, Run
 from stages import evaluate, generate, prepare, retrain, select_sources, train_baseline
 from stages.shared.params import Params
@@ -61,7 +61,7 @@ class Result:
 
 
 def run_rows(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Scores by setting, row and task, and facts by setting and row.
+    """Scores by setting, row and task, and facts by setting and row, with `shared_support`.
 
     Each setting's first run also gives the scores of the baseline. GenieError for a path that is
     not there, before anything runs.
@@ -84,8 +84,28 @@ def run_rows(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
         begun.add(run.setting)
         own = result.scores[result.scores["model"].isin(row_of)]
         scores.append(own.assign(setting=run.setting, row=own["model"].map(row_of)))
-        facts.append({"setting": run.setting, "row": run.row, **asdict(result.facts)})
+        shared = shared_support(read_table(run.place / "data/prepared/tasks.csv", TASKS))
+        own_facts = {**asdict(result.facts), "shared": shared}
+        facts.append({"setting": run.setting, "row": run.row, **own_facts})
     return pd.concat(scores, ignore_index=True), pd.DataFrame(facts)
+
+
+def shared_support(tasks: pd.DataFrame) -> float:
+    """The share of a task's support images of a class that another task has too.
+
+    It is the mean over all pairs of tasks and over the classes of the first; a class that the other
+    lacks counts as 0. `tasks` has the schema TASKS.
+    """
+    support = tasks[tasks["role"] == "support"]
+    count = support["task"].nunique()
+    if count < 2:
+        return 0.0
+    size = support.groupby(["task", "label"]).size().rename("size").reset_index()
+    classes = size.groupby("task").size()
+    table = support.merge(size, on=["task", "label"])
+    table["others"] = table.groupby(["label", "image_id"])["task"].transform("size") - 1
+    own = table["others"] / (count - 1) / table["size"] / table["task"].map(classes)
+    return round(float(own.groupby(table["task"]).sum().mean()), 6)
 
 
 def run_row(run: Run) -> Result:

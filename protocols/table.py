@@ -23,6 +23,7 @@ RESULTS: Schema = {
     "to_reference_high": float,
     "p_holm": float,
     "n": int,
+    "shared": float,
     "boundary": float,
     "many": float,
     "medium": float,
@@ -39,10 +40,12 @@ RESULTS: Schema = {
 }
 
 LEGEND = (
-    "Accuracy in percent, mean over tasks ± 95% interval (Student's t). Differences are paired "
-    "by task. `Weak` is the baseline: support images and weak copies, as many samples as every "
-    "other row trains on. `boundary`: accuracy between the classes that are most often taken "
-    "for one another on the support images, two at a time (chance is about 50)."
+    "Accuracy in percent, mean over tasks ± 95% interval: Student's t over tasks, wider by what "
+    "their support images have in common (Nadeau and Bengio 2003; the column `shared` of "
+    "results.csv). Query images are those of the data set. Differences are paired by task. "
+    "`Weak` is the baseline: support images and weak copies, as many samples as every other row "
+    "trains on. `boundary`: accuracy between the classes that are most often taken for one "
+    "another on the support images, two at a time (chance is about 50)."
 )
 
 Row = Mapping[str, object]
@@ -52,14 +55,16 @@ Row = Mapping[str, object]
 def compare(protocol: Protocol, scores: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
     """The table of results (schema RESULTS): means over tasks, and differences paired by task.
 
-    `scores` has the columns of ROW_SCORES. Intervals are Student's t over tasks (95%); p values
-    are of paired t-tests against the reference row, by Holm's correction over the rows of one
-    setting.
+    `scores` has the columns of ROW_SCORES, and `facts` those of `run_rows`. Intervals are
+    Student's t over tasks (95%), wider by what their support images have in common; p values are
+    of paired t-tests against the reference row, by Holm's correction over the rows of one setting.
     """
     rows: list[Row] = []
     for setting in protocol.settings:
-        rows += _compared(protocol, setting, scores[scores["setting"] == setting])
-    table = pd.DataFrame(rows).merge(facts, on=["setting", "row"], how="left")
+        shared = float(facts.loc[facts["setting"] == setting, "shared"].iloc[0])
+        rows += _compared(protocol, setting, scores[scores["setting"] == setting], shared)
+    own = facts.drop(columns="shared")
+    table = pd.DataFrame(rows).merge(own, on=["setting", "row"], how="left")
     made_by = {"commit": "", "machine": ""}  # the baseline is made by the first row
     return table.loc[:, list(RESULTS)].fillna(made_by).astype(dict(RESULTS))
 
@@ -73,17 +78,18 @@ def markdown(protocol: Protocol, results: pd.DataFrame) -> str:
     return "\n".join([*lines, LEGEND, ""])
 
 
-def _compared(protocol: Protocol, setting: str, scores: pd.DataFrame) -> list[Row]:
+def _compared(protocol: Protocol, setting: str, scores: pd.DataFrame, shared: float) -> list[Row]:
     """The rows of one setting, without facts."""
     wide = scores.pivot(index="task", columns="row", values="accuracy")
     names = [BASELINE, *(row for row in protocol.settings[setting].rows if row != BASELINE)]
-    p_values = _corrected_p(wide[names], protocol.reference)
+    p_values = _corrected_p(wide[names], protocol.reference, shared)
     published = protocol.paper.get(setting, {})
     return [
         {
             "setting": setting,
             "row": row,
-            **_intervals(wide, row, protocol.reference),
+            **_intervals(wide, row, protocol.reference, shared),
+            "shared": shared,
             "p_holm": p_values.get(row),
             **_mean_shares(scores[scores["row"] == row]),
             "paper": published.get(row),
@@ -92,11 +98,11 @@ def _compared(protocol: Protocol, setting: str, scores: pd.DataFrame) -> list[Ro
     ]
 
 
-def _intervals(wide: pd.DataFrame, row: str, reference: str) -> Row:
+def _intervals(wide: pd.DataFrame, row: str, reference: str, shared: float) -> Row:
     """Accuracy, gain over the baseline and difference to the reference, by column."""
-    accuracy = interval(wide[row], bounds=SHARE)
-    gain = interval(wide[row] - wide[BASELINE])
-    gap = interval(wide[row] - wide[reference])
+    accuracy = interval(wide[row], bounds=SHARE, shared=shared)
+    gain = interval(wide[row] - wide[BASELINE], shared=shared)
+    gap = interval(wide[row] - wide[reference], shared=shared)
     return {
         "accuracy": accuracy.mean,
         "low": accuracy.low,
@@ -111,10 +117,10 @@ def _intervals(wide: pd.DataFrame, row: str, reference: str) -> Row:
     }
 
 
-def _corrected_p(wide: pd.DataFrame, reference: str) -> dict[str, float]:
+def _corrected_p(wide: pd.DataFrame, reference: str, shared: float) -> dict[str, float]:
     """Holm's p value of each row but the reference; 1 where one task gives none."""
     others = [row for row in wide.columns if row != reference]
-    p_values = [paired_p(wide[row], wide[reference]) for row in others]
+    p_values = [paired_p(wide[row], wide[reference], shared=shared) for row in others]
     corrected = holm([1.0 if p is None else p for p in p_values])
     return {row: round(p, 6) for row, p in zip(others, corrected, strict=True)}
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from genie.errors import GenieError
-from protocols.execution import commit, row_inputs, run_row, run_rows, upstream_of
+from protocols.execution import commit, row_inputs, run_row, run_rows, shared_support, upstream_of
 from protocols.specification import BASELINE, Changes, Protocol, Run, Setting, runs_of
 from stages.shared.params import check_params, read_yaml
 from tests.scratch import call
@@ -166,3 +166,29 @@ def test_parameters_of_a_run_decide_its_key():
     # every source class asks for another number of copies
     assert inputs(**{"sources.strategy": "all"})[0] != plain[0]
     assert inputs(**{"sources.strategy": "random"})[0] == plain[0]
+
+
+def test_shared_support_is_the_mean_over_pairs_of_tasks_and_classes():
+    drawn = {
+        0: {"a": "123", "b": "45"},
+        1: {"a": "234", "c": "67"},
+        2: {"a": "189", "b": "46"},
+    }
+    tasks = pd.DataFrame(
+        [
+            {"task": task, "role": "support", "image_id": image, "label": label}
+            for task, classes in drawn.items()
+            for label, images in classes.items()
+            for image in images
+        ]
+        + [{"task": task, "role": "query", "image_id": "0", "label": "a"} for task in drawn]
+    )
+    shares = [
+        len(set(images) & set(other.get(label, ""))) / len(images)
+        for first, classes in drawn.items()
+        for second, other in drawn.items()
+        if first != second
+        for label, images in classes.items()
+    ]
+    assert shared_support(tasks) == pytest.approx(sum(shares) / len(shares), abs=1e-6)
+    assert shared_support(tasks[tasks["task"] == 0]) == 0
