@@ -13,7 +13,7 @@ the sections below it; what stands above the first section holds for the page. `
 A number is found if a record holds a value that rounds to it, or a share that does so times 100; a
 percentage has to be a share. "a ± b" has to be a value with half its interval (columns `low` and
 `high` after the value's), a value with its standard error or deviation, or, in a protocol's table,
-the mean of a row or of the paired difference of two, with Student's t over tasks. After "r = " a
+the mean of a row or of the paired difference of two, with the interval of the table. After "r = " a
 number may be a noise ratio of params.yaml or of a protocol. Whether it is the right value of its
 record is not checked.
 

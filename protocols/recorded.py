@@ -15,7 +15,8 @@ import pandas as pd
 import yaml
 from scipy import stats
 
-from genie.measure.metrics import SHARES
+from genie.measure.metrics import SHARES, spread_of_mean
+from genie.tools.protocol import read_shared
 
 HOMES = ("benchmarks", "docs", "genie", "metrics", "params.yaml", "protocols", "stages", "zoo")
 """Where records and parameters are: what git holds, not what a run leaves behind."""
@@ -76,28 +77,29 @@ def read_records(path: Path) -> Records:
 def _read_table(path: Path) -> Records:
     table = pd.read_csv(path)
     if {"task", "row", "accuracy"} <= set(table.columns):
-        return _of_tasks(table)
+        return _of_tasks(table, path.parent)
     return _of_mappings([dict(row) for row in table.to_dict("records")])
 
 
-def _of_tasks(table: pd.DataFrame) -> Records:
+def _of_tasks(table: pd.DataFrame, folder: Path) -> Records:
     """What the accuracies per task of a protocol say of its rows, and of any two of them."""
     shares = [name for name in ("accuracy", *SHARES) if name in table]
     means, gaps = [_NONE], [_NONE]
-    for column, (_, own) in product(shares, table.groupby("setting")):
+    for column, (setting, own) in product(shares, table.groupby("setting")):
         wide = own.pivot(index="task", columns="row", values=column).dropna(axis=1)
         scores = wide.to_numpy(float)
         if scores.shape[0] > 1 and scores.shape[1] > 1:
             first, second = np.array([*permutations(range(scores.shape[1]), 2)]).T
-            means.append(_intervals(scores))
-            gaps.append(_intervals(scores[:, first] - scores[:, second]))
+            shared = read_shared(folder, str(setting))
+            means.append(_intervals(scores, shared))
+            gaps.append(_intervals(scores[:, first] - scores[:, second], shared))
     return Records(np.empty(0), np.concatenate(means), np.empty(0), np.concatenate(gaps))
 
 
-def _intervals(scores: np.ndarray) -> np.ndarray:
-    """Mean and half the 95% interval (c, 2) of columns (n, c), by Student's t."""
+def _intervals(scores: np.ndarray, shared: float) -> np.ndarray:
+    """Mean and half the 95% interval (c, 2) of columns (n, c), as `metrics.interval` has it."""
     n = len(scores)
-    half = stats.t.ppf(0.975, n - 1) * scores.std(0, ddof=1) / np.sqrt(n)
+    half = stats.t.ppf(0.975, n - 1) * scores.std(0, ddof=1) * spread_of_mean(n, shared)
     return np.stack([scores.mean(0), half], axis=1)
 
 

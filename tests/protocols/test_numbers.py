@@ -34,6 +34,7 @@ def scratch(tmp_path: Path) -> Path:
     folder = tmp_path / "protocols/tail"
     folder.mkdir(parents=True)
     (folder / "protocol.yaml").write_text("rows: {A: {noise.r: 0.3}, B: {}}\n")
+    (folder / "results.csv").write_text("setting,row,shared\ns,A,0.2\n")
     for name in ("dvc.yaml", "results.md"):
         (folder / name).touch()
     few = {"A": (0.1, 0.3, 0.5), "B": (0.25, 0.40, 0.53), "C": (0.7, 0.8, 0.91)}
@@ -132,7 +133,7 @@ def test_a_value_is_found_by_what_it_rounds_to_and_by_nothing_farther(value, pla
 
 def test_paired_differences_of_any_two_rows_are_found_with_their_interval(scratch):
     gaps = np.array([0.15, 0.10, 0.03])
-    half = float(stats.t.ppf(0.975, 2) * stats.sem(gaps))
+    half = float(stats.t.ppf(0.975, 2) * gaps.std(ddof=1) * (1 / 3 + 0.2 / 0.8) ** 0.5)
     right = f"{100 * gaps.mean():.1f} ± {100 * half:.1f}"
     wrong = f"{100 * gaps.mean():.1f} ± {100 * half + 0.3:.1f}"
     named = f"`dvc repro protocols/tail/dvc.yaml`: few-shot classes, B gains {right}, not {wrong}"
