@@ -182,6 +182,9 @@ def test_a_mark_covers_the_block_after_it_or_the_next_number_of_its_line(scratch
     line = "The paper has <!-- paper -->+1.4 ± 0.2, we\nhave 0.4"
     assert not_found(scratch, line) == [(2, "0.4")]
 
+    as_html = "<!-- paper -->+1.4 is what the paper has"  # Markdown shows such a line as it is
+    assert not_found(scratch, as_html) == [(1, "+1.4")]
+
 
 def test_a_mark_with_a_heading_covers_the_columns_that_begin_so(scratch):
     table = "<!-- paper: paper -->\n| a | paper: few |\n|---|---|\n| 0.1 | 0.2 |\n"
