@@ -61,10 +61,12 @@ def _files(name: str, page: Path, root: Path) -> list[Path]:
 
 
 def _of_place(place: Path) -> list[Path]:
-    """A protocol's tables for its folder and what lies in it; else the file itself."""
+    """A protocol's tables for its folder and what lies in it; for a README, what lies beside it."""
     folder = place if place.is_dir() else place.parent
     if (folder / "protocol.yaml").is_file():
         return [file for name in TABLES if (file := folder / name).is_file()]
+    if place.name == "README.md":
+        return sorted(p for p in folder.iterdir() if p.suffix in (".csv", ".json"))
     return [place]
 
 

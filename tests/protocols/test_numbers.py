@@ -1,4 +1,4 @@
-"""The lookup of printed numbers finds what the named records hold, and nothing else."""
+"""Every number of README and docs is in a record, and the lookup finds what is there alone."""
 
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from protocols.numbers import main, missing, rounds_to
+from protocols.numbers import main, missing, pages, rounds_to
+from tests.scratch import ROOT
 
 MINUS = "\N{MINUS SIGN}"
 PARAMS = "noise: {low: 0.5, high: 0.9, M: 5, least: 0.8}\nsources: {top_k: 4}\n"
@@ -31,6 +32,9 @@ def scratch(tmp_path: Path) -> Path:
         }
     )
     table.to_csv(tmp_path / "benchmarks/trial-one.csv", index=False)
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo/README.md").touch()
+    (tmp_path / "zoo/quality.csv").write_text("measure,value\noracle,0.12345\n")
     folder = tmp_path / "protocols/tail"
     folder.mkdir(parents=True)
     (folder / "protocol.yaml").write_text("rows: {A: {noise.r: 0.3}, B: {}}\n")
@@ -55,6 +59,13 @@ def not_found(root: Path, text: str) -> list[tuple[int, str]]:
     return [(number.line, number.text) for number, _ in missing(page, root)]
 
 
+@pytest.mark.parametrize("page", pages(ROOT), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_number_of_a_page_is_in_a_record_that_its_section_names(page):
+    found = [f"{page.name}:{number.line}: {number.text}" for number, _ in missing(page, ROOT)]
+
+    assert found == []
+
+
 def test_a_made_up_number_is_named_with_its_line_and_a_recorded_one_is_not(scratch, monkeypatch):
     text = "# Trial\n\nIn `benchmarks/trial-one.csv`\n71.3 seconds, not 71.4.\n"
     assert not_found(scratch, text) == [(4, "71.4")]
@@ -71,6 +82,7 @@ def test_a_made_up_number_is_named_with_its_line_and_a_recorded_one_is_not(scrat
 @pytest.mark.parametrize(
     "name",
     [
+        "[models](../zoo/README.md)",
         "[table](../benchmarks/trial-one.csv)",
         "`benchmarks/trial-one.csv`",
         "`python -m benchmarks.trial`",
