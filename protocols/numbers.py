@@ -10,12 +10,12 @@ the sections below it; what stands above the first section holds for the page. `
 `results.png` of a protocol stand for its tables, and `README.md` of the models for the records
 beside it. A key of params.yaml in code, such as `noise.least`, stands for its value.
 
-A number is found if a record holds a value that rounds to it, or a share that does so times 100; a
-percentage has to be a share. "a ± b" has to be a value with half its interval (columns `low` and
-`high` after the value's), a value with its standard error or deviation, or, in a protocol's table,
-the mean of a row or of the paired difference of two, with the interval of the table. After "r = " a
-number may be a noise ratio of params.yaml or of a protocol. Whether it is the right value of its
-record is not checked.
+A number is found if a record holds a value that rounds to it, or a share (at most 1) that does so
+times 100; a percentage has to be a share. "a ± b" has to be a value with half its interval (columns
+`low` and `high` after the value's), a value with its standard error or deviation, or, in a
+protocol's table, the mean of a row or of the paired difference of two, with the interval of the
+table. After "r = " a number may be a noise ratio of params.yaml or of a protocol. Whether it is the
+right value of its record is not checked.
 
 `<!-- paper -->` and `<!-- machine -->` mark what no record can hold: alone on a line for the
 paragraph, list or table after it (`<!-- paper: HEADING -->`: its columns whose heading begins so),
@@ -60,10 +60,12 @@ def holds(records: Records, number: Number) -> bool:
     if number.half is not None:
         return _holds_spread(np.concatenate([records.spreads, records.gaps]), number)
     own = np.concatenate([records.values, records.spreads[:, 0]])
-    if number.percent:
-        return bool(_rounds(100 * own, number).any())
-    every = np.concatenate([own, records.gaps[:, 0]]) if number.signed else own
-    return bool(_rounds(np.concatenate([every, 100 * every, records.labels]), number).any())
+    if number.signed and not number.percent:
+        own = np.concatenate([own, records.gaps[:, 0]])
+    shown = [100 * own[np.abs(own) <= 1]]
+    if not number.percent:
+        shown += [own, records.labels]
+    return bool(_rounds(np.concatenate(shown), number).any())
 
 
 def _holds_spread(spreads: np.ndarray, number: Number) -> bool:

@@ -25,6 +25,7 @@ TABLES = ("results.csv", "tasks.csv", "protocol.yaml")
 _KEY = re.compile(r"(\w+)\.(\w+)")
 _WITHIN = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])")
 _ERRORS = ("_standard_error", "_deviation")
+_BOUNDS = ("_low", "_high")  # of an interval that is printed as ±
 _NONE = np.empty((0, 2))
 
 
@@ -138,8 +139,9 @@ def _of_mappings(rows: Sequence[Mapping[str, Any]]) -> Records:
     cells = [(name, cell) for row in rows for name, cell in row.items()]
     texts = {text for pair in cells for text in pair if isinstance(text, str)}
     labels = [float(n) for text in texts for n in _WITHIN.findall(text.replace("_", " "))]
+    values = [cell for name, cell in cells if is_number(cell) and not name.endswith(_BOUNDS)]
     return Records(
-        np.array([cell for _, cell in cells if is_number(cell)], float),
+        np.array(values, float),
         np.array([*_NONE, *chain.from_iterable(map(_spreads, rows))]).reshape(-1, 2),
         np.array(labels),
         _NONE,

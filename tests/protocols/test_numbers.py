@@ -120,7 +120,7 @@ def test_names_hold_for_a_section_and_those_below_it_alone(scratch):
         (f"{MINUS}12.3", False),
         ("71.3", True),
         ("71%", False),  # a value above 1 is no share
-        ("7128%", True),
+        ("7128%", False),
         ("12.3 ± 5.0%", True),
         ("12.3 ± 5.1%", False),
         ("12.4 ± 5.0", False),
