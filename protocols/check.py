@@ -5,7 +5,8 @@
 The row is the table's reference, in its first setting. Tasks are drawn one after the other, so the
 first three are those of the recorded table, and `tasks.csv` holds their accuracies. What the means
 over these tasks may differ by from machine to machine is `genie.tools.reproduction.TOLERANCE`. A
-table whose data or models are not on this machine is named and left out.
+table whose data or models are not on this machine, or whose rows do not name their commit, is named
+and left out.
 """
 
 import os
@@ -55,8 +56,10 @@ def main(folders: tuple[Path, ...], base: Path) -> None:
 def checked_run(folder: Path, base: Path) -> Run:
     """The reference row of a table's first setting, on three tasks, in a folder of its own.
 
-    GenieError for data or models that are not on this machine.
+    GenieError for data or models that are not on this machine, or for a table of earlier code.
     """
+    if "commit" not in pd.read_csv(folder / "results.csv"):
+        raise GenieError("its rows do not name their commit; run make evidence")
     protocol = read_protocol(folder / "protocol.yaml")
     runs = runs_of(protocol, read_yaml(base), PLACE / folder.name)
     run = next(run for run in runs if run.row == protocol.reference)
