@@ -4,41 +4,61 @@
 
 Before any training, queries are cut into thirds of their class by how unusual their background is:
 the Mahalanobis distance of the border's mean colour (Lab) to those of the class's support pool.
-Two settings are run through the stages, with the support sets of `protocols/photographs-evidence`:
-support drawn from the whole pool, and biased support. There, each class's support images come from
+Rows of `protocols/photographs-evidence` are run through the stages in two settings: support drawn
+from the whole pool, as there, and biased support. Then each class's support images come from
 the quarter of its pool with the brightest or the darkest borders; classes that are confused most
 have opposite ends. `aligned` queries are the third of their class at its support's end, `counter`
-those at the other. `worst` is the least accuracy of a class and third, in each task.
+those at the other. `worst` is the least accuracy of a class and third, in each task. `boundary` is
+the accuracy between the classes that are most often taken for one another on the support images,
+two at a time, of all queries and of each group. `unusual minus usual` and `counter minus aligned`
+are differences of accuracies: whether a method helps one group more than the other.
+A row that ran before is read; a run that was stopped goes on with the same command.
 Out: benchmarks/unusual.csv (a row per setting, method and group of queries), unusual-classes.csv
-(by class and third). Intervals are Student's t over tasks; differences are paired by task.
+(by class and third), unusual.png. Intervals are Student's t over tasks, without correction for
+their number; differences are paired by task.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from benchmarks.backgrounds import stack
 from benchmarks.borders import THIRDS, border_colours, distances, thirds
 from genie.classify.backbone import load_backbone
-from genie.classify.classifier import out_of_fold, predict
+from genie.classify.classifier import out_of_fold, predict_proba
+from genie.classify.confusion import boundary_pairs, confusion
 from genie.classify.examples import load_examples
 from genie.classify.files import load_classifiers
 from genie.classify.finetune import TrainingSettings
 from genie.data.images import decode_image
+from genie.data.readers import read_pools
 from genie.errors import GenieError
+from genie.figures.canvas import save_figure
 from genie.keyed import digest
-from genie.measure.metrics import SHARE, interval
-from genie.tables import IMAGES, Schema, read_images, write_images, write_table
+from genie.measure.metrics import DIFFERENCE, SHARE, interval
+from genie.tables import (
+    CONFUSION,
+    IMAGES,
+    Schema,
+    read_images,
+    read_table,
+    write_images,
+    write_table,
+)
 from protocols.execution import row_inputs, run_stages
-from protocols.specification import BASELINE, Run, override
-from stages.shared.params import Params, check_params, read_yaml
+from protocols.specification import BASELINE, Protocol, Run, Setting, read_protocol, runs_of
+from stages.shared.params import read_yaml
 from stages.shared.places import features_file
 from stages.shared.progress import bar
+from stages.validate import check_paths
 
+REFERENCES = {"to_txt2img": "Txt2Img", "to_img2img": "Img2Img H (r = 0.7)"}
 GROUPS: Schema = {
     "setting": str,
     "method": str,
@@ -46,9 +66,7 @@ GROUPS: Schema = {
     "accuracy": float,
     "low": float,
     "high": float,
-    "to_reference": float,
-    "to_reference_low": float,
-    "to_reference_high": float,
+    **{f"{name}{end}": float for name in REFERENCES for end in ("", "_low", "_high")},
     "n": int,
 }
 CLASSES: Schema = {
@@ -61,19 +79,31 @@ CLASSES: Schema = {
     "high": float,
     "n": int,
 }
-METHODS: Mapping[str, Mapping[str, object]] = {
-    "Img2Img H (r = 0.7)": {"method": "img2img", "noise.r": 0.7},
-    "Txt2Img": {"method": "txt2img"},
-    "Diff-Mix": {"method": "diff-mix", "noise.r": 0.8},
-    "GeNIe r = 0.7": {"noise.r": 0.7},
-    "GeNIe r = 0.8": {"noise.r": 0.8},
-    "GeNIe r = 0.9": {"noise.r": 0.9},
-    "GeNIe-Ada": {"noise.least": None},
-    "GeNIe-Ada, least 0.8": {"noise.least": 0.8},
-}
-REFERENCE = "Txt2Img"
+METHODS = (
+    "Txt2Img",
+    "Img2Img H (r = 0.7)",
+    "GeNIe r = 0.7",
+    "GeNIe r = 0.8",
+    "GeNIe r = 0.9",
+    "GeNIe-Ada, confused sources",
+    "GeNIe-Ada, least 0.8",
+)
 WHOLE, BIASED = "whole pool", "biased support"
 ENDS = ("aligned", "neutral", "counter")
+BOUNDARY = "boundary"
+CONTRASTS = {
+    "unusual minus usual": ("unusual", "usual"),
+    "counter minus aligned": ("counter", "aligned"),
+}
+SHOWN = (
+    "all",
+    *THIRDS,
+    *ENDS,
+    *CONTRASTS,
+    "worst",
+    *(f"{BOUNDARY}{group}" for group in ("", ", unusual", ", counter")),
+)
+"""Groups of queries in the figure, from top to bottom."""
 QUARTER = 4
 
 
@@ -149,10 +179,27 @@ def confusion_of(pool: pd.DataFrame, backbone: Path, root: Path) -> pd.DataFrame
     return table.groupby(np.array(examples.labels)).mean()
 
 
-def correct_of(run: Run) -> pd.DataFrame:
-    """Return whether each query is classified correctly: model, task, image_id, correct.
+def at_boundary(
+    shares: np.ndarray, labels: np.ndarray, classes: Sequence[str], pairs: Sequence[tuple[str, str]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return in how many pairs of classes each query is, and in how many of them it is right, (n,).
 
-    A run that ended before is read.
+    `shares` (n, c) has the columns `classes`.
+    """
+    column = {c: i for i, c in enumerate(classes)}
+    count, right = np.zeros(len(labels), int), np.zeros(len(labels), int)
+    for a, b in pairs:
+        inside = np.isin(labels, (a, b))
+        called_a = shares[:, column[a]] >= shares[:, column[b]]
+        count += inside
+        right += inside & (called_a == (labels == a))
+    return count, right
+
+
+def answers_of(run: Run) -> pd.DataFrame:
+    """Return how each query is classified: model, task, image_id, correct, pairs, right_pairs.
+
+    The last two count the pairs at the decision boundary. A run that ended before is read.
     """
     path = run.place / "unusual" / f"{digest(row_inputs(run.params)).hex()[:24]}.parquet"
     if path.is_file():
@@ -161,12 +208,17 @@ def correct_of(run: Run) -> pd.DataFrame:
     images = read_images(run.place / "data/prepared/query")
     backbone = load_backbone(run.params.classifier.backbone, cache=features_file(run.place))
     queries = load_examples(images, backbone=backbone)
+    labels = np.array(queries.labels)
+    matrices = read_table(run.place / "data/sources/confusion.csv", CONFUSION)
+    pairs = {t: boundary_pairs(confusion(rows)) for t, rows in matrices.groupby("task")}
     parts = []
     for name in ("baseline", "augmented"):
         for task, model in load_classifiers(run.place / "models" / name).items():
-            correct = predict(model, queries) == np.array(queries.labels)
+            shares = predict_proba(model, queries)
+            correct = np.array(model.classes)[shares.argmax(1)] == labels
+            count, right = at_boundary(shares, labels, model.classes, pairs[task])
             own = {"model": name, "task": task, "image_id": images["image_id"], "correct": correct}
-            parts.append(pd.DataFrame(own))
+            parts.append(pd.DataFrame(own | {"pairs": count, "right_pairs": right}))
     found = pd.concat(parts, ignore_index=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")
@@ -175,30 +227,44 @@ def correct_of(run: Run) -> pd.DataFrame:
     return found
 
 
-def group_scores(correct: pd.DataFrame) -> pd.DataFrame:
+def group_scores(answers: pd.DataFrame) -> pd.DataFrame:
     """Return the accuracy of each task in each group of queries, a column per group.
 
-    `correct` has the columns task, label, third, correct, and `end` where support is biased.
+    `answers` has the columns task, label, third, correct, pairs, right_pairs, and `end` where
+    support is biased.
     """
-    by_task = correct.groupby("task")["correct"].mean().rename("all")
-    columns = [by_task]
-    for key in ("third", "end"):
-        if key in correct:
-            columns.append(correct.pivot_table("correct", "task", key))
-    by_group = correct.groupby(["task", "label", "third"])["correct"].mean()
-    return pd.concat([*columns, by_group.groupby("task").min().rename("worst")], axis=1)
+    columns = [*_shares(answers.groupby("task"), "all", BOUNDARY)]
+    for key in [key for key in ("third", "end") if key in answers]:
+        for group in dict.fromkeys([*THIRDS, *ENDS]):
+            own = answers[answers[key] == group]
+            columns += _shares(own.groupby("task"), group, f"{BOUNDARY}, {group}")
+    by_group = answers.groupby(["task", "label", "third"])["correct"].mean()
+    columns.append(by_group.groupby("task").min().rename("worst"))
+    table = pd.concat([column for column in columns if len(column)], axis=1)
+    contrasts = {name: pair for name, pair in CONTRASTS.items() if set(pair) <= set(table)}
+    return table.assign(**{name: table[a] - table[b] for name, (a, b) in contrasts.items()})
 
 
-def compare(setting: str, correct: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _shares(groups, accuracy: str, boundary: str) -> list[pd.Series]:  # type: ignore[no-untyped-def]
+    """Return the accuracy and the accuracy at the boundary of each group."""
+    sums = groups[["pairs", "right_pairs"]].sum()
+    near = (sums["right_pairs"] / sums["pairs"]).rename(boundary)
+    return [groups["correct"].mean().rename(accuracy), near]
+
+
+def compare(setting: str, answers: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the tables of groups and of classes of one setting."""
-    scores = {method: group_scores(own) for method, own in correct.items()}
+    scores = {method: group_scores(own) for method, own in answers.items()}
     groups, classes = [], []
-    for method, own in correct.items():
+    for method, own in answers.items():
         for group in scores[method]:
-            share = interval(scores[method][group], bounds=SHARE)
-            gap = interval(scores[method][group] - scores[REFERENCE][group])
-            groups.append((setting, method, group, share.mean, share.low, share.high,
-                           gap.mean, gap.low, gap.high, share.n))  # fmt: skip
+            bounds = DIFFERENCE if group in CONTRASTS else SHARE
+            share = interval(scores[method][group], bounds=bounds)
+            row = [setting, method, group, share.mean, share.low, share.high]
+            for reference in REFERENCES.values():
+                gap = interval(scores[method][group] - scores[reference][group])
+                row += [gap.mean, gap.low, gap.high]
+            groups.append((*row, share.n))
         per_task = own.groupby(["label", "third", "task"])["correct"].mean()
         for (label, third), values in per_task.groupby(["label", "third"]):
             share = interval(values, bounds=SHARE)
@@ -207,65 +273,107 @@ def compare(setting: str, correct: Mapping[str, pd.DataFrame]) -> tuple[pd.DataF
     return pd.DataFrame(groups, columns=list(GROUPS)), pd.DataFrame(classes, columns=list(CLASSES))
 
 
-def run_setting(
-    setting: str, base: Mapping[str, object], place: Path, queries: pd.DataFrame
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Run all methods and compare them; `queries` has the groups by image_id."""
-    correct: dict[str, pd.DataFrame] = {}
-    for method, changes in bar(METHODS.items(), total=len(METHODS), label=setting):
-        params: Params = check_params(override(base, changes), where=f"{setting}: {method}")
-        found = correct_of(Run(setting, method, params, place))
-        found = found.merge(queries, on="image_id", validate="many_to_one")
-        correct.setdefault(BASELINE, found[found["model"] == "baseline"])
-        correct[method] = found[found["model"] == "augmented"]
-    return compare(setting, correct)
+def settings_of(protocol: Protocol, tasks: int, biased_data: Path) -> Protocol:
+    """Return the protocol with the two settings of this trial and the rows METHODS."""
+    if missing := [method for method in METHODS if method not in protocol.rows]:
+        raise GenieError(f"--protocol must have a row {missing[0]!r}; add it")
+    own = {WHOLE: {}, BIASED: {"data.path": str(biased_data)}}
+    return replace(
+        protocol,
+        params={**protocol.params, "data.tasks": tasks},
+        settings={name: Setting(changes, METHODS) for name, changes in own.items()},
+    )
+
+
+def run_all(
+    runs: Sequence[Run], queries: Mapping[str, pd.DataFrame]
+) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Run or read all rows and compare those of each setting.
+
+    `queries` holds the groups by image_id for each setting.
+    """
+    answers: dict[str, dict[str, pd.DataFrame]] = {setting: {} for setting in queries}
+    for run in bar(runs, total=len(runs), label="rows", unit="row"):
+        click.echo(f"{run.setting}: {run.row}", err=True)
+        own = queries[run.setting]
+        found = answers_of(run).merge(own, on="image_id", validate="many_to_one")
+        answers[run.setting].setdefault(BASELINE, found[found["model"] == "baseline"])
+        answers[run.setting][run.row] = found[found["model"] == "augmented"]
+    return [compare(setting, own) for setting, own in answers.items()]
+
+
+def draw(groups: pd.DataFrame, path: Path) -> Figure:
+    """Plot the differences to Txt2Img with intervals by group of queries, a panel per setting.
+
+    Return the figure, as it is written to `path`.
+    """
+    reference = REFERENCES["to_txt2img"]
+    methods = [m for m in METHODS if m != reference]
+    settings = list(dict.fromkeys(groups["setting"]))
+    figure = Figure(figsize=(4.2 * len(settings) + 2.4, 7), dpi=110)
+    axes = figure.subplots(1, len(settings), sharex=True, squeeze=False)[0]
+    for axis, setting in zip(axes, settings, strict=True):
+        table = groups[groups["setting"] == setting]
+        names = [n for n in SHOWN if n in set(table["group"])]
+        for number, method in enumerate(methods):
+            own = table[table["method"] == method].set_index("group").loc[names]
+            low, mean, high = (
+                100 * own[f"to_txt2img{end}"].to_numpy(float) for end in ("_low", "", "_high")
+            )
+            place = np.arange(len(names)) + 0.12 * (number - (len(methods) - 1) / 2)
+            axis.errorbar(
+                mean, place, xerr=(mean - low, high - mean), fmt="o", ms=4, elinewidth=0.9,
+                label=method,
+            )  # fmt: skip
+        for between in np.arange(1, len(names)) - 0.5:
+            axis.axhline(between, color="lightgrey", lw=0.6)
+        axis.axvline(0, color="black", lw=0.8)
+        axis.set_yticks(range(len(names)), names, fontsize=9)
+        axis.set_ylim(len(names) - 0.5, -0.5)
+        axis.set_title(setting, fontsize=10)
+        axis.set_xlabel(f"minus {reference}, points of accuracy (right of 0: better)", fontsize=9)
+    axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
+    save_figure(figure, path)
+    return figure
 
 
 @click.command(help=__doc__)
-@click.option("--data", type=Path, default="data/cifar10", show_default=True)
-@click.option("--model", type=Path, default="zoo/photographs/generator", show_default=True)
-@click.option("--oracle", type=Path, default="zoo/photographs/oracle", show_default=True)
-@click.option("--backbone", type=Path, default="zoo/photographs/backbone", show_default=True)
-@click.option("--clip", type=Path, default="zoo/photographs/clip", show_default=True)
-@click.option("--tasks", type=click.IntRange(2), default=10, show_default=True)
-@click.option("--steps", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--protocol", type=Path, default="protocols/photographs-evidence", show_default=True)
+@click.option("--tasks", type=click.IntRange(2), default=20, show_default=True)
 @click.option("--params", "params_file", type=Path, default="params.yaml", show_default=True)
 @click.option("--place", type=Path, default=".genie/unusual", show_default=True)
 @click.option("--out", type=Path, default="benchmarks", show_default=True, help="Folder.")
-def main(
-    data: Path, model: Path, oracle: Path, backbone: Path, clip: Path, tasks: int, steps: int,
-    params_file: Path, place: Path, out: Path,
-) -> None:  # fmt: skip
+def main(protocol: Path, tasks: int, params_file: Path, place: Path, out: Path) -> None:
     os.environ.setdefault("DVC_ROOT", str(Path.cwd()))
-    changes = {
-        "data.path": str(data), "data.tasks": tasks, "generator.model": str(model),
-        "generator.steps": steps, "oracle.model": str(oracle), "classifier.backbone": str(backbone),
-        "filter.clip": str(clip), "noise.least": None, "noise.search": "exact",
-    }  # fmt: skip
     try:
-        base = override(read_yaml(params_file), changes)
-        pool, query = read_images(data / "train"), read_images(data / "test")
-        queries = queries_of(pool, query)
-        lightness = pd.Series(border_colours(stack_of(pool))[:, 0]).groupby(pool["label"]).mean()
-        ends = opposite_ends(confusion_of(pool, backbone, place), lightness)
-        click.echo("bright: " + ", ".join(sorted(label for label in ends if ends[label])))
-        bright = queries["label"].map(ends).to_numpy(bool)
-        away = np.where(bright, 2 - queries["brightness"], queries["brightness"])
-        ended = queries.assign(end=np.array(ENDS)[away])
-        write_once(biased(pool, ends), place / "data/train")
-        write_once(query, place / "data/test")
-        parts = [
-            run_setting(WHOLE, base, place / "whole", queries),
-            run_setting(
-                BIASED, override(base, {"data.path": str(place / "data")}), place / "biased", ended
-            ),
-        ]
+        asked = settings_of(read_protocol(protocol / "protocol.yaml"), tasks, place / "data")
+        runs = runs_of(asked, read_yaml(params_file), place)
+        parts = run_all(runs, prepare_queries(runs[0], place))
     except GenieError as error:
         raise click.ClickException(str(error)) from error
     groups, classes = (pd.concat(tables) for tables in zip(*parts, strict=True))
     write_table(groups, out / "unusual.csv", GROUPS)
     write_table(classes, out / "unusual-classes.csv", CLASSES)
+    draw(groups, out / "unusual.png")
     click.echo(groups.to_string(index=False))
+
+
+def prepare_queries(run: Run, place: Path) -> dict[str, pd.DataFrame]:
+    """Write the biased pool into `place`/data; return the groups of queries of each setting."""
+    data, backbone = run.params.data.path, run.params.classifier.backbone
+    check_paths(run.params)
+    pool, query = read_pools(data)
+    if query is None:
+        raise GenieError(f"data.path must have a test/ split, got {data}; add one")
+    queries = queries_of(pool, query)
+    lightness = pd.Series(border_colours(stack_of(pool))[:, 0]).groupby(pool["label"]).mean()
+    ends = opposite_ends(confusion_of(pool, backbone, place), lightness)
+    click.echo("bright: " + ", ".join(sorted(label for label in ends if ends[label])))
+    bright = queries["label"].map(ends).to_numpy(bool)
+    away = np.where(bright, 2 - queries["brightness"], queries["brightness"])
+    write_once(biased(pool, ends), place / "data/train")
+    write_once(query, place / "data/test")
+    return {WHOLE: queries, BIASED: queries.assign(end=np.array(ENDS)[away])}
 
 
 if __name__ == "__main__":
