@@ -12,7 +12,7 @@ EXCEPTIONS := CVE-2025-69872 # docs/security.md explains each
 ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test acceptance lint audit format zoo zoo-photographs bench constraints
+.PHONY: help repro test acceptance lint audit format zoo zoo-photographs evidence bench constraints
 
 help: ## list all commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
@@ -47,6 +47,7 @@ zoo: $(VENV)/.pipeline ## retrain the embedded default models (about two hours o
 	@$(ENV) python -m zoo.fashion_mnist
 	@$(ENV) python -m zoo.train
 	@$(ENV) python -m zoo.captions
+	@$(ENV) python -m zoo.sizes
 	@$(ENV) python -m zoo.evaluate
 
 RECIPE ?= photographs
@@ -54,8 +55,23 @@ zoo-photographs: $(VENV)/.pipeline ## retrain the models of photographs (hours o
 	@$(ENV) python -m zoo.cifar10
 	@$(ENV) python -m zoo.train --recipe $(RECIPE)
 	@$(ENV) python -m zoo.captions --recipe $(RECIPE)
+	@$(ENV) python -m zoo.sizes --recipe $(RECIPE)
 	@$(ENV) python -m zoo.evaluate --recipe $(RECIPE) --texts 1000 --edits 300 --inception
 	@$(ENV) python -m zoo.curve --recipe $(RECIPE)
+
+# Finished rows are kept in .genie/protocols, so a second call goes on where the first one stopped.
+evidence: $(VENV)/.dev data/cifar10 models/small ## recompute every table and figure that docs quote (hours; resumable)
+	@$(ENV) dvc repro $(wildcard protocols/*/dvc.yaml) benchmarks/dvc.yaml
+	@$(ENV) python -m protocols.claims
+	@$(ENV) python -m protocols.page
+
+data/cifar10: | $(VENV)/.pipeline
+	@$(ENV) python -m zoo.cifar10
+
+# The first generator of this repository, from its history (protocols/generators).
+models/small:
+	@mkdir -p $@
+	@git archive 4400e99 zoo/generator | tar -x --strip-components=2 -C $@
 
 bench: $(VENV)/.pipeline ## compare speed with the authors' loop and diffusers (takes minutes)
 	@$(ENV) python -m benchmarks.speed

@@ -6,7 +6,9 @@ One-shot tasks drawn from the support pool alone (`benchmarks.rules`) are fixed,
 all images is drawn ten times: once with noise that depends on the task (as the pipeline draws it),
 once with noise that all tasks share. An interval over tasks should tell how far the difference
 moves.
-Out: benchmarks/draws.csv, a row per kind of noise and draw, with Student's t intervals over tasks.
+Out: benchmarks/draws.csv, a row per kind of noise and draw, with Student's t intervals over tasks,
+and benchmarks/draws-spread.csv, a row per kind of noise: the spread of the difference over draws,
+and the one that the intervals over tasks imply.
 """
 
 import os
@@ -15,8 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-import numpy as np
 import pandas as pd
+from scipy import stats
 
 from benchmarks.rules import POOL, SETTINGS, Trial, accuracy, run_trial
 from genie.classify.backbone import embed, load_backbone
@@ -39,6 +41,16 @@ DRAWS: Schema = {
     "high": float,
     "n": int,
     "images": int,
+}
+SPREAD: Schema = {
+    "noise": str,
+    "lowest": float,
+    "highest": float,
+    "deviation": float,
+    "half_interval": float,
+    "implied_deviation": float,
+    "leave_out_0": int,
+    "draws": int,
 }
 FIXED = 0.8
 ROWS = {"genie": FIXED, "txt2img": 1.0}
@@ -68,6 +80,26 @@ def accuracies(wanted: Sequence[Wanted], renderer: Renderer, trial: Trial, root:
         z = embed(images, model=backbone)
         found[task] = accuracy(z, [q.target_label for q in own], support, queries)
     return pd.Series(found)
+
+
+def spread(table: pd.DataFrame) -> pd.DataFrame:
+    """How far the difference moves over draws, by kind of noise (schema SPREAD), from DRAWS."""
+    rows = []
+    for noise, own in table.groupby("noise"):
+        half = (own["high"] - own["low"]).mean() / 2
+        rows.append(
+            {
+                "noise": noise,
+                "lowest": own["difference"].min(),
+                "highest": own["difference"].max(),
+                "deviation": own["difference"].std(),
+                "half_interval": half,
+                "implied_deviation": half / stats.t.ppf(0.975, own["n"].iloc[0] - 1),
+                "leave_out_0": int(((own["low"] > 0) | (own["high"] < 0)).sum()),
+                "draws": len(own),
+            }
+        )
+    return pd.DataFrame(rows).round(6)
 
 
 @click.command(help=__doc__)
@@ -123,9 +155,8 @@ def main(draws: int, tasks: int, seed: int, params_file: Path, place: Path, out:
     table = pd.DataFrame(rows).sort_values(["noise", "draw"])
     write_table(table, out, DRAWS)
     click.echo(table.to_string(index=False))
-    for noise, own in table.groupby("noise"):
-        spread = float(np.std(own["difference"], ddof=1))
-        click.echo(f"{noise}: standard deviation over draws {100 * spread:.2f} points")
+    write_table(spread(table), out.with_name("draws-spread.csv"), SPREAD)
+    click.echo(spread(table).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -1,22 +1,28 @@
 """Runs the rows of a protocol through the stages, and keeps what they gave.
 
 The runs of a setting share a folder. `prepare` and `train_baseline` run there only if what they
-depend on has changed (`upstream.json`). A row's result is kept by all that it depends on
-(`rows/KEY.json`), so a row that ran before is read.
+depend on has changed (`upstream.json`). A row's result is kept by its parameters and the files it
+reads (`rows/KEY.json`), so a row that ran before is read. Code is not part of the key: each result
+names the commit that made it, and `protocols/check.py` runs rows again to see whether they hold.
 """
 
+import functools
 import json
+import platform
 import shutil
+import subprocess
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
 import pandas as pd
+import torch
 import yaml
 
 from genie.keyed import digest, fingerprint
-from genie.tables import SCORES, read_table
+from genie.tables import SCORES, TASKS, read_table
 from protocols.specification import BASELINE, Run
 from stages import evaluate, generate, prepare, retrain, select_sources, train_baseline
 from stages.shared.params import Params
@@ -31,13 +37,19 @@ CODE = ("genie", "stages")
 
 @dataclass(frozen=True)
 class Facts:
-    """What a row's images are like and what they cost; None where there are no images."""
+    """What a row's images are like and cost (None where there are none), and what made the row.
+
+    `seconds` is the time of its stages; images that another row has rendered cost nothing here.
+    """
 
     label_consistency: float | None
     mean_r: float | None
     images: int
     guided_steps: int
     rejected: int
+    seconds: float
+    commit: str
+    machine: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,7 @@ class Result:
 
 
 def run_rows(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Scores by setting, row and task, and facts by setting and row.
+    """Scores by setting, row and task, and facts by setting and row, with `shared_support`.
 
     Each setting's first run also gives the scores of the baseline. GenieError for a path that is
     not there, before anything runs.
@@ -59,8 +71,12 @@ def run_rows(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
     scores: list[pd.DataFrame] = []
     facts: list[dict[str, object]] = []
     begun: set[str] = set()
+    missing = [run for run in runs if not _kept(run).is_file()]
+    started = time.perf_counter()
     for number, run in enumerate(runs, 1):
-        click.echo(f"[{number} of {len(runs)}] {run.setting}: {run.row}")
+        if run in missing:
+            left = _left(missing.index(run), len(missing), time.perf_counter() - started)
+            click.echo(f"[{number} of {len(runs)}{left}] {run.setting}: {run.row}")
         result = run_row(run)
         row_of = {"augmented": run.row}
         if run.setting not in begun:
@@ -68,17 +84,38 @@ def run_rows(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
         begun.add(run.setting)
         own = result.scores[result.scores["model"].isin(row_of)]
         scores.append(own.assign(setting=run.setting, row=own["model"].map(row_of)))
-        facts.append({"setting": run.setting, "row": run.row, **asdict(result.facts)})
+        shared = shared_support(read_table(run.place / "data/prepared/tasks.csv", TASKS))
+        own_facts = {**asdict(result.facts), "shared": shared}
+        facts.append({"setting": run.setting, "row": run.row, **own_facts})
     return pd.concat(scores, ignore_index=True), pd.DataFrame(facts)
+
+
+def shared_support(tasks: pd.DataFrame) -> float:
+    """The share of a task's support images of a class that another task has too.
+
+    It is the mean over all pairs of tasks and over the classes of the first; a class that the other
+    lacks counts as 0. `tasks` has the schema TASKS.
+    """
+    support = tasks[tasks["role"] == "support"]
+    count = support["task"].nunique()
+    if count < 2:
+        return 0.0
+    size = support.groupby(["task", "label"]).size().rename("size").reset_index()
+    classes = size.groupby("task").size()
+    table = support.merge(size, on=["task", "label"])
+    table["others"] = table.groupby(["label", "image_id"])["task"].transform("size") - 1
+    own = table["others"] / (count - 1) / table["size"] / table["task"].map(classes)
+    return round(float(own.groupby(table["task"]).sum().mean()), 6)
 
 
 def run_row(run: Run) -> Result:
     """The result of one run; one that ran before is read."""
-    key = digest(row_inputs(run.params)).hex()[:24]
-    path = run.place / "rows" / f"{key}.json"
+    path = _kept(run)
     if path.is_file():
         return _read_result(path)
+    begun = time.perf_counter()
     run_stages(run)
+    seconds = time.perf_counter() - begun
     summary = json.loads((run.place / "metrics/evaluate.json").read_text())
     cost = json.loads((run.place / "metrics/cost.json").read_text())
     facts = Facts(
@@ -87,6 +124,9 @@ def run_row(run: Run) -> Result:
         images=summary["images"],
         guided_steps=cost["guided_steps_needed"],
         rejected=cost["rejected"],
+        seconds=round(seconds, 1),
+        commit=commit(),
+        machine=machine(),
     )
     result = Result(read_table(run.place / "metrics/tasks.csv", SCORES), facts)
     _write_keys(run.place, path.with_suffix(".parquet"))
@@ -123,23 +163,59 @@ def upstream_of(params: Params) -> str:
         "params": params.model_dump(mode="json", include=set(UPSTREAM)),
         # decides how many copies there are
         "every_source": params.sources.strategy == "all",
-        "files": _files(params.data.path, params.classifier.backbone, params.prompt.names),
+        "files": _contents(params.data.path, params.classifier.backbone, params.prompt.names),
         "code": fingerprint(Path(), (p for name in CODE for p in Path(name).rglob("*.py"))),
     }
     return json.dumps(known, sort_keys=True)
 
 
 def row_inputs(params: Params) -> str:
-    """All that a row depends on, as text."""
-    files = _files(
-        *(params.generator.model, params.oracle.model, params.filter.clip, params.prompt.folder)
+    """All that a row depends on but code, as text: parameters and the contents of files."""
+    files = _contents(
+        *(params.data.path, params.classifier.backbone, params.generator.model),
+        *(params.oracle.model, params.filter.clip, params.prompt.folder),
     )
-    return json.dumps([upstream_of(params), params.model_dump(mode="json"), files], sort_keys=True)
+    return json.dumps([params.model_dump(mode="json"), files], sort_keys=True)
 
 
-def _files(*paths: Path) -> list[list[tuple[str, int, int]]]:
-    """Name, size and time of change of the files under each path: whether one has changed."""
-    return [[_stamp(file) for file in _under(path)] for path in paths]
+def commit() -> str:
+    """The commit of the code, with `+` where genie/ or stages/ differ from it."""
+    changed = _git("status", "--porcelain", "--", *CODE)
+    return _git("rev-parse", "--short=9", "HEAD") + ("+" if changed else "")
+
+
+def machine() -> str:
+    """What a row's seconds depend on, without the machine's name."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return f"{device}, {torch.get_num_threads()} threads"
+
+
+def _kept(run: Run) -> Path:
+    """Where the result of a run is kept."""
+    return run.place / "rows" / f"{digest(row_inputs(run.params)).hex()[:24]}.json"
+
+
+def _left(done: int, wanted: int, seconds: float) -> str:
+    """The minutes that the rest of the rows takes at the rate so far; nothing before the first."""
+    return f", about {seconds / done * (wanted - done) / 60:.0f} min left" if done else ""
+
+
+def _git(*arguments: str) -> str:
+    """Git's answer, or nothing where there is no repository."""
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def _contents(*paths: Path) -> list[str]:
+    """A digest of the files under each path."""
+    return [_content(path, tuple(map(_stamp, _under(path)))) for path in paths]
+
+
+@functools.lru_cache
+def _content(path: Path, stamps: tuple[tuple[str, int, int], ...]) -> str:
+    """The digest of a file or folder; `stamps` tell whether it has changed since the last call."""
+    folder = path.parent if path.is_file() else path
+    return fingerprint(folder, [Path(name) for name, _, _ in stamps])
 
 
 def _under(path: Path) -> Iterable[Path]:

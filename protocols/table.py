@@ -23,6 +23,7 @@ RESULTS: Schema = {
     "to_reference_high": float,
     "p_holm": float,
     "n": int,
+    "shared": float,
     "boundary": float,
     "many": float,
     "medium": float,
@@ -33,13 +34,18 @@ RESULTS: Schema = {
     "rejected": float,
     "guided_steps": float,
     "paper": float,
+    "seconds": float,
+    "commit": str,
+    "machine": str,
 }
 
 LEGEND = (
-    "Accuracy in percent, mean over tasks ± 95% interval (Student's t). Differences are paired "
-    "by task. `Weak` is the baseline: support images and weak copies, as many samples as every "
-    "other row trains on. `boundary`: accuracy between the classes that are most often taken "
-    "for one another on the support images, two at a time (chance is about 50)."
+    "Accuracy in percent, mean over tasks ± 95% interval: Student's t over tasks, wider by what "
+    "their support images have in common (Nadeau and Bengio 2003; the column `shared` of "
+    "results.csv). Query images are those of the data set. Differences are paired by task. "
+    "`Weak` is the baseline: support images and weak copies, as many samples as every other row "
+    "trains on. `boundary`: accuracy between the classes that are most often taken for one "
+    "another on the support images, two at a time (chance is about 50)."
 )
 
 Row = Mapping[str, object]
@@ -49,15 +55,18 @@ Row = Mapping[str, object]
 def compare(protocol: Protocol, scores: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
     """The table of results (schema RESULTS): means over tasks, and differences paired by task.
 
-    `scores` has the columns of ROW_SCORES. Intervals are Student's t over tasks (95%); p values
-    are of paired t-tests against the reference row, by Holm's correction over the rows of one
-    setting.
+    `scores` has the columns of ROW_SCORES, and `facts` those of `run_rows`. Intervals are
+    Student's t over tasks (95%), wider by what their support images have in common; p values are
+    of paired t-tests against the reference row, by Holm's correction over the rows of one setting.
     """
     rows: list[Row] = []
     for setting in protocol.settings:
-        rows += _compared(protocol, setting, scores[scores["setting"] == setting])
-    table = pd.DataFrame(rows).merge(facts, on=["setting", "row"], how="left")
-    return table.loc[:, list(RESULTS)].astype(dict(RESULTS))
+        shared = float(facts.loc[facts["setting"] == setting, "shared"].iloc[0])
+        rows += _compared(protocol, setting, scores[scores["setting"] == setting], shared)
+    own = facts.drop(columns="shared")
+    table = pd.DataFrame(rows).merge(own, on=["setting", "row"], how="left")
+    made_by = {"commit": "", "machine": ""}  # the baseline is made by the first row
+    return table.loc[:, list(RESULTS)].fillna(made_by).astype(dict(RESULTS))
 
 
 def markdown(protocol: Protocol, results: pd.DataFrame) -> str:
@@ -65,21 +74,22 @@ def markdown(protocol: Protocol, results: pd.DataFrame) -> str:
     lines = [f"# {protocol.title}", ""]
     for setting, rows in results.groupby("setting", sort=False):
         lines += [f"## {setting} (n = {rows['n'].iloc[0]} tasks)", ""]
-        lines += [*_section(rows, protocol.reference), ""]
+        lines += [*_section(rows, protocol.reference), "", _origin(rows), ""]
     return "\n".join([*lines, LEGEND, ""])
 
 
-def _compared(protocol: Protocol, setting: str, scores: pd.DataFrame) -> list[Row]:
+def _compared(protocol: Protocol, setting: str, scores: pd.DataFrame, shared: float) -> list[Row]:
     """The rows of one setting, without facts."""
     wide = scores.pivot(index="task", columns="row", values="accuracy")
     names = [BASELINE, *(row for row in protocol.settings[setting].rows if row != BASELINE)]
-    p_values = _corrected_p(wide[names], protocol.reference)
+    p_values = _corrected_p(wide[names], protocol.reference, shared)
     published = protocol.paper.get(setting, {})
     return [
         {
             "setting": setting,
             "row": row,
-            **_intervals(wide, row, protocol.reference),
+            **_intervals(wide, row, protocol.reference, shared),
+            "shared": shared,
             "p_holm": p_values.get(row),
             **_mean_shares(scores[scores["row"] == row]),
             "paper": published.get(row),
@@ -88,11 +98,11 @@ def _compared(protocol: Protocol, setting: str, scores: pd.DataFrame) -> list[Ro
     ]
 
 
-def _intervals(wide: pd.DataFrame, row: str, reference: str) -> Row:
+def _intervals(wide: pd.DataFrame, row: str, reference: str, shared: float) -> Row:
     """Accuracy, gain over the baseline and difference to the reference, by column."""
-    accuracy = interval(wide[row], bounds=SHARE)
-    gain = interval(wide[row] - wide[BASELINE])
-    gap = interval(wide[row] - wide[reference])
+    accuracy = interval(wide[row], bounds=SHARE, shared=shared)
+    gain = interval(wide[row] - wide[BASELINE], shared=shared)
+    gap = interval(wide[row] - wide[reference], shared=shared)
     return {
         "accuracy": accuracy.mean,
         "low": accuracy.low,
@@ -107,10 +117,10 @@ def _intervals(wide: pd.DataFrame, row: str, reference: str) -> Row:
     }
 
 
-def _corrected_p(wide: pd.DataFrame, reference: str) -> dict[str, float]:
+def _corrected_p(wide: pd.DataFrame, reference: str, shared: float) -> dict[str, float]:
     """Holm's p value of each row but the reference; 1 where one task gives none."""
     others = [row for row in wide.columns if row != reference]
-    p_values = [paired_p(wide[row], wide[reference]) for row in others]
+    p_values = [paired_p(wide[row], wide[reference], shared=shared) for row in others]
     corrected = holm([1.0 if p is None else p for p in p_values])
     return {row: round(p, 6) for row, p in zip(others, corrected, strict=True)}
 
@@ -155,6 +165,15 @@ def _cells(row: Mapping[str, float], shown: Sequence[str]) -> list[str]:
         _number(row["rejected"], ",.0f"),
         _number(row["guided_steps"], ",.0f"),
     ]
+
+
+def _origin(rows: pd.DataFrame) -> str:
+    """What made a setting's rows, and the hours they took."""
+    made = rows.dropna(subset="seconds")
+    if made.empty:
+        return "Made before commits and seconds were kept."
+    by = f"Commit {', '.join(made['commit'].unique())}; {'; '.join(made['machine'].unique())}"
+    return f"{by}; {made['seconds'].sum() / 3600:.2f} hours, images of earlier rows not counted."
 
 
 def _number(value: float | None, style: str) -> str:

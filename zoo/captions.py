@@ -1,8 +1,11 @@
 """Write captions of the bundled support images, so that Cap2Aug runs without a captioning model.
 
 No captioning model is embedded. Instead, the embedded CLIP selects for each image the nearest of
-the zoo's training prompts. Like a captioning model, it sometimes names the wrong class.
+the zoo's training prompts. Like a captioning model, it sometimes names the wrong class;
+`captions.json` beside the models says how often it does not.
 """
+
+import json
 
 import click
 import numpy as np
@@ -37,7 +40,9 @@ def main(name: str) -> None:
     out = recipe.prompts / "captions.csv"
     table = captioned(read_images(recipe.data / "train"), recipe)
     write_table(table, out, CAPTIONS)
-    share = (table["named"] == table["label"]).mean()
+    share = float((table["named"] == table["label"]).mean())
+    record = {"images": len(table), "name_own_class": round(share, 6)}
+    (recipe.out / "captions.json").write_text(json.dumps(record, indent=2) + "\n")
     click.echo(f"{len(table)} captions in {out}, {share:.0%} of them name the image's own class")
 
 

@@ -107,10 +107,13 @@ def varying(runs: Sequence[Run]) -> list[str]:
     return [key for key in keys if len({_text(run.params, key) for run in runs}) > 1]
 
 
-def differences(scores: pd.DataFrame, *, setting: str, row: str, other: str) -> dict[str, Interval]:
+def differences(
+    scores: pd.DataFrame, *, setting: str, row: str, other: str, shared: float
+) -> dict[str, Interval]:
     """Return `row` minus `other` in [-1, 1], paired by task, for each share that both have.
 
-    `scores` has the columns of ROW_SCORES. The shares are "accuracy" and those of SHARES.
+    `scores` has the columns of ROW_SCORES. The shares are "accuracy" and those of SHARES. `shared`
+    is the share of support images that two tasks have in common (`metrics.interval`).
     """
     own = scores[scores["setting"] == setting]
     found = {}
@@ -118,7 +121,7 @@ def differences(scores: pd.DataFrame, *, setting: str, row: str, other: str) -> 
         wide = own.pivot(index="task", columns="row", values=share)
         gap = (wide[row] - wide[other]).dropna()
         if len(gap):
-            found[share] = interval(gap)
+            found[share] = interval(gap, shared=shared)
     return found
 
 

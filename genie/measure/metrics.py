@@ -28,11 +28,14 @@ SHARE = (0.0, 1.0)
 DIFFERENCE = (-1.0, 1.0)
 
 
-def interval(values: Sequence[float], *, bounds: tuple[float, float] = DIFFERENCE) -> Interval:
-    """Return the mean ± t(0.975, n-1) s / sqrt(n) (Student's t); one value has no interval.
+def interval(
+    values: Sequence[float], *, bounds: tuple[float, float] = DIFFERENCE, shared: float = 0.0
+) -> Interval:
+    """Return the mean ± t(0.975, n-1) s times `spread_of_mean`; one value has no interval.
 
     The interval is cut off at `bounds`, the values that are possible: DIFFERENCE for differences of
-    shares, SHARE for shares. With two values it would often exceed them.
+    shares, SHARE for shares. With two values it would often exceed them. `shared` in [0, 1) is the
+    share of support images that two tasks have in common; at 0 this is Student's t.
     """
     array = np.asarray(values, dtype=float)
     n = len(array)
@@ -41,9 +44,20 @@ def interval(values: Sequence[float], *, bounds: tuple[float, float] = DIFFERENC
     mean = float(array.mean())
     if n == 1:
         return Interval(round(mean, 6), None, None, 1)
-    half = float(stats.t.ppf(0.975, n - 1) * array.std(ddof=1) / np.sqrt(n))
+    half = float(stats.t.ppf(0.975, n - 1) * array.std(ddof=1) * spread_of_mean(n, shared))
     low, high = max(mean - half, bounds[0]), min(mean + half, bounds[1])
     return Interval(round(mean, 6), round(low, 6), round(high, 6), n)
+
+
+def spread_of_mean(n: int, shared: float) -> float:
+    """Return how far a mean over n tasks moves, in standard deviations of one task.
+
+    It is sqrt(1/n + shared / (1 - shared)), where tasks share a part of their support images: the
+    spread between tasks leaves out what they have in common, and more tasks do not add it (Nadeau
+    and Bengio 2003, Inference for the generalization error, equation 9, for the correlation
+    `shared`). With shared = 0 it is 1 / sqrt(n).
+    """
+    return float(np.sqrt(1 / n + shared / (1 - shared)))
 
 
 def percent(
@@ -99,10 +113,13 @@ def boundary_accuracy(
     return round(float(np.mean(scores)), 6) if scores else None
 
 
-def paired_p(first: Sequence[float], second: Sequence[float]) -> float | None:
+def paired_p(
+    first: Sequence[float], second: Sequence[float], *, shared: float = 0.0
+) -> float | None:
     """Return the two-sided p-value of the paired t-test over tasks, None for fewer than two tasks.
 
-    The p-value is 1 if all differences are 0, as for two identical methods.
+    The p-value is 1 if all differences are 0, as for two identical methods. `shared` is as in
+    `interval`.
     """
     gaps = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     if len(gaps) < 2:
@@ -110,7 +127,7 @@ def paired_p(first: Sequence[float], second: Sequence[float]) -> float | None:
     spread = gaps.std(ddof=1)
     if spread == 0:
         return 1.0 if gaps.mean() == 0 else 0.0
-    t = gaps.mean() / (spread / np.sqrt(len(gaps)))
+    t = gaps.mean() / (spread * spread_of_mean(len(gaps), shared))
     return float(2 * stats.t.sf(abs(t), len(gaps) - 1))
 
 

@@ -20,7 +20,7 @@ from genie.tools.fetch import fetch_dataset, fetch_model
 from genie.tools.garbage import collect
 from genie.tools.integrity import faults
 from genie.tools.new import new_project
-from genie.tools.protocol import read_scores
+from genie.tools.protocol import read_scores, read_shared
 from genie.tools.recorded import SET, recorded_folder
 from genie.tools.reproduction import TOLERANCE, disagreements
 from genie.tools.revisions import Wanted, position, read_runs
@@ -190,7 +190,9 @@ def difference(folder: Path, setting: str, row: str, other: str) -> None:
     genie difference protocols/fewshot 1-shot "GeNIe r = 0.8" Txt2Img
     """
     scores = read_scores(folder, setting, (row, other))
-    for share, gap in differences(scores, setting=setting, row=row, other=other).items():
+    shared = read_shared(folder, setting)
+    gaps = differences(scores, setting=setting, row=row, other=other, shared=shared)
+    for share, gap in gaps.items():
         points = percent(gap.mean, gap.low, gap.high, signed=True)
         click.echo(f"{share:9} {points} points (n = {gap.n})")
 

@@ -24,6 +24,16 @@ def read_scores(folder: Path, setting: str, rows: Sequence[str]) -> pd.DataFrame
     return scores
 
 
+def read_shared(folder: Path, setting: str) -> float:
+    """Read which share of support images two tasks of a setting have in common; 0 if not recorded.
+
+    It stands in the column `shared` of `results.csv`.
+    """
+    table = pd.read_csv(folder / "results.csv")
+    own = table[table["setting"] == setting]
+    return float(own["shared"].iloc[0]) if "shared" in own else 0.0
+
+
 def _check_name(name: str, known: pd.Series, path: Path) -> None:
     if name not in set(known):
         names = ", ".join(map(repr, dict.fromkeys(known)))

@@ -7,9 +7,11 @@ import pytest
 from PIL import Image
 
 from genie.errors import GenieError
-from protocols.execution import row_inputs, run_row, run_rows, upstream_of
+from protocols.execution import commit, row_inputs, run_row, run_rows, shared_support, upstream_of
 from protocols.specification import BASELINE, Changes, Protocol, Run, Setting, runs_of
 from stages.shared.params import check_params, read_yaml
+from tests.scratch import call
+from tests.scratch import commit as make_commit
 
 ROOT = Path(__file__).parents[2]
 BASE = read_yaml(ROOT / "params.yaml")
@@ -110,19 +112,20 @@ def test_row_with_a_missing_path_stops_before_any_row_runs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("file", "early"),
+    ("file", "early", "late"),
     [
-        ("genie/tables.py", True),
-        ("genie/data/tasks.py", True),
-        ("stages/prepare.py", True),
-        ("stages/shared/settings.py", True),
-        ("prompts/names.csv", True),
-        ("prompts/captions.csv", False),
-        ("prompts/contexts.csv", False),
+        ("genie/tables.py", True, False),
+        ("stages/prepare.py", True, False),
+        ("stages/shared/settings.py", True, False),
+        ("prompts/names.csv", True, True),
+        ("prompts/captions.csv", False, True),
+        ("prompts/contexts.csv", False, True),
     ],
 )
-def test_edited_file_runs_a_row_again(file, early, tmp_path, monkeypatch):
-    for name in ("genie", "stages", "prompts"):
+def test_edited_file_runs_a_row_again_and_edited_code_the_early_stages(
+    file, early, late, tmp_path, monkeypatch
+):
+    for name in ("genie", "stages", "prompts", "data/bundled", "zoo"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
     monkeypatch.chdir(tmp_path)
@@ -132,7 +135,21 @@ def test_edited_file_runs_a_row_again(file, early, tmp_path, monkeypatch):
     with (tmp_path / file).open("a") as edited:
         edited.write("\n")
     assert (upstream_of(params) != before[0]) == early
-    assert row_inputs(params) != before[1]
+    assert (row_inputs(params) != before[1]) == late
+
+
+def test_row_names_the_commit_and_marks_changed_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "genie").mkdir()
+    (tmp_path / "genie/a.py").write_text("1\n")
+    (tmp_path / "notes").write_text("1\n")
+    call(tmp_path, "git", "init", "--quiet")
+    make_commit(tmp_path)
+    clean = commit()
+    (tmp_path / "notes").write_text("2\n")
+    assert commit() == clean
+    (tmp_path / "genie/a.py").write_text("2\n")
+    assert commit() == clean + "+"
 
 
 def test_parameters_of_a_run_decide_its_key():
@@ -149,3 +166,29 @@ def test_parameters_of_a_run_decide_its_key():
     # every source class asks for another number of copies
     assert inputs(**{"sources.strategy": "all"})[0] != plain[0]
     assert inputs(**{"sources.strategy": "random"})[0] == plain[0]
+
+
+def test_shared_support_is_the_mean_over_pairs_of_tasks_and_classes():
+    drawn = {
+        0: {"a": "123", "b": "45"},
+        1: {"a": "234", "c": "67"},
+        2: {"a": "189", "b": "46"},
+    }
+    tasks = pd.DataFrame(
+        [
+            {"task": task, "role": "support", "image_id": image, "label": label}
+            for task, classes in drawn.items()
+            for label, images in classes.items()
+            for image in images
+        ]
+        + [{"task": task, "role": "query", "image_id": "0", "label": "a"} for task in drawn]
+    )
+    shares = [
+        len(set(images) & set(other.get(label, ""))) / len(images)
+        for first, classes in drawn.items()
+        for second, other in drawn.items()
+        if first != second
+        for label, images in classes.items()
+    ]
+    assert shared_support(tasks) == pytest.approx(sum(shares) / len(shares), abs=1e-6)
+    assert shared_support(tasks[tasks["task"] == 0]) == 0

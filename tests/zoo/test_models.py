@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline
@@ -19,10 +20,11 @@ from genie.classify.clip import load_clip, zero_shot
 from genie.data.images import decode_image
 from genie.data.wording import prompt_for, read_captions
 from genie.generate.model import load_generator
-from genie.tables import read_images
+from genie.tables import read_images, read_table
 from zoo.captions import captioned
 from zoo.generator_parts import STEPS, known_names
 from zoo.recipes import FASHION, PHOTOGRAPHS, Recipe
+from zoo.sizes import SIZES, sizes
 
 ZOO = Path(__file__).parents[2] / "zoo"
 FOLDERS = ("generator", "oracle", "backbone", "clip")
@@ -142,3 +144,22 @@ def test_generator_of_photographs_takes_the_fast_path_and_predicts_velocity() ->
     assert generator.fast
     assert generator.pipeline.scheduler.config.prediction_type == "v_prediction"
     assert generator.pipeline.vae.config.latent_channels == PHOTOGRAPHS.latent_channels
+
+
+@pytest.mark.parametrize("recipe", [FASHION, PHOTOGRAPHS], ids=["fashion", "photographs"])
+def test_recorded_sizes_are_those_of_the_models_that_transformers_and_diffusers_load(
+    recipe: Recipe,
+) -> None:
+    folder = ZOO.parent / recipe.out
+    recorded = read_table(folder / "sizes.csv", SIZES)
+    pd.testing.assert_frame_equal(recorded, sizes(folder))
+    held = recorded.set_index("model")["million_parameters"]
+    generator = load_generator(folder / "generator").pipeline
+    clip = AutoModel.from_pretrained(folder / "clip")
+    for name, model in [
+        ("generator/unet", generator.unet),
+        ("generator/vae", generator.vae),
+        ("generator/text_encoder", generator.text_encoder),
+        ("clip", clip),
+    ]:
+        assert held[name] == pytest.approx(model.num_parameters() / 1e6, abs=0.001)

@@ -1,6 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from genie.measure.metrics import (
@@ -14,6 +16,7 @@ from genie.measure.metrics import (
     overlap_coefficient,
     paired_p,
     percent,
+    spread_of_mean,
 )
 
 
@@ -111,3 +114,12 @@ def test_interval_of_two_values_stays_within_what_is_possible():
 )
 def test_percent_has_half_the_width_of_the_interval(values, signed, text):
     assert percent(*values, signed=signed) == text
+
+
+@given(st.integers(2, 30), st.integers(1, 5), st.integers(6, 60))
+def test_spread_of_a_mean_is_that_of_draws_from_one_pool(n, size, pool):
+    """For means of values: variance over pools of the mean of n draws of `size` out of `pool`."""
+    shared = size / pool
+    within = (1 - shared) / size  # variance of one draw's mean, given the pool, in units of sigma²
+    expected = 1 / pool + within / n
+    assert spread_of_mean(n, shared) ** 2 * within == pytest.approx(expected)

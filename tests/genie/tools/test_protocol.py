@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,7 +28,7 @@ def scores() -> pd.DataFrame:
 
 def test_difference_is_that_of_a_paired_t_test():
     table = scores()
-    found = differences(table, setting="two", row="A", other="B")
+    found = differences(table, setting="two", row="A", other="B", shared=0.0)
     assert list(found) == ["accuracy", "boundary"]
     own = table[table["setting"] == "two"]
     a, b = (own.loc[own["row"] == row, "accuracy"].to_numpy() for row in "AB")
@@ -37,15 +39,30 @@ def test_difference_is_that_of_a_paired_t_test():
     assert found["boundary"].n == 5  # tasks that both rows have
 
 
+def write_shared(folder: Path, shared: float) -> None:
+    pd.DataFrame({"setting": ["one"], "shared": shared}).to_csv(folder / "results.csv", index=False)
+
+
 def test_command_prints_points(tmp_path):
     table = scores()
     table.loc[table["row"] == "A", "accuracy"] = (
         table.loc[table["row"] == "B", "accuracy"].to_numpy() + 0.1
     )
     table.to_csv(tmp_path / "tasks.csv", index=False)
+    write_shared(tmp_path, 0.2)
     printed = CliRunner().invoke(main, ["difference", str(tmp_path), "one", "A", "B"])
     assert printed.exit_code == 0
     assert printed.output.splitlines()[0] == "accuracy  +10.0 ± 0.0 points (n = 6)"
+
+
+def test_shared_support_images_widen_the_interval(tmp_path):
+    scores().to_csv(tmp_path / "tasks.csv", index=False)
+    halves = []
+    for shared in (0.0, 0.2):
+        write_shared(tmp_path, shared)
+        printed = CliRunner().invoke(main, ["difference", str(tmp_path), "one", "A", "B"])
+        halves.append(float(printed.output.split()[3]))
+    assert halves[1] / halves[0] == pytest.approx(np.sqrt((1 / 6 + 0.25) * 6), rel=0.05)
 
 
 @pytest.mark.parametrize(

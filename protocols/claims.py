@@ -1,0 +1,149 @@
+"""What the tables say about each claim of README and docs, as one family of tests.
+
+    python -m protocols.claims
+
+A claim compares two rows of a recorded table (`protocols/claims.yaml`). Its interval is that of the
+tables: Student's t over tasks, wider by what their support images have in common. p values are of
+paired t-tests, by Holm's correction over all claims that are recorded: one family, so that a
+difference which is one of many must be clearer than one that stands alone.
+Out: protocols/claims.csv, a row per claim.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import pandas as pd
+import yaml
+
+from genie.errors import GenieError
+from genie.measure.comparison import differences
+from genie.measure.metrics import holm, paired_p, percent
+from genie.tables import Schema, write_table
+from genie.tools.protocol import read_scores, read_shared
+
+CLAIMS: Schema = {
+    "table": str,
+    "setting": str,
+    "row": str,
+    "other": str,
+    "share": str,
+    "difference": float,
+    "low": float,
+    "high": float,
+    "n": int,
+    "p": float,
+    "p_holm": float,
+    "verdict": str,
+}
+LEVEL = 0.05
+VERDICTS = ("above", "below", "not clearly different from")
+PROTOCOLS = Path("protocols")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Two rows of a table under one setting; `share` is "accuracy" or one of metrics.SHARES."""
+
+    table: str
+    setting: str
+    row: str
+    other: str
+    share: str = "accuracy"
+
+
+@click.command()
+@click.option("--protocols", "root", type=Path, default=PROTOCOLS, show_default=True)
+def main(root: Path) -> None:
+    """Compare the rows of all claims, and write claims.csv."""
+    try:
+        table, missing = judged(read_claims(root / "claims.yaml"), root)
+    except GenieError as error:
+        raise click.ClickException(str(error)) from error
+    write_table(table, root / "claims.csv", CLAIMS)
+    for row in table.to_dict("records"):
+        click.echo(f"{row['table']}, {row['setting']}: {sentence(row)}")
+    click.echo(f"{len(table)} claims in one family")
+    if missing:
+        names = ", ".join(dict.fromkeys(f"{claim.table} ({claim.setting})" for claim in missing))
+        click.echo(f"{len(missing)} claims are not recorded yet, of {names}")
+
+
+def read_claims(path: Path) -> list[Claim]:
+    """The claims of a file: table, setting, and pairs [row, other] or [row, other, share].
+
+    GenieError for an entry of another form.
+    """
+    claims = []
+    for table, settings in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+        for setting, pairs in settings.items():
+            for pair in pairs:
+                if not isinstance(pair, list) or len(pair) not in (2, 3):
+                    raise GenieError(
+                        f"{path}: {table}, {setting}: a claim must be [row, other] or "
+                        f"[row, other, share], got {pair!r}"
+                    )
+                claims.append(Claim(table, setting, *pair))
+    return claims
+
+
+def judged(claims: Sequence[Claim], root: Path) -> tuple[pd.DataFrame, list[Claim]]:
+    """The table of the recorded claims (schema CLAIMS), and the claims that no table holds."""
+    rows, missing = [], []
+    for claim in claims:
+        try:
+            rows.append(_compared(claim, root / claim.table))
+        except GenieError:
+            missing.append(claim)
+    table = pd.DataFrame(rows, columns=list(CLAIMS))
+    table["p_holm"] = holm(table["p"].to_list())
+    table["verdict"] = list(_verdicts(table))
+    return table.astype(dict(CLAIMS)), missing
+
+
+def sentence(row: dict) -> str:
+    """A claim in words, such as "A is 5.8 ± 1.4 points above B (n = 100, p = 0.001)"."""
+    on = "" if row["share"] == "accuracy" else f" on `{row['share']}`"
+    small = row["p_holm"] < 0.001
+    p = "p < 0.001" if small else f"p = {row['p_holm']:.3f}"
+    size = percent(abs(row["difference"]), row["low"], row["high"])
+    if row["verdict"] == VERDICTS[2]:
+        size = percent(row["difference"], row["low"], row["high"], signed=True)
+        return f"{row['row']} is {VERDICTS[2]} {row['other']}{on} ({size}, n = {row['n']}, {p})"
+    return (
+        f"{row['row']} is {size} points {row['verdict']} {row['other']}{on} (n = {row['n']}, {p})"
+    )
+
+
+def _compared(claim: Claim, folder: Path) -> dict:
+    """One claim without Holm's p; GenieError if the table lacks it."""
+    scores = read_scores(folder, claim.setting, (claim.row, claim.other))
+    shared = read_shared(folder, claim.setting)
+    gaps = differences(
+        scores, setting=claim.setting, row=claim.row, other=claim.other, shared=shared
+    )
+    if claim.share not in gaps:
+        raise GenieError(f"{folder} has no {claim.share} of {claim.row}")
+    own = scores[scores["setting"] == claim.setting]
+    wide = own.pivot(index="task", columns="row", values=claim.share).dropna()
+    p = paired_p(wide[claim.row], wide[claim.other], shared=shared)
+    gap = gaps[claim.share]
+    return {
+        **{name: getattr(claim, name) for name in ("table", "setting", "row", "other", "share")},
+        "difference": gap.mean,
+        "low": gap.low,
+        "high": gap.high,
+        "n": gap.n,
+        "p": 1.0 if p is None else p,
+    }
+
+
+def _verdicts(table: pd.DataFrame) -> Iterator[str]:
+    for difference, p in zip(table["difference"], table["p_holm"], strict=True):
+        above, below, unclear = VERDICTS
+        yield unclear if p >= LEVEL else above if difference > 0 else below
+
+
+if __name__ == "__main__":
+    main()

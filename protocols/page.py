@@ -1,0 +1,137 @@
+"""Write docs/results.md from the records, so that no number in it is typed.
+
+    python -m protocols.page
+
+`protocols/page.md` holds the text, with a line in double braces where a part is made:
+`{{table fewshot/1-shot | fewshot/5-shot}}` puts the recorded columns side by side, `{{claims
+fewshot}}` states what the claims of a table came to (`protocols/claims.csv`), `{{family}}` how many
+claims are one family, and `{{hours}}` what the tables cost.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import click
+import pandas as pd
+
+from genie.errors import GenieError
+from genie.measure.metrics import percent
+from genie.tables import read_table
+from protocols.claims import CLAIMS, PROTOCOLS, sentence
+from protocols.specification import BASELINE
+
+PAGE = Path("docs/results.md")
+NOTICE = "<!-- Written by `python -m protocols.page` from protocols/page.md; edit that file. -->"
+
+
+@click.command()
+@click.option("--protocols", "root", type=Path, default=PROTOCOLS, show_default=True)
+@click.option("--out", type=Path, default=PAGE, show_default=True)
+def main(root: Path, out: Path) -> None:
+    """Write the page of results from the tables and claims."""
+    try:
+        out.write_text(page(root), encoding="utf-8")
+    except GenieError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{out} written")
+
+
+def page(root: Path) -> str:
+    """The page: `page.md` with its parts. GenieError for a part that is not known."""
+    text = (root / "page.md").read_text(encoding="utf-8")
+    made = re.sub(r"^\{\{(\w+) ?(.*)\}\}$", lambda found: _part(found, root), text, flags=re.M)
+    return f"{NOTICE}\n{made}"
+
+
+def _part(found: re.Match[str], root: Path) -> str:
+    parts: Mapping[str, Callable[[str, Path], Iterator[str]]] = {
+        "table": _table,
+        "claims": _claims,
+        "family": _family,
+        "hours": _hours,
+    }
+    if found[1] not in parts:
+        raise GenieError(f"{root}/page.md: {found[0]} must be one of {', '.join(parts)}")
+    return "\n".join(parts[found[1]](found[2], root))
+
+
+def _table(names: str, root: Path) -> Iterator[str]:
+    """Columns of the form folder/setting, side by side: accuracy and gain over the baseline."""
+    wanted = [name.strip().split("/", 1) for name in names.split("|")]
+    columns = {(folder, setting): _rows(root / folder, setting) for folder, setting in wanted}
+    recorded = {key: rows for key, rows in columns.items() if len(rows)}
+    if recorded:
+        cells = {
+            title: column
+            for (folder, setting), rows in recorded.items()
+            for title, column in _columns(folder, setting, rows)
+        }
+        table = pd.DataFrame(cells).fillna("")
+        order = [row for rows in recorded.values() for row in rows.index]
+        table = table.reindex([BASELINE, *(r for r in dict.fromkeys(order) if r != BASELINE)])
+        yield "| method | " + " | ".join(table.columns) + " |"
+        yield "|---" * (len(table.columns) + 1) + "|"
+        yield from (f"| {name} | " + " | ".join(row) + " |" for name, row in table.iterrows())
+    for folder, setting in columns:
+        if (folder, setting) not in recorded:
+            yield f"\n`protocols/{folder}`, {setting}: not recorded yet."
+
+
+def _rows(folder: Path, setting: str) -> pd.DataFrame:
+    """The recorded rows of a setting by name; none if there is no record."""
+    path = folder / "results.csv"
+    if not path.is_file():
+        return pd.DataFrame()
+    table = pd.read_csv(path)
+    return table[table["setting"] == setting].set_index("row")
+
+
+def _columns(folder: str, setting: str, rows: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
+    """The columns of a recorded setting, with their titles; shares that it lacks are left out."""
+    images = "photographs" if folder.startswith("photographs") else "Fashion-MNIST"
+    place = f"{images}, {setting}"
+    yield f"{place} (n = {rows['n'].iloc[0]})", rows.apply(_accuracy, axis=1)
+    for share in ("few", "label_consistency", "paper"):
+        if rows[share].notna().any() and (share != "few" or rows["many"].notna().any()):
+            yield f"{place}: {share.replace('_', ' ')}", rows[share].map(percent)
+
+
+def _accuracy(row: pd.Series) -> str:
+    """Accuracy, with its interval for the baseline and the gain and its interval otherwise."""
+    if row.name == BASELINE:
+        return percent(row["accuracy"], row["low"], row["high"])
+    gain = percent(row["gain"], row["gain_low"], row["gain_high"], signed=True)
+    return f"{percent(row['accuracy'])} ({gain})"
+
+
+def _claims(names: str, root: Path) -> Iterator[str]:
+    """A sentence for each claim of the tables."""
+    table = read_table(root / "claims.csv", CLAIMS)
+    for row in table[table["table"].isin(names.split())].to_dict("records"):
+        images = "photographs, " if row["table"].startswith("photographs") else ""
+        yield f"- {images}{row['setting']}: {sentence(row)}."
+
+
+def _family(_: str, root: Path) -> Iterator[str]:
+    table = read_table(root / "claims.csv", CLAIMS)
+    yield f"The {len(table)} claims of this page are one family."
+
+
+def _hours(_: str, root: Path) -> Iterator[str]:
+    """What each recorded table cost, and the commits that made its rows."""
+    yield "| table | hours | commits | machine |"
+    yield "|---|---|---|---|"
+    for path in sorted(root.glob("*/results.csv")):
+        table = pd.read_csv(path)
+        if "seconds" not in table:
+            yield f"| {path.parent.name} | not kept | | |"
+            continue
+        made = table.dropna(subset="seconds")
+        hours = f"{made['seconds'].sum() / 3600:.2f}"
+        commits, machines = (", ".join(made[c].unique()) for c in ("commit", "machine"))
+        yield f"| {path.parent.name} | {hours} | {commits} | {machines} |"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from genie.tables import ROW_SCORES, write_table
+from protocols import check
+from protocols.run import main as run_protocol
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def recorded(tmp_path, photos, tiny_sd_folder, monkeypatch) -> Path:
+    """A folder of a protocol whose table was recorded, in an empty working folder."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    folder = tmp_path / "protocols/small"
+    folder.mkdir(parents=True)
+    for name in ("prompts", "zoo"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    protocol = {
+        "title": "t",
+        "params": {
+            "data.path": str(photos),
+            "data.tasks": 4,
+            "data.shots": 2,
+            "augment.per_class": 1,
+            "generator.model": str(tiny_sd_folder),
+            "generator.steps": 4,
+            "generator.compile": False,
+            "classifier.head": "prototype",
+        },
+        "settings": {"one": {}},
+        "rows": {"Half": {"noise.r": 0.5}},
+        "reference": "Half",
+    }
+    (folder / "protocol.yaml").write_text(yaml.safe_dump(protocol))
+    done = CliRunner().invoke(run_protocol, ["protocols/small"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def test_recorded_table_holds_and_another_formula_names_the_table(recorded):
+    holds = CliRunner().invoke(check.main, [])
+    assert holds.exit_code == 0, holds.output
+    assert "all tables hold" in holds.output
+    table = pd.read_csv(recorded / "tasks.csv")
+    table.loc[table["row"] == "Half", "accuracy"] -= 0.05  # what another formula would have given
+    write_table(table, recorded / "tasks.csv", ROW_SCORES)
+    fails = CliRunner().invoke(check.main, [])
+    assert fails.exit_code == 1
+    assert "Error: protocols/small: Half: recorded " in fails.output
+    assert "Weak" not in fails.output.partition("Error")[2]

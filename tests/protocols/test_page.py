@@ -1,0 +1,38 @@
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from genie.errors import GenieError
+from protocols.page import page
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_committed_page_is_what_the_records_give():
+    assert (ROOT / "docs/results.md").read_text(encoding="utf-8") == page(ROOT / "protocols")
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    shutil.copytree(ROOT / "protocols/fewshot", tmp_path / "fewshot")
+    shutil.copy(ROOT / "protocols/claims.csv", tmp_path)
+    return tmp_path
+
+
+def test_columns_stand_side_by_side_and_missing_ones_are_named(root):
+    (root / "page.md").write_text("{{table fewshot/1-shot | fewshot/5-shot | nowhere/1-shot}}\n")
+    lines = page(root).splitlines()
+    table = pd.read_csv(root / "fewshot/results.csv").set_index(["setting", "row"])
+    (line,) = (line for line in lines if line.startswith("| Txt2Img |"))
+    for setting in ("1-shot", "5-shot"):
+        assert f"| {100 * table['accuracy'][setting, 'Txt2Img']:.1f} (+" in line
+    assert "`protocols/nowhere`, 1-shot: not recorded yet." in lines
+    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
+
+
+def test_part_that_is_not_known_is_named(root):
+    (root / "page.md").write_text("{{figure fewshot}}\n")
+    with pytest.raises(GenieError, match=r"\{\{figure fewshot\}\} must be one of table, claims"):
+        page(root)
