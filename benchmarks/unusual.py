@@ -14,9 +14,10 @@ two at a time, of all queries and of each group. `unusual minus usual` and `coun
 are differences of accuracies: whether a method helps one group more than the other.
 A row that ran before is read; a run that was stopped goes on with the same command.
 Out: benchmarks/unusual.csv (a row per setting, method and group of queries), unusual-classes.csv
-(by class and third), unusual.png. Intervals over tasks are those of the protocols' tables, wider
-than Student's t by the images that tasks share (`shared`), and not corrected for how many there
-are; differences are paired by task.
+(by class and third), unusual-sources.csv (how many of the biased setting's source classes have the
+other end than their target, by strategy), unusual.png. Intervals over tasks are those of the
+protocols' tables, wider than Student's t by the images that tasks share (`shared`), and not
+corrected for how many there are; differences are paired by task.
 """
 
 import os
@@ -46,6 +47,7 @@ from genie.measure.metrics import DIFFERENCE, SHARE, interval
 from genie.tables import (
     CONFUSION,
     IMAGES,
+    SOURCES,
     TASKS,
     Schema,
     read_images,
@@ -53,8 +55,9 @@ from genie.tables import (
     write_images,
     write_table,
 )
-from protocols.execution import row_inputs, run_stages, shared_support
+from protocols.execution import row_inputs, run_stages, run_upstream, shared_support
 from protocols.specification import BASELINE, Protocol, Run, Setting, read_protocol, runs_of
+from stages import select_sources
 from stages.shared.params import read_yaml
 from stages.shared.places import features_file
 from stages.shared.progress import bar
@@ -82,6 +85,13 @@ CLASSES: Schema = {
     "high": float,
     "n": int,
 }
+SOURCE_ENDS: Schema = {
+    "strategy": str,
+    "opposite": float,
+    "low": float,
+    "high": float,
+    "n": int,
+}
 METHODS = (
     "Txt2Img",
     "Img2Img H (r = 0.7)",
@@ -91,6 +101,11 @@ METHODS = (
     "GeNIe-Ada, confused sources",
     "GeNIe-Ada, least 0.8",
 )
+OWN_ROWS = {
+    f"GeNIe r = 0.8, {strategy} sources": {"noise.r": 0.8, "sources.strategy": strategy}
+    for strategy in ("random", "distant")
+}
+"""Rows that the protocol does not have: its sources compete over all levels, which costs more."""
 WHOLE, BIASED = "whole pool", "biased support"
 ENDS = ("aligned", "neutral", "counter")
 BOUNDARY = "boundary"
@@ -282,14 +297,16 @@ def compare(
 
 
 def settings_of(protocol: Protocol, tasks: int, biased_data: Path) -> Protocol:
-    """Return the protocol with the two settings of this trial and the rows METHODS."""
+    """Return the protocol with the two settings of this trial, the rows METHODS and OWN_ROWS."""
     if missing := [method for method in METHODS if method not in protocol.rows]:
         raise GenieError(f"--protocol must have a row {missing[0]!r}; add it")
     own = {WHOLE: {}, BIASED: {"data.path": str(biased_data)}}
+    rows = (*METHODS, *OWN_ROWS)
     return replace(
         protocol,
         params={**protocol.params, "data.tasks": tasks},
-        settings={name: Setting(changes, METHODS) for name, changes in own.items()},
+        settings={name: Setting(changes, rows) for name, changes in own.items()},
+        rows={**protocol.rows, **OWN_ROWS},
     )
 
 
@@ -312,13 +329,27 @@ def run_all(
     return [compare(name, own, shared=shared[name]) for name, own in answers.items()]
 
 
+def source_ends(runs: Sequence[Run], ends: Mapping[str, bool]) -> pd.DataFrame:
+    """Return how many source classes have the other end than their target (schema SOURCE_ENDS)."""
+    first = {run.params.sources.strategy: run for run in reversed(runs) if run.setting == BIASED}
+    rows = []
+    for strategy, run in sorted(first.items()):
+        select_sources.main.main(run_upstream(run), standalone_mode=False)
+        sources = read_table(run.place / "data/sources/sources.csv", SOURCES)
+        apart = sources["target"].map(ends) != sources["source"].map(ends)
+        shared = shared_support(read_table(run.place / "data/prepared/tasks.csv", TASKS))
+        share = interval(apart.groupby(sources["task"]).mean(), bounds=SHARE, shared=shared)
+        rows.append((strategy, share.mean, share.low, share.high, share.n))
+    return pd.DataFrame(rows, columns=list(SOURCE_ENDS))
+
+
 def draw(groups: pd.DataFrame, path: Path) -> Figure:
     """Plot the differences to Txt2Img with intervals by group of queries, a panel per setting.
 
     Return the figure, as it is written to `path`.
     """
     reference = REFERENCES["to_txt2img"]
-    methods = [m for m in METHODS if m != reference]
+    methods = [m for m in (*METHODS, *OWN_ROWS) if m != reference]
     settings = list(dict.fromkeys(groups["setting"]))
     figure = Figure(figsize=(4.2 * len(settings) + 2.4, 7), dpi=110)
     axes = figure.subplots(1, len(settings), sharex=True, squeeze=False)[0]
@@ -358,18 +389,24 @@ def main(protocol: Path, tasks: int, params_file: Path, place: Path, out: Path) 
     try:
         asked = settings_of(read_protocol(protocol / "protocol.yaml"), tasks, place / "data")
         runs = runs_of(asked, read_yaml(params_file), place)
-        parts = run_all(runs, prepare_queries(runs[0], place))
+        queries, ends = prepare_queries(runs[0], place)
+        parts = run_all(runs, queries)
+        sources = source_ends(runs, ends)
     except GenieError as error:
         raise click.ClickException(str(error)) from error
     groups, classes = (pd.concat(tables) for tables in zip(*parts, strict=True))
     write_table(groups, out / "unusual.csv", GROUPS)
     write_table(classes, out / "unusual-classes.csv", CLASSES)
+    write_table(sources, out / "unusual-sources.csv", SOURCE_ENDS)
     draw(groups, out / "unusual.png")
     click.echo(groups.to_string(index=False))
 
 
-def prepare_queries(run: Run, place: Path) -> dict[str, pd.DataFrame]:
-    """Write the biased pool into `place`/data; return the groups of queries of each setting."""
+def prepare_queries(run: Run, place: Path) -> tuple[dict[str, pd.DataFrame], dict[str, bool]]:
+    """Write the biased pool into `place`/data.
+
+    Return the groups of queries of each setting, and whether each class's support is bright.
+    """
     data, backbone = run.params.data.path, run.params.classifier.backbone
     check_paths(run.params)
     pool, query = read_pools(data)
@@ -383,7 +420,7 @@ def prepare_queries(run: Run, place: Path) -> dict[str, pd.DataFrame]:
     away = np.where(bright, 2 - queries["brightness"], queries["brightness"])
     write_once(biased(pool, ends), place / "data/train")
     write_once(query, place / "data/test")
-    return {WHOLE: queries, BIASED: queries.assign(end=np.array(ENDS)[away])}
+    return {WHOLE: queries, BIASED: queries.assign(end=np.array(ENDS)[away])}, ends
 
 
 if __name__ == "__main__":

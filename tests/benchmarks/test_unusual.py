@@ -11,6 +11,7 @@ from scipy import stats
 
 from benchmarks.unusual import (
     METHODS,
+    OWN_ROWS,
     at_boundary,
     biased,
     compare,
@@ -116,10 +117,10 @@ def test_boundary_counts_only_queries_of_its_pairs_and_is_cut_by_group():
 
 
 def test_figure_names_groups_and_methods(tmp_path):
-    table, _ = compare("whole pool", dict.fromkeys(METHODS, ANSWERS), shared=0)
+    table, _ = compare("whole pool", dict.fromkeys((*METHODS, *OWN_ROWS), ANSWERS), shared=0)
     seen = draw(table, tmp_path / "unusual.png")
     texts = {text.get_text() for text in seen.findobj(lambda a: hasattr(a, "get_text"))}
-    assert {*METHODS[1:], "whole pool", "all", "unusual", "worst", "boundary"} <= texts
+    assert {*METHODS[1:], *OWN_ROWS, "whole pool", "all", "unusual", "worst", "boundary"} <= texts
     with Image.open(tmp_path / "unusual.png") as image:
         assert image.format == "PNG"
 
@@ -133,6 +134,7 @@ def trial(photos, tmp_path, monkeypatch) -> list[str]:
             image.transpose(Image.Transpose.ROTATE_90).save(path.with_name(f"turned{path.name}"))
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.setattr("benchmarks.unusual.METHODS", FEW)
+    monkeypatch.setattr("benchmarks.unusual.OWN_ROWS", {})
     references = dict(zip(("to_txt2img", "to_img2img"), FEW, strict=True))
     monkeypatch.setattr("benchmarks.unusual.REFERENCES", references)
     protocol = yaml.safe_load((ROOT / "protocols/photographs-evidence/protocol.yaml").read_text())
@@ -146,6 +148,13 @@ def trial(photos, tmp_path, monkeypatch) -> list[str]:
     return ["--protocol", str(tmp_path), "--tasks", "2", *places]
 
 
+def opposite_by_hand(output: str, folder: Path) -> float:
+    """The share of sources with the other end, given the bright classes that are printed."""
+    bright = set(output.split("bright: ")[1].splitlines()[0].split(", "))
+    pairs = pd.read_csv(folder / "sources.csv")
+    return np.mean([(a in bright) != (b in bright) for a, b in pairs[["target", "source"]].values])
+
+
 def test_rows_that_ran_before_are_read(trial, tmp_path, monkeypatch):
     first = CliRunner().invoke(main, trial)
     assert first.exit_code == 0, first.output
@@ -153,6 +162,10 @@ def test_rows_that_ran_before_are_read(trial, tmp_path, monkeypatch):
     assert set(table["setting"]) == {"whole pool", "biased support"}
     assert set(table["method"]) == {"Weak", *FEW}
     assert table.groupby("setting")["shared"].nunique().tolist() == [1, 1]
+    sources = pd.read_csv(tmp_path / "unusual-sources.csv")
+    expected = opposite_by_hand(first.output, tmp_path / "work/biased%20support/data/sources")
+    assert sources["strategy"].tolist() == ["confusion"]
+    assert sources["opposite"].tolist() == pytest.approx([expected], abs=1e-6)
     assert {"aligned", "counter"} <= set(table.loc[table["setting"] == "biased support", "group"])
     for folder in (tmp_path / "work").glob("*/models"):
         shutil.rmtree(folder)
