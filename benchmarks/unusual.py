@@ -351,8 +351,8 @@ def draw(groups: pd.DataFrame, path: Path) -> Figure:
     reference = REFERENCES["to_txt2img"]
     methods = [m for m in (*METHODS, *OWN_ROWS) if m != reference]
     settings = list(dict.fromkeys(groups["setting"]))
-    figure = Figure(figsize=(4.2 * len(settings) + 2.4, 7), dpi=110)
-    axes = figure.subplots(1, len(settings), sharex=True, squeeze=False)[0]
+    figure = Figure(figsize=(4.2 * len(settings) + 2.4, 8), dpi=110)
+    axes = figure.subplots(1, len(settings), squeeze=False)[0]
     for axis, setting in zip(axes, settings, strict=True):
         table = groups[groups["setting"] == setting]
         names = [n for n in SHOWN if n in set(table["group"])]
@@ -361,9 +361,9 @@ def draw(groups: pd.DataFrame, path: Path) -> Figure:
             low, mean, high = (
                 100 * own[f"to_txt2img{end}"].to_numpy(float) for end in ("_low", "", "_high")
             )
-            place = np.arange(len(names)) + 0.12 * (number - (len(methods) - 1) / 2)
+            place = np.arange(len(names)) + 0.11 * (number - (len(methods) - 1) / 2)
             axis.errorbar(
-                mean, place, xerr=(mean - low, high - mean), fmt="o", ms=4, elinewidth=0.9,
+                mean, place, xerr=(mean - low, high - mean), fmt="o", ms=3, elinewidth=0.9,
                 label=method,
             )  # fmt: skip
         for between in np.arange(1, len(names)) - 0.5:
