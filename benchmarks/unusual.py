@@ -14,8 +14,9 @@ two at a time, of all queries and of each group. `unusual minus usual` and `coun
 are differences of accuracies: whether a method helps one group more than the other.
 A row that ran before is read; a run that was stopped goes on with the same command.
 Out: benchmarks/unusual.csv (a row per setting, method and group of queries), unusual-classes.csv
-(by class and third), unusual.png. Intervals are Student's t over tasks, without correction for
-their number; differences are paired by task.
+(by class and third), unusual.png. Intervals over tasks are those of the protocols' tables, wider
+than Student's t by the images that tasks share (`shared`), and not corrected for how many there
+are; differences are paired by task.
 """
 
 import os
@@ -45,13 +46,14 @@ from genie.measure.metrics import DIFFERENCE, SHARE, interval
 from genie.tables import (
     CONFUSION,
     IMAGES,
+    TASKS,
     Schema,
     read_images,
     read_table,
     write_images,
     write_table,
 )
-from protocols.execution import row_inputs, run_stages
+from protocols.execution import row_inputs, run_stages, shared_support
 from protocols.specification import BASELINE, Protocol, Run, Setting, read_protocol, runs_of
 from stages.shared.params import read_yaml
 from stages.shared.places import features_file
@@ -68,6 +70,7 @@ GROUPS: Schema = {
     "high": float,
     **{f"{name}{end}": float for name in REFERENCES for end in ("", "_low", "_high")},
     "n": int,
+    "shared": float,
 }
 CLASSES: Schema = {
     "setting": str,
@@ -252,22 +255,27 @@ def _shares(groups, accuracy: str, boundary: str) -> list[pd.Series]:  # type: i
     return [groups["correct"].mean().rename(accuracy), near]
 
 
-def compare(setting: str, answers: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the tables of groups and of classes of one setting."""
+def compare(
+    setting: str, answers: Mapping[str, pd.DataFrame], *, shared: float
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the tables of groups and of classes of one setting.
+
+    `shared` is the share of support images that two tasks have in common.
+    """
     scores = {method: group_scores(own) for method, own in answers.items()}
     groups, classes = [], []
     for method, own in answers.items():
         for group in scores[method]:
             bounds = DIFFERENCE if group in CONTRASTS else SHARE
-            share = interval(scores[method][group], bounds=bounds)
+            share = interval(scores[method][group], bounds=bounds, shared=shared)
             row = [setting, method, group, share.mean, share.low, share.high]
             for reference in REFERENCES.values():
-                gap = interval(scores[method][group] - scores[reference][group])
+                gap = interval(scores[method][group] - scores[reference][group], shared=shared)
                 row += [gap.mean, gap.low, gap.high]
-            groups.append((*row, share.n))
+            groups.append((*row, share.n, shared))
         per_task = own.groupby(["label", "third", "task"])["correct"].mean()
         for (label, third), values in per_task.groupby(["label", "third"]):
-            share = interval(values, bounds=SHARE)
+            share = interval(values, bounds=SHARE, shared=shared)
             classes.append((setting, method, label, third, share.mean, share.low, share.high,
                             share.n))  # fmt: skip
     return pd.DataFrame(groups, columns=list(GROUPS)), pd.DataFrame(classes, columns=list(CLASSES))
@@ -299,7 +307,9 @@ def run_all(
         found = answers_of(run).merge(own, on="image_id", validate="many_to_one")
         answers[run.setting].setdefault(BASELINE, found[found["model"] == "baseline"])
         answers[run.setting][run.row] = found[found["model"] == "augmented"]
-    return [compare(setting, own) for setting, own in answers.items()]
+    places = {run.setting: run.place / "data/prepared/tasks.csv" for run in runs}
+    shared = {name: shared_support(read_table(path, TASKS)) for name, path in places.items()}
+    return [compare(name, own, shared=shared[name]) for name, own in answers.items()]
 
 
 def draw(groups: pd.DataFrame, path: Path) -> Figure:

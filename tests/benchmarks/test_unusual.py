@@ -7,6 +7,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from PIL import Image
+from scipy import stats
 
 from benchmarks.unusual import (
     METHODS,
@@ -87,8 +88,9 @@ def test_worst_is_the_least_group_of_each_task_and_differences_are_paired():
     assert scores["unusual"].tolist() == pytest.approx([2 / 3, 1 / 3])
     assert scores["unusual minus usual"].tolist() == pytest.approx([-1 / 3, -2 / 3])
     right = ANSWERS.assign(correct=True)
+    spread = stats.t.ppf(0.975, 1) * np.std([0.2, 0.4], ddof=1) * (1 / 2 + 0.01 / 0.99) ** 0.5
     table, classes = compare(
-        "s", {"Txt2Img": ANSWERS, "Img2Img H (r = 0.7)": right, "other": right}
+        "s", {"Txt2Img": ANSWERS, "Img2Img H (r = 0.7)": right, "other": right}, shared=0.01
     )
     gaps = table.set_index(["method", "group"])
     assert gaps.loc[("other", "all"), "to_txt2img"] == pytest.approx(0.3)
@@ -97,6 +99,7 @@ def test_worst_is_the_least_group_of_each_task_and_differences_are_paired():
     assert gaps.loc[("other", "unusual minus usual"), "to_txt2img"] == 0.5
     assert gaps.loc[("Txt2Img", "worst"), "to_txt2img"] == 0
     assert gaps.loc[("Txt2Img", "worst"), "to_img2img"] == -0.75
+    assert gaps.loc[("other", "all"), "to_txt2img_low"] == pytest.approx(0.3 - spread, abs=1e-6)
     of_class = classes.set_index(["method", "label", "third"])["accuracy"]
     assert of_class["Txt2Img", "a", "unusual"] == 0.5
 
@@ -113,7 +116,7 @@ def test_boundary_counts_only_queries_of_its_pairs_and_is_cut_by_group():
 
 
 def test_figure_names_groups_and_methods(tmp_path):
-    table, _ = compare("whole pool", dict.fromkeys(METHODS, ANSWERS))
+    table, _ = compare("whole pool", dict.fromkeys(METHODS, ANSWERS), shared=0)
     seen = draw(table, tmp_path / "unusual.png")
     texts = {text.get_text() for text in seen.findobj(lambda a: hasattr(a, "get_text"))}
     assert {*METHODS[1:], "whole pool", "all", "unusual", "worst", "boundary"} <= texts
@@ -123,14 +126,18 @@ def test_figure_names_groups_and_methods(tmp_path):
 
 @pytest.fixture
 def trial(photos, tmp_path, monkeypatch) -> list[str]:
-    """Arguments of a run with two rows, two tasks of one image per class."""
+    """Arguments of a run with two rows, two tasks of one of twelve images per class."""
+    twelve = shutil.copytree(photos, tmp_path / "photos")
+    for path in sorted((twelve / "train").glob("*/*.png")):
+        with Image.open(path) as image:
+            image.transpose(Image.Transpose.ROTATE_90).save(path.with_name(f"turned{path.name}"))
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.setattr("benchmarks.unusual.METHODS", FEW)
     references = dict(zip(("to_txt2img", "to_img2img"), FEW, strict=True))
     monkeypatch.setattr("benchmarks.unusual.REFERENCES", references)
     protocol = yaml.safe_load((ROOT / "protocols/photographs-evidence/protocol.yaml").read_text())
     protocol["params"] = {
-        "data.path": str(photos),
+        "data.path": str(twelve),
         "data.shots": 1,
         "augment.per_class": 1,
     }
@@ -145,6 +152,7 @@ def test_rows_that_ran_before_are_read(trial, tmp_path, monkeypatch):
     table = pd.read_csv(tmp_path / "unusual.csv")
     assert set(table["setting"]) == {"whole pool", "biased support"}
     assert set(table["method"]) == {"Weak", *FEW}
+    assert table.groupby("setting")["shared"].nunique().tolist() == [1, 1]
     assert {"aligned", "counter"} <= set(table.loc[table["setting"] == "biased support", "group"])
     for folder in (tmp_path / "work").glob("*/models"):
         shutil.rmtree(folder)
