@@ -73,6 +73,11 @@ def _table(names: str, root: Path) -> Iterator[str]:
         yield "| method | " + " | ".join(table.columns) + " |"
         yield "|---" * (len(table.columns) + 1) + "|"
         yield from (f"| {name} | " + " | ".join(row) + " |" for name, row in table.iterrows())
+        shares = [
+            f"{100 * rows['shared'].iloc[0]:.1f}%" for rows in recorded.values() if "shared" in rows
+        ]
+        if shares:
+            yield f"\nTwo tasks share {', '.join(shares)} of their support images."
     for folder, setting in columns:
         if (folder, setting) not in recorded:
             yield f"\n`protocols/{folder}`, {setting}: not recorded yet."

@@ -42,10 +42,11 @@ RESULTS: Schema = {
 LEGEND = (
     "Accuracy in percent, mean over tasks ± 95% interval: Student's t over tasks, wider by what "
     "their support images have in common (Nadeau and Bengio 2003; the column `shared` of "
-    "results.csv). Query images are those of the data set. Differences are paired by task. "
-    "`Weak` is the baseline: support images and weak copies, as many samples as every other row "
-    "trains on. `boundary`: accuracy between the classes that are most often taken for one "
-    "another on the support images, two at a time (chance is about 50)."
+    "results.csv), as if all spread came from these images: an upper bound. Query images are "
+    "those of the data set. Differences are paired by task. `Weak` is the baseline: support images "
+    "and weak copies, as many samples as every other row trains on. `boundary`: accuracy between "
+    "the classes that are most often taken for one another on the support images, two at a time "
+    "(chance is about 50)."
 )
 
 Row = Mapping[str, object]

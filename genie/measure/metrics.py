@@ -55,7 +55,8 @@ def spread_of_mean(n: int, shared: float) -> float:
     It is sqrt(1/n + shared / (1 - shared)), where tasks share a part of their support images: the
     spread between tasks leaves out what they have in common, and more tasks do not add it (Nadeau
     and Bengio 2003, Inference for the generalization error, equation 9, for the correlation
-    `shared`). With shared = 0 it is 1 / sqrt(n).
+    `shared`). That takes all spread to come from support images, so it is an upper bound: query
+    images and noise differ between tasks as well. With shared = 0 it is 1 / sqrt(n).
     """
     return float(np.sqrt(1 / n + shared / (1 - shared)))
 
