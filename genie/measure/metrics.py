@@ -34,16 +34,17 @@ def interval(
     """Return the mean ± t(0.975, n-1) s times `spread_of_mean`; one value has no interval.
 
     The interval is cut off at `bounds`, the values that are possible: DIFFERENCE for differences of
-    shares, SHARE for shares. With two values it would often exceed them. `shared` in [0, 1) is the
-    share of support images that two tasks have in common; at 0 this is Student's t.
+    shares, SHARE for shares. With two values it would often exceed them. `shared` in [0, 1] is the
+    share of support images that two tasks have in common; at 0 this is Student's t, and at 1 all
+    tasks have one support set, so there is no interval either.
     """
     array = np.asarray(values, dtype=float)
     n = len(array)
     if n == 0:
         return Interval(None, None, None, 0)
     mean = float(array.mean())
-    if n == 1:
-        return Interval(round(mean, 6), None, None, 1)
+    if n == 1 or shared == 1:
+        return Interval(round(mean, 6), None, None, n)
     half = float(stats.t.ppf(0.975, n - 1) * array.std(ddof=1) * spread_of_mean(n, shared))
     low, high = max(mean - half, bounds[0]), min(mean + half, bounds[1])
     return Interval(round(mean, 6), round(low, 6), round(high, 6), n)
@@ -117,13 +118,13 @@ def boundary_accuracy(
 def paired_p(
     first: Sequence[float], second: Sequence[float], *, shared: float = 0.0
 ) -> float | None:
-    """Return the two-sided p-value of the paired t-test over tasks, None for fewer than two tasks.
+    """Return the two-sided p-value of the paired t-test over tasks; None without an interval.
 
     The p-value is 1 if all differences are 0, as for two identical methods. `shared` is as in
     `interval`.
     """
     gaps = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
-    if len(gaps) < 2:
+    if len(gaps) < 2 or shared == 1:
         return None
     spread = gaps.std(ddof=1)
     if spread == 0:

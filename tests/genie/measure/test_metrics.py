@@ -123,3 +123,8 @@ def test_spread_of_a_mean_is_that_of_draws_from_one_pool(n, size, pool):
     within = (1 - shared) / size  # variance of one draw's mean, given the pool, in units of sigma²
     expected = 1 / pool + within / n
     assert spread_of_mean(n, shared) ** 2 * within == pytest.approx(expected)
+
+
+def test_tasks_of_one_support_set_have_a_mean_and_no_interval():
+    assert interval([0.1, 0.3], shared=1.0) == Interval(0.2, None, None, 2)
+    assert paired_p([0.1, 0.3], [0.2, 0.2], shared=1.0) is None
