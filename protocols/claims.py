@@ -117,8 +117,10 @@ def sentence(row: dict) -> str:
 
 
 def _compared(claim: Claim, folder: Path) -> dict:
-    """One claim without Holm's p; GenieError if the table lacks it."""
+    """One claim without Holm's p; GenieError if the table lacks it or is of earlier code."""
     scores = read_scores(folder, claim.setting, (claim.row, claim.other))
+    if "shared" not in pd.read_csv(folder / "results.csv"):
+        raise GenieError(f"{folder} was made by earlier code; run make evidence")
     shared = read_shared(folder, claim.setting)
     gaps = differences(
         scores, setting=claim.setting, row=claim.row, other=claim.other, shared=shared

@@ -76,7 +76,7 @@ def run_rows(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
     for number, run in enumerate(runs, 1):
         if run in missing:
             left = _left(missing.index(run), len(missing), time.perf_counter() - started)
-            click.echo(f"[{number} of {len(runs)}{left}] {run.setting}: {run.row}")
+            click.echo(f"[{number} of {len(runs)}] {run.setting}: {run.row}{left}")
         result = run_row(run)
         row_of = {"augmented": run.row}
         if run.setting not in begun:

@@ -18,7 +18,7 @@ import pandas as pd
 from genie.errors import GenieError
 from genie.measure.metrics import percent
 from genie.tables import read_table
-from protocols.claims import CLAIMS, PROTOCOLS, sentence
+from protocols.claims import CLAIMS, PROTOCOLS, read_claims, sentence
 from protocols.specification import BASELINE
 
 PAGE = Path("docs/results.md")
@@ -73,14 +73,26 @@ def _table(names: str, root: Path) -> Iterator[str]:
         yield "| method | " + " | ".join(table.columns) + " |"
         yield "|---" * (len(table.columns) + 1) + "|"
         yield from (f"| {name} | " + " | ".join(row) + " |" for name, row in table.iterrows())
-        shares = [
-            f"{100 * rows['shared'].iloc[0]:.1f}%" for rows in recorded.values() if "shared" in rows
-        ]
-        if shares:
-            yield f"\nTwo tasks share {', '.join(shares)} of their support images."
+        yield from _remarks(recorded)
     for folder, setting in columns:
         if (folder, setting) not in recorded:
             yield f"\n`protocols/{folder}`, {setting}: not recorded yet."
+
+
+def _remarks(recorded: Mapping[tuple[str, str], pd.DataFrame]) -> Iterator[str]:
+    """What tasks share in each column, or that earlier code made it."""
+    for (folder, setting), rows in recorded.items():
+        if "shared" in rows:
+            share = f"{100 * rows['shared'].iloc[0]:.1f}%"
+            yield f"\n{_place(folder, setting)}: two tasks share {share} of their support images."
+        else:
+            earlier = "made by earlier code; intervals are Student's t alone"
+            yield f"\n{_place(folder, setting)}: {earlier}."
+
+
+def _place(folder: str, setting: str) -> str:
+    images = "Photographs" if folder.startswith("photographs") else "Fashion-MNIST"
+    return f"{images}, {setting}"
 
 
 def _rows(folder: Path, setting: str) -> pd.DataFrame:
@@ -94,8 +106,7 @@ def _rows(folder: Path, setting: str) -> pd.DataFrame:
 
 def _columns(folder: str, setting: str, rows: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
     """The columns of a recorded setting, with their titles; shares that it lacks are left out."""
-    images = "photographs" if folder.startswith("photographs") else "Fashion-MNIST"
-    place = f"{images}, {setting}"
+    place = _place(folder, setting)
     yield f"{place} (n = {rows['n'].iloc[0]})", rows.apply(_accuracy, axis=1)
     for share in ("few", "label_consistency", "paper"):
         if rows[share].notna().any() and (share != "few" or rows["many"].notna().any()):
@@ -113,9 +124,12 @@ def _accuracy(row: pd.Series) -> str:
 def _claims(names: str, root: Path) -> Iterator[str]:
     """A sentence for each claim of the tables."""
     table = read_table(root / "claims.csv", CLAIMS)
-    for row in table[table["table"].isin(names.split())].to_dict("records"):
-        images = "photographs, " if row["table"].startswith("photographs") else ""
-        yield f"- {images}{row['setting']}: {sentence(row)}."
+    own = table[table["table"].isin(names.split())].to_dict("records")
+    for row in own:
+        yield f"- {_place(row['table'], row['setting'])}: {sentence(row)}."
+    wanted = [claim for claim in read_claims(root / "claims.yaml") if claim.table in names.split()]
+    if missing := len(wanted) - len(own):
+        yield f"- Not recorded yet: {missing} of {len(wanted)} claims."
 
 
 def _family(_: str, root: Path) -> Iterator[str]:

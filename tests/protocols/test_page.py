@@ -17,7 +17,8 @@ def test_committed_page_is_what_the_records_give():
 @pytest.fixture
 def root(tmp_path) -> Path:
     shutil.copytree(ROOT / "protocols/fewshot", tmp_path / "fewshot")
-    shutil.copy(ROOT / "protocols/claims.csv", tmp_path)
+    for name in ("claims.csv", "claims.yaml"):
+        shutil.copy(ROOT / "protocols" / name, tmp_path)
     return tmp_path
 
 
@@ -36,3 +37,20 @@ def test_part_that_is_not_known_is_named(root):
     (root / "page.md").write_text("{{figure fewshot}}\n")
     with pytest.raises(GenieError, match=r"\{\{figure fewshot\}\} must be one of table, claims"):
         page(root)
+
+
+def test_claims_that_no_table_holds_are_counted(root):
+    claims = pd.read_csv(root / "claims.csv")
+    few = claims[claims["table"] == "fewshot"]
+    few.iloc[1:].to_csv(root / "claims.csv", index=False)
+    (root / "page.md").write_text("{{claims fewshot}}\n")
+    lines = page(root).splitlines()
+    assert sum(line.startswith("- Fashion-MNIST, ") for line in lines) == len(few) - 1
+    assert lines[-1] == f"- Not recorded yet: 1 of {len(few)} claims."
+
+
+def test_tables_of_earlier_code_are_named(root):
+    table = pd.read_csv(root / "fewshot/results.csv")
+    table.drop(columns="shared").to_csv(root / "fewshot/results.csv", index=False)
+    (root / "page.md").write_text("{{table fewshot/1-shot}}\n")
+    assert "Fashion-MNIST, 1-shot: made by earlier code" in page(root)
