@@ -58,6 +58,7 @@ def test_spooled_images_of_no_images_are_none():
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are listed in /proc")
 def test_the_spool_is_closed_with_the_last_sequence_that_reads_it():
+    gc.collect()  # what earlier tests left open
     before = len(os.listdir("/proc/self/fd"))
     images = spooled([picture(1), picture(2)])
     part = images[1:]
