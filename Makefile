@@ -70,8 +70,8 @@ data/cifar10: | $(VENV)/.pipeline
 
 # The first generator of this repository, from its history (protocols/generators).
 models/small:
-	@mkdir -p $@
-	@git archive 4400e99 zoo/generator | tar -x --strip-components=2 -C $@
+	@mkdir -p .genie && git archive --output .genie/small.tar 4400e99 zoo/generator
+	@mkdir -p $@ && tar -xf .genie/small.tar --strip-components=2 -C $@
 
 bench: $(VENV)/.pipeline ## compare speed with the authors' loop and diffusers (takes minutes)
 	@$(ENV) python -m benchmarks.speed

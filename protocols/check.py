@@ -36,12 +36,14 @@ def main(folders: tuple[Path, ...], base: Path) -> None:
     """Run a row of each recorded table again on three tasks (FOLDERS, else all)."""
     os.environ.setdefault("DVC_ROOT", str(Path.cwd()))  # all tables share one store
     wrong: list[str] = []
+    checked = 0
     for folder in folders or sorted(path.parent for path in Path("protocols").glob("*/tasks.csv")):
         try:
             run = checked_run(folder, base)
         except GenieError as error:
             click.echo(f"{folder}: left out, {error}")
             continue
+        checked += 1
         click.echo(f"{folder}: {run.setting}, {run.row}")
         found = list(differences(read_table(folder / "tasks.csv", ROW_SCORES), run, scored(run)))
         wrong += [f"{folder}: {line}" for line in found]
@@ -50,7 +52,9 @@ def main(folders: tuple[Path, ...], base: Path) -> None:
             "\n".join(wrong)
             + "\nIf the new values are right, remove .genie/protocols and run make evidence."
         )
-    click.echo(f"all tables hold within {TOLERANCE} on {TASKS} tasks")
+    if not checked:
+        raise click.ClickException("no table could be checked; run make evidence")
+    click.echo(f"{checked} tables hold within {TOLERANCE} on {TASKS} tasks")
 
 
 def checked_run(folder: Path, base: Path) -> Run:
@@ -58,6 +62,8 @@ def checked_run(folder: Path, base: Path) -> Run:
 
     GenieError for data or models that are not on this machine, or for a table of earlier code.
     """
+    if not (folder / "results.csv").is_file():
+        raise GenieError("it has no results.csv")
     if "commit" not in pd.read_csv(folder / "results.csv"):
         raise GenieError("its rows do not name their commit; run make evidence")
     protocol = read_protocol(folder / "protocol.yaml")

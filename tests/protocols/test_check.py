@@ -48,7 +48,7 @@ def recorded(tmp_path, photos, tiny_sd_folder, monkeypatch) -> Path:
 def test_recorded_table_holds_and_another_formula_names_the_table(recorded):
     holds = CliRunner().invoke(check.main, [])
     assert holds.exit_code == 0, holds.output
-    assert "all tables hold" in holds.output
+    assert "1 tables hold" in holds.output
     table = pd.read_csv(recorded / "tasks.csv")
     table.loc[table["row"] == "Half", "accuracy"] -= 0.05  # what another formula would have given
     write_table(table, recorded / "tasks.csv", ROW_SCORES)
@@ -56,3 +56,13 @@ def test_recorded_table_holds_and_another_formula_names_the_table(recorded):
     assert fails.exit_code == 1
     assert "Error: protocols/small: Half: recorded " in fails.output
     assert "Weak" not in fails.output.partition("Error")[2]
+
+
+def test_check_of_no_table_fails(recorded):
+    table = pd.read_csv(recorded / "results.csv")
+    table.drop(columns="commit").to_csv(recorded / "results.csv", index=False)
+    fails = CliRunner().invoke(check.main, ["protocols/small", "protocols/nowhere"])
+    assert fails.exit_code == 1
+    assert "protocols/small: left out, its rows do not name their commit" in fails.output
+    assert "protocols/nowhere: left out, it has no results.csv" in fails.output
+    assert "Error: no table could be checked" in fails.output
