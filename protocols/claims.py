@@ -6,7 +6,7 @@ A claim compares two rows of a recorded table (`protocols/claims.yaml`). Its int
 tables: Student's t over tasks, wider by what their support images have in common. p values are of
 paired t-tests, by Holm's correction over all claims that are recorded: one family, so that a
 difference which is one of many must be clearer than one that stands alone.
-Out: protocols/claims.csv, a row per claim.
+Out: protocols/claims.csv, a row per claim, and claims.png.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,8 +18,8 @@ import pandas as pd
 import yaml
 
 from genie.errors import GenieError
-from genie.measure.comparison import differences
-from genie.measure.metrics import holm, paired_p, percent
+from genie.figures.claims import claims_figure
+from genie.measure.metrics import holm, interval, paired_p, percent
 from genie.tables import Schema, write_table
 from genie.tools.protocol import read_scores, read_shared
 
@@ -56,12 +56,13 @@ class Claim:
 @click.command()
 @click.option("--protocols", "root", type=Path, default=PROTOCOLS, show_default=True)
 def main(root: Path) -> None:
-    """Compare the rows of all claims, and write claims.csv."""
+    """Compare the rows of all claims, and write claims.csv and claims.png."""
     try:
         table, missing = judged(read_claims(root / "claims.yaml"), root)
     except GenieError as error:
         raise click.ClickException(str(error)) from error
     write_table(table, root / "claims.csv", CLAIMS)
+    claims_figure(_drawn(table), path=root / "claims.png")
     for row in table.to_dict("records"):
         click.echo(f"{row['table']}, {row['setting']}: {sentence(row)}")
     click.echo(f"{len(table)} claims in one family")
@@ -116,21 +117,34 @@ def sentence(row: dict) -> str:
     )
 
 
+def images_of(table: str) -> str:
+    """The data set of a table."""
+    return "Photographs" if table.startswith("photographs") else "Fashion-MNIST"
+
+
+def _drawn(table: pd.DataFrame) -> pd.DataFrame:
+    """The claims as `claims_figure` takes them; a table's only setting is not repeated."""
+    settings = table.groupby("table")["setting"].transform("nunique")
+    place = table["table"].str.removeprefix("photographs-")
+    place = place.where(settings == 1, place + ", " + table["setting"])
+    on = (" on " + table["share"]).where(table["share"] != "accuracy", "")
+    label = place + ": " + table["row"] + " minus " + table["other"] + on
+    return table.assign(panel=table["table"].map(images_of), label=label)
+
+
 def _compared(claim: Claim, folder: Path) -> dict:
     """One claim without Holm's p; GenieError if the table lacks it or is of earlier code."""
     scores = read_scores(folder, claim.setting, (claim.row, claim.other))
     if "shared" not in pd.read_csv(folder / "results.csv"):
         raise GenieError(f"{folder} was made by earlier code; run make evidence")
     shared = read_shared(folder, claim.setting)
-    gaps = differences(
-        scores, setting=claim.setting, row=claim.row, other=claim.other, shared=shared
-    )
-    if claim.share not in gaps:
-        raise GenieError(f"{folder} has no {claim.share} of {claim.row}")
     own = scores[scores["setting"] == claim.setting]
-    wide = own.pivot(index="task", columns="row", values=claim.share).dropna()
+    wide = own.pivot(index="task", columns="row", values=claim.share)[[claim.row, claim.other]]
+    wide = wide.dropna()
+    if wide.empty:
+        raise GenieError(f"{folder} has no {claim.share} of {claim.row}")
+    gap = interval(wide[claim.row] - wide[claim.other], shared=shared)
     p = paired_p(wide[claim.row], wide[claim.other], shared=shared)
-    gap = gaps[claim.share]
     return {
         **{name: getattr(claim, name) for name in ("table", "setting", "row", "other", "share")},
         "difference": gap.mean,

@@ -18,7 +18,7 @@ import pandas as pd
 from genie.errors import GenieError
 from genie.measure.metrics import percent
 from genie.tables import read_table
-from protocols.claims import CLAIMS, PROTOCOLS, read_claims, sentence
+from protocols.claims import CLAIMS, PROTOCOLS, images_of, read_claims, sentence
 from protocols.specification import BASELINE
 
 PAGE = Path("docs/results.md")
@@ -91,8 +91,7 @@ def _remarks(recorded: Mapping[tuple[str, str], pd.DataFrame]) -> Iterator[str]:
 
 
 def _place(folder: str, setting: str) -> str:
-    images = "Photographs" if folder.startswith("photographs") else "Fashion-MNIST"
-    return f"{images}, {setting}"
+    return f"{images_of(folder)}, {setting}"
 
 
 def _rows(folder: Path, setting: str) -> pd.DataFrame:
