@@ -64,7 +64,9 @@ def main(root: Path) -> None:
     write_table(table, root / "claims.csv", CLAIMS)
     claims_figure(_drawn(table), path=root / "claims.png")
     for row in table.to_dict("records"):
-        click.echo(f"{row['table']}, {row['setting']}: {sentence(row)}")
+        click.echo(
+            f"{row['table']}, {row['setting']}: {row['row']} is {row['verdict']} {compared(row)}"
+        )
     click.echo(f"{len(table)} claims in one family")
     if missing:
         names = ", ".join(dict.fromkeys(f"{claim.table} ({claim.setting})" for claim in missing))
@@ -103,18 +105,13 @@ def judged(claims: Sequence[Claim], root: Path) -> tuple[pd.DataFrame, list[Clai
     return table.astype(dict(CLAIMS)), missing
 
 
-def sentence(row: dict) -> str:
-    """A claim in words, such as "A is 5.8 ± 1.4 points above B (n = 100, p = 0.001)"."""
-    on = "" if row["share"] == "accuracy" else f" on `{row['share']}`"
-    small = row["p_holm"] < 0.001
-    p = "p < 0.001" if small else f"p = {row['p_holm']:.3f}"
-    size = percent(abs(row["difference"]), row["low"], row["high"])
-    if row["verdict"] == VERDICTS[2]:
-        size = percent(row["difference"], row["low"], row["high"], signed=True)
-        return f"{row['row']} is {VERDICTS[2]} {row['other']}{on} ({size}, n = {row['n']}, {p})"
-    return (
-        f"{row['row']} is {size} points {row['verdict']} {row['other']}{on} (n = {row['n']}, {p})"
-    )
+def compared(claim: dict) -> str:
+    """What a row is compared with, such as "B (+5.8 ± 1.4, p = 0.001)"; p where it is clear."""
+    on = "" if claim["share"] == "accuracy" else f" on `{claim['share']}`"
+    size = percent(claim["difference"], claim["low"], claim["high"], signed=True)
+    p = "p < 0.001" if claim["p_holm"] < 0.001 else f"p = {claim['p_holm']:.3f}"
+    found = size if claim["verdict"] == VERDICTS[-1] else f"{size}, {p}"
+    return f"{claim['other']}{on} ({found})"
 
 
 def images_of(table: str) -> str:

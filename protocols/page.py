@@ -18,7 +18,7 @@ import pandas as pd
 from genie.errors import GenieError
 from genie.measure.metrics import percent
 from genie.tables import read_table
-from protocols.claims import CLAIMS, PROTOCOLS, images_of, read_claims, sentence
+from protocols.claims import CLAIMS, PROTOCOLS, VERDICTS, compared, images_of, read_claims
 from protocols.specification import BASELINE
 
 PAGE = Path("docs/results.md")
@@ -121,14 +121,32 @@ def _accuracy(row: pd.Series) -> str:
 
 
 def _claims(names: str, root: Path) -> Iterator[str]:
-    """A sentence for each claim of the tables."""
+    """A paragraph for each setting of the tables: what is clear, then what is not."""
     table = read_table(root / "claims.csv", CLAIMS)
-    own = table[table["table"].isin(names.split())].to_dict("records")
-    for row in own:
-        yield f"- {_place(row['table'], row['setting'])}: {sentence(row)}."
+    own = table[table["table"].isin(names.split())]
+    for (folder, setting), claims in own.groupby(["table", "setting"], sort=False):
+        found = ". ".join(_sentences(claims))
+        yield f"- **{_place(folder, setting)}** (n = {claims['n'].iloc[0]}). {found}."
     wanted = [claim for claim in read_claims(root / "claims.yaml") if claim.table in names.split()]
     if missing := len(wanted) - len(own):
         yield f"- Not recorded yet: {missing} of {len(wanted)} claims."
+
+
+def _sentences(claims: pd.DataFrame) -> Iterator[str]:
+    """A sentence for each row that differs clearly from others, and one for the rest."""
+    above, below, unclear = VERDICTS
+    for verdict in (above, below):
+        for row, others in _others(claims[claims["verdict"] == verdict]):
+            yield f"{row} is {verdict} {others}"
+    if rest := list(_others(claims[claims["verdict"] == unclear])):
+        yield "Not clearly different: " + "; ".join(f"{row} from {others}" for row, others in rest)
+
+
+def _others(claims: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Each row with all that it is compared with, in words."""
+    for row, own in claims.groupby("row", sort=False):
+        others = [compared(claim) for claim in own.to_dict("records")]
+        yield str(row), ", ".join(others[:-1]) + " and " * (len(others) > 1) + others[-1]
 
 
 def _family(_: str, root: Path) -> Iterator[str]:

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from scipy import stats
 
 from genie.errors import GenieError
-from protocols.claims import Claim, judged, main, read_claims, sentence
+from protocols.claims import Claim, compared, judged, main, read_claims
 
 ROOT = Path(__file__).parents[2]
 TASKS = 30
@@ -61,13 +61,14 @@ def test_claim_without_a_record_is_named_and_no_part_of_the_family(root):
     assert table["p_holm"][0] == pytest.approx(table["p"][0])
 
 
-def test_sentence_follows_the_verdict(root):
-    table, _ = judged([Claim("t", "one", *pair) for pair in ("BA", "AB", "CA")], root)
-    above, below, unclear = map(sentence, table.to_dict("records"))
-    assert above.startswith("B is ")
-    assert " points above A (n = 30, p < 0.001)" in above
-    assert " points below B (n = 30, p < 0.001)" in below
-    assert unclear.startswith("C is not clearly different from A (")
+def test_what_a_row_is_compared_with_has_its_size_and_p_where_clear(root):
+    pairs = [Claim("t", "one", *pair) for pair in ("BA", "AB", "CA")]
+    table, _ = judged(pairs, root)
+    above, below, unclear = map(compared, table.to_dict("records"))
+    gap, half = 100 * table["difference"], 50 * (table["high"] - table["low"])
+    assert above == f"A (+{gap[0]:.1f} ± {half[0]:.1f}, p < 0.001)"
+    assert below == f"B ({gap[1]:.1f} ± {half[1]:.1f}, p < 0.001)"
+    assert unclear == f"A ({gap[2]:+.1f} ± {half[2]:.1f})"
 
 
 def test_command_writes_the_table(root):
