@@ -63,14 +63,14 @@ def _table(names: str, root: Path) -> Iterator[str]:
     recorded = {key: rows for key, rows in columns.items() if len(rows)}
     if recorded:
         cells = {
-            title: column
-            for (folder, setting), rows in recorded.items()
-            for title, column in _columns(folder, setting, rows)
+            (place, heading): column
+            for place, rows in recorded.items()
+            for heading, column in _columns(*place, rows)
         }
         table = pd.DataFrame(cells).fillna("")
         order = [row for rows in recorded.values() for row in rows.index]
         table = table.reindex([BASELINE, *(r for r in dict.fromkeys(order) if r != BASELINE)])
-        yield "| method | " + " | ".join(table.columns) + " |"
+        yield "| method | " + " | ".join(heading for _, heading in cells) + " |"
         yield "|---" * (len(table.columns) + 1) + "|"
         yield from (f"| {name} | " + " | ".join(row) + " |" for name, row in table.iterrows())
         yield from _remarks(recorded)
@@ -80,14 +80,18 @@ def _table(names: str, root: Path) -> Iterator[str]:
 
 
 def _remarks(recorded: Mapping[tuple[str, str], pd.DataFrame]) -> Iterator[str]:
-    """What tasks share in each column, or that earlier code made it."""
-    for (folder, setting), rows in recorded.items():
-        if "shared" in rows:
-            share = f"{100 * rows['shared'].iloc[0]:.1f}%"
-            yield f"\n{_place(folder, setting)}: two tasks share {share} of their support images."
-        else:
+    """What tasks share in each column, and which columns earlier code made."""
+    shared = [
+        f"{100 * rows['shared'].iloc[0]:.1f}% ({_place(*place)})"
+        for place, rows in recorded.items()
+        if "shared" in rows
+    ]
+    if shared:
+        yield f"\nOf their support images, two tasks share {', '.join(shared)}."
+    for place, rows in recorded.items():
+        if "shared" not in rows:
             earlier = "made by earlier code; intervals are Student's t alone"
-            yield f"\n{_place(folder, setting)}: {earlier}."
+            yield f"\n{_place(*place)}: {earlier}."
 
 
 def _place(folder: str, setting: str) -> str:
@@ -104,12 +108,11 @@ def _rows(folder: Path, setting: str) -> pd.DataFrame:
 
 
 def _columns(folder: str, setting: str, rows: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
-    """The columns of a recorded setting, with their titles; shares that it lacks are left out."""
-    place = _place(folder, setting)
-    yield f"{place} (n = {rows['n'].iloc[0]})", rows.apply(_accuracy, axis=1)
+    """The columns of a recorded setting, with headings; shares that it lacks are left out."""
+    yield f"{_place(folder, setting)} (n = {rows['n'].iloc[0]})", rows.apply(_accuracy, axis=1)
     for share in ("few", "label_consistency", "paper"):
         if rows[share].notna().any() and (share != "few" or rows["many"].notna().any()):
-            yield f"{place}: {share.replace('_', ' ')}", rows[share].map(percent)
+            yield share.replace("_", " "), rows[share].map(percent)
 
 
 def _accuracy(row: pd.Series) -> str:
