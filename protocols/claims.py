@@ -2,10 +2,11 @@
 
     python -m protocols.claims
 
-A claim compares two rows of a recorded table (`protocols/claims.yaml`). Its interval is that of the
-tables: Student's t over tasks, wider by what their support images have in common. p values are of
-paired t-tests, by Holm's correction over all claims that are recorded: one family, so that a
-difference which is one of many must be clearer than one that stands alone.
+A claim compares two rows of a recorded table, or of the groups of queries in
+`benchmarks/unusual.csv` (`protocols/claims.yaml`). Its interval is that of the tables: Student's t
+over tasks, wider by what their support images have in common. p values are of paired t-tests, by
+Holm's correction over all claims that are recorded: one family, so that a difference which is one
+of many must be clearer than one that stands alone.
 Out: protocols/claims.csv, a row per claim, and claims.png.
 """
 
@@ -16,10 +17,11 @@ from pathlib import Path
 import click
 import pandas as pd
 import yaml
+from scipy import stats
 
 from genie.errors import GenieError
 from genie.figures.claims import claims_figure
-from genie.measure.metrics import holm, interval, paired_p, percent
+from genie.measure.metrics import Interval, holm, interval, paired_p, percent
 from genie.tables import Schema, write_table
 from genie.tools.protocol import read_scores, read_shared
 
@@ -40,11 +42,17 @@ CLAIMS: Schema = {
 LEVEL = 0.05
 VERDICTS = ("above", "below", "not clearly different from")
 PROTOCOLS = Path("protocols")
+UNUSUAL = "unusual"
+"""The table of benchmarks/unusual.csv, whose shares are groups of queries, and its columns."""
+UNUSUAL_COLUMNS = {"Txt2Img": "to_txt2img", "Img2Img H (r = 0.7)": "to_img2img"}
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Two rows of a table under one setting; `share` is "accuracy" or one of metrics.SHARES."""
+    """Two rows of a table under one setting.
+
+    `share` is "accuracy", one of metrics.SHARES, or a group of `benchmarks/unusual.csv`.
+    """
 
     table: str
     setting: str
@@ -96,7 +104,7 @@ def judged(claims: Sequence[Claim], root: Path) -> tuple[pd.DataFrame, list[Clai
     rows, missing = [], []
     for claim in claims:
         try:
-            rows.append(_compared(claim, root / claim.table))
+            rows.append(_compared(claim, root))
         except GenieError:
             missing.append(claim)
     table = pd.DataFrame(rows, columns=list(CLAIMS))
@@ -116,7 +124,8 @@ def compared(claim: dict) -> str:
 
 def images_of(table: str) -> str:
     """The data set of a table."""
-    return "Photographs" if table.startswith("photographs") else "Fashion-MNIST"
+    of_photographs = table == UNUSUAL or table.startswith("photographs")
+    return "Photographs" if of_photographs else "Fashion-MNIST"
 
 
 def _drawn(table: pd.DataFrame) -> pd.DataFrame:
@@ -129,19 +138,13 @@ def _drawn(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(panel=table["table"].map(images_of), label=label)
 
 
-def _compared(claim: Claim, folder: Path) -> dict:
-    """One claim without Holm's p; GenieError if the table lacks it or is of earlier code."""
-    scores = read_scores(folder, claim.setting, (claim.row, claim.other))
-    if "shared" not in pd.read_csv(folder / "results.csv"):
-        raise GenieError(f"{folder} was made by earlier code; run make evidence")
-    shared = read_shared(folder, claim.setting)
-    own = scores[scores["setting"] == claim.setting]
-    wide = own.pivot(index="task", columns="row", values=claim.share)[[claim.row, claim.other]]
-    wide = wide.dropna()
-    if wide.empty:
-        raise GenieError(f"{folder} has no {claim.share} of {claim.row}")
-    gap = interval(wide[claim.row] - wide[claim.other], shared=shared)
-    p = paired_p(wide[claim.row], wide[claim.other], shared=shared)
+def _compared(claim: Claim, root: Path) -> dict:
+    """One claim without Holm's p; GenieError if no table holds it."""
+    gap, p = (
+        _in_group(claim, pd.read_csv(root.parent / "benchmarks/unusual.csv"))
+        if claim.table == UNUSUAL
+        else _over_tasks(claim, root / claim.table)
+    )
     return {
         **{name: getattr(claim, name) for name in ("table", "setting", "row", "other", "share")},
         "difference": gap.mean,
@@ -150,6 +153,33 @@ def _compared(claim: Claim, folder: Path) -> dict:
         "n": gap.n,
         "p": 1.0 if p is None else p,
     }
+
+
+def _over_tasks(claim: Claim, folder: Path) -> tuple[Interval, float | None]:
+    """The difference of two rows over the tasks of a table, and its p."""
+    scores = read_scores(folder, claim.setting, (claim.row, claim.other))
+    shared = read_shared(folder, claim.setting)
+    own = scores[scores["setting"] == claim.setting]
+    wide = own.pivot(index="task", columns="row", values=claim.share)[[claim.row, claim.other]]
+    wide = wide.dropna()
+    if wide.empty:
+        raise GenieError(f"{folder} has no {claim.share} of {claim.row}")
+    gap = interval(wide[claim.row] - wide[claim.other], shared=shared)
+    return gap, paired_p(wide[claim.row], wide[claim.other], shared=shared)
+
+
+def _in_group(claim: Claim, table: pd.DataFrame) -> tuple[Interval, float | None]:
+    """The difference that a table of groups holds, and the p that its interval implies."""
+    group = "all" if claim.share == "accuracy" else claim.share
+    wanted = {"setting": claim.setting, "method": claim.row, "group": group}
+    own = table[(table[list(wanted)] == pd.Series(wanted)).all(axis=1)]
+    if own.empty or claim.other not in UNUSUAL_COLUMNS:
+        raise GenieError(f"benchmarks/unusual.csv has no {claim}")
+    column = UNUSUAL_COLUMNS[claim.other]
+    mean, low, high = (float(own[f"{column}{end}"].iloc[0]) for end in ("", "_low", "_high"))
+    freedom = int(own["n"].iloc[0]) - 1
+    t = mean / ((high - low) / 2 / stats.t.ppf(0.975, freedom))
+    return Interval(mean, low, high, freedom + 1), float(2 * stats.t.sf(abs(t), freedom))
 
 
 def _verdicts(table: pd.DataFrame) -> Iterator[str]:

@@ -39,7 +39,8 @@ CODE = ("genie", "stages")
 class Facts:
     """What a row's images are like and cost (None where there are none), and what made the row.
 
-    `seconds` is the time of its stages; images that another row has rendered cost nothing here.
+    `seconds` is the time of its stages; images that the store had already cost nothing here.
+    `shared` is what tasks have in common (`shared_support`).
     """
 
     label_consistency: float | None
@@ -47,6 +48,7 @@ class Facts:
     images: int
     guided_steps: int
     rejected: int
+    shared: float
     seconds: float
     commit: str
     machine: str
@@ -61,7 +63,7 @@ class Result:
 
 
 def run_rows(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Scores by setting, row and task, and facts by setting and row, with `shared_support`.
+    """Scores by setting, row and task, and facts by setting and row.
 
     Each setting's first run also gives the scores of the baseline. GenieError for a path that is
     not there, before anything runs.
@@ -84,28 +86,21 @@ def run_rows(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
         begun.add(run.setting)
         own = result.scores[result.scores["model"].isin(row_of)]
         scores.append(own.assign(setting=run.setting, row=own["model"].map(row_of)))
-        shared = shared_support(read_table(run.place / "data/prepared/tasks.csv", TASKS))
-        own_facts = {**asdict(result.facts), "shared": shared}
-        facts.append({"setting": run.setting, "row": run.row, **own_facts})
+        facts.append({"setting": run.setting, "row": run.row, **asdict(result.facts)})
     return pd.concat(scores, ignore_index=True), pd.DataFrame(facts)
 
 
 def shared_support(tasks: pd.DataFrame) -> float:
-    """The share of a task's support images of a class that another task has too.
+    """The share of a task's support images that another task has too, its mean over pairs of tasks.
 
-    It is the mean over all pairs of tasks and over the classes of the first; a class that the other
-    lacks counts as 0. `tasks` has the schema TASKS.
+    `tasks` has the schema TASKS; one task shares nothing.
     """
     support = tasks[tasks["role"] == "support"]
-    count = support["task"].nunique()
-    if count < 2:
+    others = support["task"].nunique() - 1
+    if not others:
         return 0.0
-    size = support.groupby(["task", "label"]).size().rename("size").reset_index()
-    classes = size.groupby("task").size()
-    table = support.merge(size, on=["task", "label"])
-    table["others"] = table.groupby(["label", "image_id"])["task"].transform("size") - 1
-    own = table["others"] / (count - 1) / table["size"] / table["task"].map(classes)
-    return round(float(own.groupby(table["task"]).sum().mean()), 6)
+    sharing = support.groupby(["label", "image_id"])["task"].transform("size") - 1
+    return round(float((sharing / others).groupby(support["task"]).mean().mean()), 6)
 
 
 def run_row(run: Run) -> Result:
@@ -124,6 +119,7 @@ def run_row(run: Run) -> Result:
         images=summary["images"],
         guided_steps=cost["guided_steps_needed"],
         rejected=cost["rejected"],
+        shared=shared_support(read_table(run.place / "data/prepared/tasks.csv", TASKS)),
         seconds=round(seconds, 1),
         commit=commit(),
         machine=machine(),
@@ -187,7 +183,8 @@ def commit() -> str:
 def machine() -> str:
     """What a row's seconds depend on, without the machine's name."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    return f"{device}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{device}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def _kept(run: Run) -> Path:

@@ -6,9 +6,9 @@ Prints each number that it does not find as FILE:LINE, with exit code 1. Code, l
 integers are left out, and so is the level of a "95% interval".
 
 A section names records by a link, a path in code, or the command that writes them, for itself and
-the sections below it; what stands above the first section holds for the page. `results.md` and
-`results.png` of a protocol stand for its tables, and `README.md` of the models for the records
-beside it. A key of params.yaml in code, such as `noise.least`, stands for its value.
+for sections below it that name none; what stands above the first section holds for the page.
+`results.md` and `results.png` of a protocol stand for its tables, and `README.md` of the models for
+the records beside it. A key of params.yaml in code, such as `noise.least`, stands for its value.
 
 A number is found if a record holds a value that rounds to it, or a share (at most 1) that does so
 times 100; a percentage has to be a share. "a ± b" has to be a value with half its interval (columns
@@ -28,7 +28,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from protocols.printed import Number, sections_of
+from protocols.printed import Number, Section, sections_of
 from protocols.recorded import Records, files_of, noise_ratios, parameters, read_records
 
 PAGES = ("README.md", "docs/**/*.md", "zoo/**/README.md", "benchmarks/*.md")
@@ -44,7 +44,7 @@ def missing(page: Path, root: Path) -> Iterator[tuple[Number, list[Path]]]:
     ratios = noise_ratios(root)
     for section in sections_of(page.read_text(encoding="utf-8")):
         names = section.in_force()
-        files = files_of(names, page, root) if section.numbers else []
+        files = _named(section, page, root) if section.numbers else []
         given = np.array(parameters(names, root))
         for number in section.numbers:
             if number.ratio and number.mean in ratios:
@@ -53,6 +53,13 @@ def missing(page: Path, root: Path) -> Iterator[tuple[Number, list[Path]]]:
                 continue
             if not any(holds(read_records(file), number) for file in files):
                 yield number, files
+
+
+def _named(section: Section | None, page: Path, root: Path) -> list[Path]:
+    """The records that a section names, or else those of the section above it."""
+    if section is None:
+        return []
+    return files_of(section.names, page, root) or _named(section.above, page, root)
 
 
 def holds(records: Records, number: Number) -> bool:

@@ -18,7 +18,7 @@ import pandas as pd
 from genie.errors import GenieError
 from genie.measure.metrics import percent
 from genie.tables import read_table
-from protocols.claims import CLAIMS, PROTOCOLS, VERDICTS, compared, images_of, read_claims
+from protocols.claims import CLAIMS, PROTOCOLS, VERDICTS, compared, images_of
 from protocols.specification import BASELINE
 
 PAGE = Path("docs/results.md")
@@ -80,18 +80,15 @@ def _table(names: str, root: Path) -> Iterator[str]:
 
 
 def _remarks(recorded: Mapping[tuple[str, str], pd.DataFrame]) -> Iterator[str]:
-    """What tasks share in each column, and which columns earlier code made."""
+    """What tasks share in each column, and where the full tables are."""
     shared = [
         f"{100 * rows['shared'].iloc[0]:.1f}% ({_place(*place)})"
         for place, rows in recorded.items()
-        if "shared" in rows
     ]
-    if shared:
-        yield f"\nOf their support images, two tasks share {', '.join(shared)}."
-    for place, rows in recorded.items():
-        if "shared" not in rows:
-            earlier = "made by earlier code; intervals are Student's t alone"
-            yield f"\n{_place(*place)}: {earlier}."
+    folders = dict.fromkeys(folder for folder, _ in recorded)
+    links = [f"[{images_of(name)}](../protocols/{name}/results.md)" for name in folders]
+    yield f"\nOf their support images, two tasks share {', '.join(shared)}."
+    yield f"Full tables: {', '.join(links)}."
 
 
 def _place(folder: str, setting: str) -> str:
@@ -127,12 +124,10 @@ def _claims(names: str, root: Path) -> Iterator[str]:
     """A paragraph for each setting of the tables: what is clear, then what is not."""
     table = read_table(root / "claims.csv", CLAIMS)
     own = table[table["table"].isin(names.split())]
+    yield "What this supports ([all claims](../protocols/claims.csv)):\n"
     for (folder, setting), claims in own.groupby(["table", "setting"], sort=False):
         found = ". ".join(_sentences(claims))
         yield f"- **{_place(folder, setting)}** (n = {claims['n'].iloc[0]}). {found}."
-    wanted = [claim for claim in read_claims(root / "claims.yaml") if claim.table in names.split()]
-    if missing := len(wanted) - len(own):
-        yield f"- Not recorded yet: {missing} of {len(wanted)} claims."
 
 
 def _sentences(claims: pd.DataFrame) -> Iterator[str]:
@@ -159,17 +154,20 @@ def _family(_: str, root: Path) -> Iterator[str]:
 
 def _hours(_: str, root: Path) -> Iterator[str]:
     """What each recorded table cost, and the commits that made its rows."""
-    yield "| table | hours | commits | machine |"
-    yield "|---|---|---|---|"
-    for path in sorted(root.glob("*/results.csv")):
-        table = pd.read_csv(path)
-        if "seconds" not in table:
-            yield f"| {path.parent.name} | not kept | | |"
-            continue
-        made = table.dropna(subset="seconds")
-        hours = f"{made['seconds'].sum() / 3600:.2f}"
-        commits, machines = (", ".join(made[c].unique()) for c in ("commit", "machine"))
-        yield f"| {path.parent.name} | {hours} | {commits} | {machines} |"
+    names = [path.parent.name for path in sorted(root.glob("*/results.csv"))]
+    made = {
+        name: pd.read_csv(root / name / "results.csv").dropna(subset="seconds") for name in names
+    }
+    yield "| table | hours | guided steps | commits | machine |"
+    yield "|---|---|---|---|---|"
+    for name, rows in made.items():
+        commits, machines = (", ".join(rows[key].unique()) for key in ("commit", "machine"))
+        yield f"| {name} | {_spent(rows)} | {commits} | {machines} |"
+    yield f"| all | {_spent(pd.concat(made.values()))} | | |"
+
+
+def _spent(rows: pd.DataFrame) -> str:
+    return f"{rows['seconds'].sum() / 3600:.2f} | {rows['guided_steps'].sum():,.0f}"
 
 
 if __name__ == "__main__":

@@ -4,41 +4,45 @@
 
 For every row the standard deviation over tasks of its paired difference to the reference, and for
 a table with `--tasks` tasks half the width of its 95% interval, and the true difference that a
-two-sided paired t-test at 5% finds in four of five cases. All in points of accuracy.
+two-sided paired t-test at 5% finds in four of five cases. All in points of accuracy, for tasks that
+share as much of their support images as those of the table that exists.
 """
 
 from pathlib import Path
 
 import click
-import numpy as np
 import pandas as pd
 from scipy import stats
 
+from genie.measure.metrics import spread_of_mean
 from genie.tables import ROW_SCORES, read_table
+from genie.tools.protocol import read_shared
 from protocols.specification import read_protocol
 
 
-def detectable(spread: float, tasks: int, *, power: float = 0.8) -> float:
+def detectable(spread: float, tasks: int, *, shared: float = 0.0, power: float = 0.8) -> float:
     """Return the difference that a paired t-test over `tasks` tasks finds with this power.
 
     `spread` is the standard deviation of the differences. This is the usual approximation
-    (t(0.975) + t(power)) s / sqrt(n).
+    (t(0.975) + t(power)) s / sqrt(n), with `spread_of_mean` in place of 1 / sqrt(n).
     """
     quantiles = stats.t.ppf([0.975, power], tasks - 1)
-    return float(quantiles.sum() * spread / np.sqrt(tasks))
+    return float(quantiles.sum() * spread * spread_of_mean(tasks, shared))
 
 
-def power_table(scores: pd.DataFrame, *, reference: str, tasks: int) -> pd.DataFrame:
+def power_table(
+    scores: pd.DataFrame, *, reference: str, tasks: int, shared: float = 0.0
+) -> pd.DataFrame:
     """Return a row per method but the reference, in points; `scores` has those of one setting."""
     wide = 100 * scores.pivot(index="task", columns="row", values="accuracy")
     gaps = wide.sub(wide[reference], axis=0).drop(columns=reference)
     spread = gaps.std(ddof=1)
-    half = stats.t.ppf(0.975, tasks - 1) / np.sqrt(tasks)
+    half = stats.t.ppf(0.975, tasks - 1) * spread_of_mean(tasks, shared)
     return pd.DataFrame(
         {
             "spread": spread,
             "half_interval": half * spread,
-            "detectable": [detectable(s, tasks) for s in spread],
+            "detectable": [detectable(s, tasks, shared=shared) for s in spread],
         }
     )
 
@@ -56,7 +60,8 @@ def main(folder: Path, setting: str | None, tasks: int) -> None:
             f"--setting must be one of {', '.join(protocol.settings)}, got {name!r}"
         )
     own = scores[scores["setting"] == name]
-    table = power_table(own, reference=protocol.reference, tasks=tasks)
+    shared = read_shared(folder, name)
+    table = power_table(own, reference=protocol.reference, tasks=tasks, shared=shared)
     click.echo(table.round(2).to_string())
 
 

@@ -3,9 +3,11 @@
     python -m protocols.run protocols/fewshot
 
 What `protocol.yaml` holds is told in `protocols/specification.py`. Out: `results.csv` (a row per
-setting and method), `tasks.csv` (accuracy per task), `results.md` and `results.png`.
+setting and method), `tasks.csv` (accuracy per task), `results.md`, `results.png`, and `check.json`,
+what the reference row gives on few tasks (`protocols/check.py`).
 """
 
+import json
 import os
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import click
 from genie.errors import GenieError
 from genie.figures.results import result_figure
 from genie.tables import ROW_SCORES, write_table
+from protocols.check import few_tasks, outcome
 from protocols.execution import run_rows
 from protocols.specification import read_protocol, runs_of
 from protocols.table import RESULTS, compare, markdown
@@ -27,12 +30,15 @@ from stages.shared.params import read_yaml
 @click.option("--out", type=Path, help="Folder of the tables.  [default: FOLDER]")
 def main(folder: Path, base: Path, overlay: Path | None, out: Path | None) -> None:
     """Run every row of the protocol in FOLDER through the stages and write its table."""
+    if overlay and not out:
+        raise click.ClickException("--overlay makes another table; name its folder with --out")
     os.environ.setdefault("DVC_ROOT", str(Path.cwd()))  # all rows share one store
     out = out or folder
+    place = Path(".genie/protocols") / folder.name
     try:
         protocol = read_protocol(folder / "protocol.yaml", overlay)
-        runs = runs_of(protocol, read_yaml(base), Path(".genie/protocols") / folder.name)
-        scores, facts = run_rows(runs)
+        scores, facts = run_rows(runs_of(protocol, read_yaml(base), place))
+        few = outcome(few_tasks(protocol, read_yaml(base), place / "check"))
     except GenieError as error:
         raise click.ClickException(str(error)) from error
     results = compare(protocol, scores, facts)
@@ -40,6 +46,7 @@ def main(folder: Path, base: Path, overlay: Path | None, out: Path | None) -> No
     write_table(scores, out / "tasks.csv", ROW_SCORES)
     write_table(results, out / "results.csv", RESULTS)
     (out / "results.md").write_text(text, encoding="utf-8")
+    (out / "check.json").write_text(json.dumps(few, indent=1) + "\n", encoding="utf-8")
     result_figure(results, reference=protocol.reference, path=out / "results.png")
     click.echo(text)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from genie.measure.metrics import GROUPS, SHARE, SHARES, holm, interval, paired_p, percent
+from genie.measure.metrics import GROUPS, SHARE, SHARES, interval, percent
 from genie.tables import Schema
 from protocols.specification import BASELINE, Protocol
 
@@ -21,7 +21,6 @@ RESULTS: Schema = {
     "to_reference": float,
     "to_reference_low": float,
     "to_reference_high": float,
-    "p_holm": float,
     "n": int,
     "shared": float,
     "boundary": float,
@@ -57,8 +56,7 @@ def compare(protocol: Protocol, scores: pd.DataFrame, facts: pd.DataFrame) -> pd
     """The table of results (schema RESULTS): means over tasks, and differences paired by task.
 
     `scores` has the columns of ROW_SCORES, and `facts` those of `run_rows`. Intervals are
-    Student's t over tasks (95%), wider by what their support images have in common; p values are
-    of paired t-tests against the reference row, by Holm's correction over the rows of one setting.
+    Student's t over tasks (95%), wider by what their support images have in common.
     """
     rows: list[Row] = []
     for setting in protocol.settings:
@@ -83,7 +81,6 @@ def _compared(protocol: Protocol, setting: str, scores: pd.DataFrame, shared: fl
     """The rows of one setting, without facts."""
     wide = scores.pivot(index="task", columns="row", values="accuracy")
     names = [BASELINE, *(row for row in protocol.settings[setting].rows if row != BASELINE)]
-    p_values = _corrected_p(wide[names], protocol.reference, shared)
     published = protocol.paper.get(setting, {})
     return [
         {
@@ -91,7 +88,6 @@ def _compared(protocol: Protocol, setting: str, scores: pd.DataFrame, shared: fl
             "row": row,
             **_intervals(wide, row, protocol.reference, shared),
             "shared": shared,
-            "p_holm": p_values.get(row),
             **_mean_shares(scores[scores["row"] == row]),
             "paper": published.get(row),
         }
@@ -116,14 +112,6 @@ def _intervals(wide: pd.DataFrame, row: str, reference: str, shared: float) -> R
         "to_reference_high": gap.high,
         "n": accuracy.n,
     }
-
-
-def _corrected_p(wide: pd.DataFrame, reference: str, shared: float) -> dict[str, float]:
-    """Holm's p value of each row but the reference; 1 where one task gives none."""
-    others = [row for row in wide.columns if row != reference]
-    p_values = [paired_p(wide[row], wide[reference], shared=shared) for row in others]
-    corrected = holm([1.0 if p is None else p for p in p_values])
-    return {row: round(p, 6) for row, p in zip(others, corrected, strict=True)}
 
 
 def _mean_shares(scores: pd.DataFrame) -> dict[str, float]:
@@ -171,10 +159,10 @@ def _cells(row: Mapping[str, float], shown: Sequence[str]) -> list[str]:
 def _origin(rows: pd.DataFrame) -> str:
     """What made a setting's rows, and the hours they took."""
     made = rows.dropna(subset="seconds")
-    if made.empty:
-        return "Made before commits and seconds were kept."
     by = f"Commit {', '.join(made['commit'].unique())}; {'; '.join(made['machine'].unique())}"
-    return f"{by}; {made['seconds'].sum() / 3600:.2f} hours, images of earlier rows not counted."
+    return (
+        f"{by}; {made['seconds'].sum() / 3600:.2f} hours, without images that were there already."
+    )
 
 
 def _number(value: float | None, style: str) -> str:

@@ -1,12 +1,11 @@
+import json
 import shutil
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
 
-from genie.tables import ROW_SCORES, write_table
 from protocols import check
 from protocols.run import main as run_protocol
 
@@ -49,20 +48,30 @@ def test_recorded_table_holds_and_another_formula_names_the_table(recorded):
     holds = CliRunner().invoke(check.main, [])
     assert holds.exit_code == 0, holds.output
     assert "1 tables hold" in holds.output
-    table = pd.read_csv(recorded / "tasks.csv")
-    table.loc[table["row"] == "Half", "accuracy"] -= 0.05  # what another formula would have given
-    write_table(table, recorded / "tasks.csv", ROW_SCORES)
+    wrong = json.loads((recorded / "check.json").read_text())
+    wrong["augmented"] -= 0.05  # what another formula would have given
+    wrong["guided_steps"] += 1
+    (recorded / "check.json").write_text(json.dumps(wrong))
     fails = CliRunner().invoke(check.main, [])
     assert fails.exit_code == 1
-    assert "Error: protocols/small: Half: recorded " in fails.output
-    assert "Weak" not in fails.output.partition("Error")[2]
+    _, _, error = fails.output.partition("Error: ")
+    named = [line.split(": ")[:2] for line in error.splitlines() if line.startswith("protocols/")]
+    assert named == [["protocols/small", "augmented"], ["protocols/small", "guided_steps"]]
+
+
+def test_check_renders_anew(recorded):
+    """Neither images of the table nor those of an earlier check are read."""
+    for _ in range(2):
+        assert CliRunner().invoke(check.main, []).exit_code == 0
+        made = json.loads((check.PLACE / "small/.genie/runs/rendering.json").read_text())
+        assert made["rendered"] > 0
+        assert made["found"] == 0
 
 
 def test_check_of_no_table_fails(recorded):
-    table = pd.read_csv(recorded / "results.csv")
-    table.drop(columns="commit").to_csv(recorded / "results.csv", index=False)
+    (recorded / "check.json").unlink()
     fails = CliRunner().invoke(check.main, ["protocols/small", "protocols/nowhere"])
     assert fails.exit_code == 1
-    assert "protocols/small: left out, its rows do not name their commit" in fails.output
-    assert "protocols/nowhere: left out, it has no results.csv" in fails.output
+    assert "protocols/small: left out, it has no check.json" in fails.output
+    assert "protocols/nowhere: left out, it has no check.json" in fails.output
     assert "Error: no table could be checked" in fails.output

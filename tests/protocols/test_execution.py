@@ -1,4 +1,5 @@
 import shutil
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -168,10 +169,10 @@ def test_parameters_of_a_run_decide_its_key():
     assert inputs(**{"sources.strategy": "random"})[0] == plain[0]
 
 
-def test_shared_support_is_the_mean_over_pairs_of_tasks_and_classes():
+def test_shared_support_is_the_share_of_images_over_pairs_of_tasks():
     drawn = {
         0: {"a": "123", "b": "45"},
-        1: {"a": "234", "c": "67"},
+        1: {"a": "2347", "c": "67"},
         2: {"a": "189", "b": "46"},
     }
     tasks = pd.DataFrame(
@@ -183,12 +184,7 @@ def test_shared_support_is_the_mean_over_pairs_of_tasks_and_classes():
         ]
         + [{"task": task, "role": "query", "image_id": "0", "label": "a"} for task in drawn]
     )
-    shares = [
-        len(set(images) & set(other.get(label, ""))) / len(images)
-        for first, classes in drawn.items()
-        for second, other in drawn.items()
-        if first != second
-        for label, images in classes.items()
-    ]
+    sets = {t: {(c, i) for c, images in own.items() for i in images} for t, own in drawn.items()}
+    shares = [len(sets[a] & sets[b]) / len(sets[a]) for a, b in permutations(sets, 2)]
     assert shared_support(tasks) == pytest.approx(sum(shares) / len(shares), abs=1e-6)
     assert shared_support(tasks[tasks["task"] == 0]) == 0

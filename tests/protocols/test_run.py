@@ -26,8 +26,16 @@ def test_stage_names_what_the_protocol_reads_and_writes(folder):
         read |= {path.as_posix() for path in (given.data.path, given.filter.clip, *models)}
     assert read == set(stage["deps"])  # code is none: results are held by protocols/check.py
     assert [next(iter(out)) for out in stage["outs"]] == [
-        f"{place}/{name}" for name in ("tasks.csv", "results.csv", "results.md", "results.png")
+        f"{place}/{name}"
+        for name in ("tasks.csv", "results.csv", "results.md", "results.png", "check.json")
     ]
+
+
+def test_overlay_does_not_replace_the_recorded_table():
+    folder = "protocols/fewshot"
+    result = CliRunner().invoke(main, [folder, "--overlay", f"{folder}/paper.yaml"])
+    assert result.exit_code == 1
+    assert "name its folder with --out" in result.output
 
 
 def test_mistake_in_a_row_ends_the_command_with_one_line(tmp_path):
