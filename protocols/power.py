@@ -20,7 +20,7 @@ from genie.tools.protocol import read_shared
 from protocols.specification import read_protocol
 
 
-def detectable(spread: float, tasks: int, *, shared: float = 0.0, power: float = 0.8) -> float:
+def detectable(spread: float, tasks: int, *, shared: float, power: float = 0.8) -> float:
     """Return the difference that a paired t-test over `tasks` tasks finds with this power.
 
     `spread` is the standard deviation of the differences. This is the usual approximation
@@ -30,9 +30,7 @@ def detectable(spread: float, tasks: int, *, shared: float = 0.0, power: float =
     return float(quantiles.sum() * spread * spread_of_mean(tasks, shared))
 
 
-def power_table(
-    scores: pd.DataFrame, *, reference: str, tasks: int, shared: float = 0.0
-) -> pd.DataFrame:
+def power_table(scores: pd.DataFrame, *, reference: str, tasks: int, shared: float) -> pd.DataFrame:
     """Return a row per method but the reference, in points; `scores` has those of one setting."""
     wide = 100 * scores.pivot(index="task", columns="row", values="accuracy")
     gaps = wide.sub(wide[reference], axis=0).drop(columns=reference)

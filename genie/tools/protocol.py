@@ -25,13 +25,13 @@ def read_scores(folder: Path, setting: str, rows: Sequence[str]) -> pd.DataFrame
 
 
 def read_shared(folder: Path, setting: str) -> float:
-    """Read which share of support images two tasks of a setting have in common; 0 if not recorded.
+    """Read which share of support images two tasks of a setting have in common.
 
     It stands in the column `shared` of `results.csv`.
     """
     table = pd.read_csv(folder / "results.csv")
     own = table[table["setting"] == setting]
-    return float(own["shared"].iloc[0]) if "shared" in own else 0.0
+    return float(own["shared"].iloc[0])
 
 
 def _check_name(name: str, known: pd.Series, path: Path) -> None:

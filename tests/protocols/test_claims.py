@@ -103,7 +103,8 @@ def test_claim_of_another_form_is_named(root):
 
 
 def test_committed_claims_follow_from_the_committed_tables():
-    table, _ = judged(read_claims(ROOT / "protocols/claims.yaml"), ROOT / "protocols")
+    table, missing = judged(read_claims(ROOT / "protocols/claims.yaml"), ROOT / "protocols")
+    assert not missing
     recorded = pd.read_csv(ROOT / "protocols/claims.csv")
     pd.testing.assert_frame_equal(table, recorded, check_dtype=False, atol=1e-9)
 
