@@ -64,7 +64,7 @@ zoo-photographs: $(VENV)/.pipeline ## retrain the models of photographs (hours o
 FORCE ?=
 evidence: $(VENV)/.dev data/cifar10 models/small ## recompute what docs quote, where inputs changed (hours; resumable; FORCE=-f: all)
 	@$(ENV) dvc repro $(FORCE) dvc.yaml $(wildcard protocols/*/dvc.yaml) benchmarks/dvc.yaml
-	@$(ENV) python -m protocols.claims
+	@$(ENV) python -m protocols.comparisons
 	@$(ENV) python -m protocols.page
 	@cp plots/contact_sheet.png plots/failures.png docs
 

@@ -42,24 +42,25 @@ from genie.classify.backbone import (
     class_names,
     classify,
     embed,
-    load_backbone,
     load_oracle,
     pixels,
 )
 from genie.classify.classifier import fit, predict
 from genie.classify.examples import Examples
-from genie.classify.finetune import TrainingSettings
+from genie.classify.settings import TrainingSettings
+from genie.cli.places import features_file, work_folder
+from genie.core.errors import GenieError
+from genie.core.seeding import shuffled
+from genie.core.tables import Schema, read_images, write_table
 from genie.data.images import decode_image
-from genie.data.wording import prompt_for
-from genie.errors import GenieError
+from genie.data.prompts import prompt_for
 from genie.figures.canvas import picture, save_figure
-from genie.generate.renderer import Renderer, load_renderer
-from genie.generate.request import Request
-from genie.keyed import shuffled
 from genie.measure.metrics import interval
-from genie.tables import Schema, read_images, write_table
-from stages.shared.places import features_file, store_folder
-from stages.shared.progress import bar
+from genie.pipeline import GeNIe
+from genie.plan.requests import Request
+from genie.progress import bar
+from genie.render.loop import Renderer
+from genie.render.model_info import RenderSettings
 
 KEPT: Schema = {
     "method": str,
@@ -188,8 +189,7 @@ def judge_masks(
     Masked pixels have the mean colour of the rest. The classifier is trained on whole images, and
     is not the oracle, whose gradient makes one of the masks.
     """
-    settings = TrainingSettings(Path(), "backbone", 1, 2, 0.1, "cross-entropy", 0, None)
-    model = fit("logistic", train, settings=settings)
+    model = fit(train, TrainingSettings())
     right = {}
     for name, mask in masks.items():
         rest = [Image.fromarray(filled(image, m)) for image, m in zip(images, mask, strict=True)]
@@ -223,11 +223,12 @@ def measures(
     sources: np.ndarray, images: np.ndarray, masks: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Return every measure of how much of the sources is kept, (n,) in [-1, 1]."""
-    low = low_frequencies(sources), low_frequencies(images)
     square = central_square(sources.shape[1])
     return {
         SHOWN: correlations(sources, images, border(sources.shape[1])),
-        "low frequencies": correlations(*low, outside_centre()),
+        "low frequencies": correlations(
+            low_frequencies(sources), low_frequencies(images), outside_centre()
+        ),
         **{f"outside {name}": correlations(sources, images, ~mask) for name, mask in masks.items()},
         "centre": correlations(sources, images, square),
     }
@@ -318,18 +319,19 @@ def score(
     oracle: ImageModel, others: np.ndarray,
 ) -> tuple[pd.DataFrame, dict[tuple[str, float], list[Image.Image]]]:  # fmt: skip
     """Return a row per method, r and source, and the images by method and r."""
-    asked = {
+    requests = {
         (method, r): requests_of(pairs, method, r)
         for method in METHODS
         for r in (RATIOS if method != "Txt2Img" else (1.0,))
     }
-    renderer.ensure([q for some in asked.values() for q in some], steps=renderer.steps)
+    steps = renderer.engine.info.steps
+    renderer.ensure([q for some in requests.values() for q in some], steps=steps)
     names, parts, images = np.array(class_names(oracle)), [], {}
-    for (method, r), some in bar(asked.items(), total=len(asked), label="measure"):
-        made = [renderer.picture(renderer.key(q, renderer.steps)) for q in some]
+    for (method, r), some in bar(requests.items(), "measure", total=len(requests)):
+        made = [renderer.store.image(renderer.key(q, steps)) for q in some]
         images[method, r] = made
-        called = names[classify(made, model=oracle).argmax(1)]
-        consistent = called == np.array([q.target_label for q in some])
+        predicted = names[classify(made, model=oracle).argmax(1)]
+        consistent = predicted == np.array([q.target_label for q in some])
         kept = measures(sources, stack(made), masks)
         head = {"method": method, "r": r, "source": range(len(made)), "consistent": consistent}
         parts.append(pd.DataFrame(head | kept))
@@ -394,47 +396,41 @@ def draw_curves(table: pd.DataFrame, path: Path) -> None:
 
 @click.command(help=__doc__)
 @click.option("--data", type=Path, default="data/cifar10", show_default=True)
-@click.option("--model", type=Path, default="zoo/photographs/generator", show_default=True)
-@click.option("--oracle", "judge", type=Path, default="zoo/photographs/oracle", show_default=True)
-@click.option("--backbone", type=Path, default="zoo/photographs/backbone", show_default=True)
+@click.option("--models", type=Path, default="zoo/photographs", show_default=True)
 @click.option("--sources", "count", type=click.IntRange(2), default=300, show_default=True)
 @click.option("--steps", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--out", type=Path, default="benchmarks", show_default=True, help="Folder.")
-def main(
-    data: Path, model: Path, judge: Path, backbone: Path, count: int, steps: int, out: Path
-) -> None:
+def main(data: Path, models: Path, count: int, steps: int, out: Path) -> None:
     os.environ.setdefault("DVC_ROOT", str(Path.cwd()))
     try:
-        run(data, model, judge, backbone, count, steps, out)
+        run(data, models, count=count, steps=steps, out=out)
     except GenieError as error:
         raise click.ClickException(str(error)) from error
 
 
-def run(
-    data: Path, model: Path, judge: Path, backbone: Path, count: int, steps: int, out: Path
-) -> None:
-    """Measure and write all tables and figures."""
+def run(data: Path, models: Path, *, count: int, steps: int, out: Path) -> None:
+    """Measure and write all tables and figures; `models` holds generator, backbone and oracle."""
     root = Path()
     pool = read_images(data / "train")
     pairs = pairs_of(pool, count)
     png = dict(zip(pool["image_id"], pool["png"], strict=True))
     sources = stack([decode_image(png[name]) for name in pairs["image_id"]])
     others = stack([decode_image(png[name]) for name in pairs["other"]])
-    oracle = load_oracle(judge, cache=features_file(root))
-    features = load_backbone(backbone, cache=features_file(root))
+    oracle = load_oracle(models / "oracle", cache=features_file(root))
+    pipe = GeNIe.from_pretrained(
+        models / "generator",
+        embedder=models / "backbone",
+        store=work_folder(root),
+        settings=RenderSettings(steps=steps),
+    )
+    assert pipe.embedder is not None
     masks = masks_of(sources, oracle)
     rest = pool[~pool["image_id"].isin(pairs["image_id"])]
     pictures = [decode_image(one) for one in rest["png"]]
-    train = Examples(pictures, embed(pictures, model=features), list(rest["label"]))
-    judged = judge_masks(sources, pairs["label"], masks, train=train, backbone=features)
+    train = Examples(pictures, embed(pictures, model=pipe.embedder), list(rest["label"]))
+    judged = judge_masks(sources, pairs["label"], masks, train=train, backbone=pipe.embedder)
     write_table(judged, out / "backgrounds-masks.csv", MASKS)
-    renderer = load_renderer(
-        model,
-        sources=png,
-        store=store_folder(root),
-        steps=steps,
-        watch=lambda drawn, total: bar(drawn, total=total, label="render", unit="image"),
-    )
+    renderer = Renderer(pipe.engine, pipe.store, png, bar)
     scores, images = score(pairs, sources, masks, renderer, oracle, others)
     table = summary(scores)
     write_table(table, out / "backgrounds.csv", KEPT)

@@ -1,11 +1,11 @@
-"""How far "r = 0.8 minus Txt2Img" moves with the draw of noise, shared by all tasks or not.
+"""Seed variance of "r = 0.8 minus Txt2Img", with per-task and with shared noise.
 
     python -m benchmarks.draws
 
 One-shot tasks drawn from the support pool alone (`benchmarks.rules`) are fixed, and the noise of
 all images is drawn ten times: once with noise that depends on the task (as the pipeline draws it),
-once with noise that all tasks share. An interval over tasks should tell how far the difference
-moves.
+once with noise that all tasks share. An interval over tasks should contain the differences of
+other draws.
 Out: benchmarks/draws.csv, a row per kind of noise and draw, with Student's t intervals over tasks,
 and benchmarks/draws-spread.csv, a row per kind of noise: the spread of the difference over draws,
 and the one that the intervals over tasks imply.
@@ -21,17 +21,15 @@ import pandas as pd
 from scipy import stats
 
 from benchmarks.rules import POOL, SETTINGS, Trial, accuracy, run_trial
-from genie.classify.backbone import embed, load_backbone
-from genie.generate.methods import plan_tasks
-from genie.generate.renderer import Renderer, load_renderer
-from genie.generate.request import Request, Wanted, distinct
+from genie.classify.backbone import ImageModel, embed
+from genie.cli.places import work_folder
+from genie.core.tables import Schema, read_images, write_table
 from genie.measure.metrics import interval
-from genie.tables import SOURCES, Schema, read_images, read_table, write_table
-from stages.shared.generation import wording_per_task
-from stages.shared.params import read_params
-from stages.shared.places import features_file, store_folder
-from stages.shared.progress import bar
-from stages.shared.settings import images_per_class
+from genie.pipeline import from_params, planned_slots, read_tasks
+from genie.plan.requests import Request, Slot, distinct
+from genie.progress import bar
+from genie.render.loop import Renderer
+from genie.settings import augmentation, read_params
 
 DRAWS: Schema = {
     "noise": str,
@@ -56,34 +54,36 @@ FIXED = 0.8
 ROWS = {"genie": FIXED, "txt2img": 1.0}
 
 
-def noise_of(wanted: Sequence[Wanted], draw: int, *, shared: bool) -> list[Wanted]:
-    """The same images from another draw of noise, one for all tasks if `shared`."""
+def noise_of(slots: Sequence[Slot], draw: int, *, shared: bool) -> list[Slot]:
+    """Return the same slots with another draw of noise, one for all tasks if `shared`."""
 
-    def again(request: Request) -> Request:
+    def redrawn(request: Request) -> Request:
         return replace(request, seed=draw, support_id="" if shared else request.support_id)
 
-    return [Wanted(one.task, tuple(map(again, one.candidates))) for one in wanted]
+    return [Slot(slot.task, tuple(map(redrawn, slot.levels))) for slot in slots]
 
 
-def accuracies(wanted: Sequence[Wanted], renderer: Renderer, trial: Trial, root: Path) -> pd.Series:
-    """Accuracy of each task with these images."""
-    renderer.ensure(distinct(wanted), steps=renderer.steps)
-    backbone = load_backbone(Path("zoo/backbone"), cache=features_file(root))
+def accuracies(
+    slots: Sequence[Slot], renderer: Renderer, trial: Trial, backbone: ImageModel
+) -> pd.Series:
+    """Return the accuracy of each task with these images."""
+    steps = renderer.engine.info.steps
+    renderer.ensure(distinct(slots), steps=steps)
     found = {}
     for task, rows in trial.tasks.groupby("task"):
-        own = [one.candidates[0] for one in wanted if one.task == task]
+        own = [slot.levels[0] for slot in slots if slot.task == task]
         support, queries = (
             give(rows.loc[rows["role"] == role, "image_id"])
             for role, give in (("support", trial.support), ("query", trial.queries))
         )
-        images = [renderer.picture(renderer.key(q, renderer.steps)) for q in own]
+        images = [renderer.store.image(renderer.key(q, steps)) for q in own]
         z = embed(images, model=backbone)
         found[task] = accuracy(z, [q.target_label for q in own], support, queries)
     return pd.Series(found)
 
 
 def spread(table: pd.DataFrame) -> pd.DataFrame:
-    """How far the difference moves over draws, by kind of noise (schema SPREAD), from DRAWS."""
+    """Return the spread of the difference over draws, by kind of noise (schema SPREAD)."""
     rows = []
     for noise, own in table.groupby("noise"):
         half = (own["high"] - own["low"]).mean() / 2
@@ -115,31 +115,22 @@ def main(draws: int, tasks: int, seed: int, params_file: Path, place: Path, out:
     trial = run_trial({**changes, "method": "none"}, place, params_file)
     params = read_params(place / "params.yaml")
     images = read_images(place / "data/prepared/support")
-    renderer = load_renderer(
-        params.generator.model,
-        sources=dict(zip(images["image_id"], images["png"], strict=True)),
-        store=store_folder(place),
-        watch=lambda drawn, total: bar(drawn, total=total, label="render", unit="image"),
-    )
-    support = trial.tasks[trial.tasks["role"] == "support"]
+    pipe = from_params(params, work_folder(place))
+    assert pipe.embedder is not None
+    sources = dict(zip(images["image_id"], images["png"], strict=True))
+    renderer = Renderer(pipe.engine, pipe.store, sources, bar)
+    settings, drawn_tasks = augmentation(params), read_tasks(place)
     planned = {
-        method: plan_tasks(
-            method,
-            support,
-            read_table(place / "data/sources/sources.csv", SOURCES),
-            ratios=(ratio,),
-            per_class=lambda labels: images_per_class(params, labels),
-            every_source=True,
-            wording_of=wording_per_task(params, place, renderer, support),
-            seed=seed,
-        )
+        method: planned_slots(drawn_tasks, replace(settings, method=method, r=ratio))
         for method, ratio in ROWS.items()
     }
     rows: list[dict[str, object]] = []
     for draw in range(draws):
         for shared in (False, True):
-            drawn = {m: noise_of(wanted, draw, shared=shared) for m, wanted in planned.items()}
-            scores = {m: accuracies(w, renderer, trial, place) for m, w in drawn.items()}
+            drawn = {m: noise_of(slots, draw, shared=shared) for m, slots in planned.items()}
+            scores = {
+                m: accuracies(slots, renderer, trial, pipe.embedder) for m, slots in drawn.items()
+            }
             gap = interval(scores["genie"] - scores["txt2img"])
             rows.append(
                 {
@@ -149,7 +140,7 @@ def main(draws: int, tasks: int, seed: int, params_file: Path, place: Path, out:
                     "low": gap.low,
                     "high": gap.high,
                     "n": gap.n,
-                    "images": sum(len(distinct(w)) for w in drawn.values()),
+                    "images": sum(len(distinct(slots)) for slots in drawn.values()),
                 }
             )
     table = pd.DataFrame(rows).sort_values(["noise", "draw"])

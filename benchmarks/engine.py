@@ -15,33 +15,63 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import click
 import pandas as pd
 
 from benchmarks.growth import GENERATOR, bundled_requests
-from genie.generate.cluster import Cluster
-from genie.generate.renderer import load_renderer
+from genie.core.progress import Item, one
+from genie.render.engine import Engine, LocalEngine
+from genie.render.loop import Renderer
+from genie.render.model import load_generator
+from genie.render.model_info import RenderSettings
+from genie.render.ray_engine import Cluster, RayEngine
+from genie.render.store import DiskStore
 
 OUT = Path("benchmarks/engine.csv")
 RUNS = (("local", 2_000, 20), ("ray", 2_000, 20), ("ray", 1_000, 2), ("ray", 10_000, 2))
 """Engine, requests and denoising steps of each row."""
 
 
+class Clock:
+    """A progress that records when each image was finished."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def __call__(
+        self,
+        items: Iterable[Item],
+        label: str,
+        *,
+        total: int,
+        unit: str = "",
+        weight: Callable[[Item], int] = one,
+        whole: bool = False,
+    ) -> Iterator[Item]:
+        """Iterate over finished batches."""
+        for item in items:
+            self.times += [time.perf_counter()] * weight(item)
+            yield item
+
+
+def engine_named(name: str) -> Engine:
+    """Return the local engine, or one with a worker of Ray on this machine."""
+    if name == "ray":
+        return RayEngine(Cluster(), GENERATOR, RenderSettings())
+    return LocalEngine(load_generator(GENERATOR))
+
+
 def measure(engine: str, count: int, steps: int, store: Path) -> dict[str, object]:
     """Render `count` requests into an empty store, and return the row."""
     requests, sources = bundled_requests(count)
-    times: list[float] = []
+    clock = Clock()
     start = time.perf_counter()
-    renderer = load_renderer(
-        GENERATOR,
-        sources=sources,
-        store=store,
-        cluster=Cluster() if engine == "ray" else None,
-        on_image=lambda guided_steps: times.append(time.perf_counter()),
-    )
+    renderer = Renderer(engine_named(engine), DiskStore(store), sources, clock)
     cost = renderer.ensure(requests, steps=steps)
+    times = clock.times
     first = sum(at <= times[0] + 0.05 for at in times)  # the images of the first batch
     return {
         "engine": engine,
@@ -59,8 +89,9 @@ def measure(engine: str, count: int, steps: int, store: Path) -> dict[str, objec
 @click.option("--row", type=int, hidden=True, help="Measure this one of RUNS here.")
 def main(row: int | None) -> None:
     if row is not None:
+        engine, count, steps = RUNS[row]
         with tempfile.TemporaryDirectory() as place:
-            click.echo(json.dumps(measure(*RUNS[row], Path(place))))
+            click.echo(json.dumps(measure(engine, count, steps, Path(place))))
         return
     rows = []
     for number in range(len(RUNS)):

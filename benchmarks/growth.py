@@ -31,16 +31,18 @@ import yaml
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
+from genie.core.tables import read_images
 from genie.data.images import encode_png
 from genie.data.near_duplicates import cluster_hashes, perceptual_hashes
+from genie.data.prompts import prompt_for
 from genie.data.shards import ShardRow, write_shards
-from genie.data.wording import prompt_for
-from genie.generate.model import load_generator
-from genie.generate.noise import denoising_steps, levels
-from genie.generate.render import render
-from genie.generate.request import Request
-from genie.generate.store import load_image, save_image
-from genie.tables import read_images
+from genie.plan.forecast import guided_steps
+from genie.plan.levels import Levels
+from genie.plan.requests import Request
+from genie.render.batches import batches
+from genie.render.engine import LocalEngine
+from genie.render.model import Generator, load_generator
+from genie.render.store import load_image, save_image
 
 REQUESTS = (100, 1_000, 10_000)
 ENTRIES = (1_000, 10_000, 100_000)
@@ -48,7 +50,7 @@ FILES = (1_000, 10_000)
 LINKS = ("copy", "hardlink", "symlink", "reflink,copy")
 MANY, FAST = 100_000, ("hardlink", "copy")  # the links that are worth a try with many files
 SHARD = 1_000  # images
-RATIOS = levels(0.5, 0.9, 5)
+RATIOS = Levels(0.5, 0.9, 5).ratios
 IN_PLACE = (500, 5_000, 20_000)
 HASHES = (1_000, 10_000, 100_000)
 LARGE = (200, 2_000)  # images of 512x512 pixels
@@ -80,12 +82,11 @@ def render_many(count: int, folder: Path = GENERATOR) -> Row:
     """Seconds and peak memory of `count` requests, all levels of as many pairs, in this process."""
     requests, sources = bundled_requests(count)
     generator = load_generator(folder)
-    steps = generator.steps
-    list(render(requests[:64], generator, sources=sources, steps=steps))  # warm up
+    rendered(requests[:64], sources, generator)  # warm up
     start = time.perf_counter()
-    drawn = sum(1 for _ in render(requests, generator, sources=sources, steps=steps))
+    drawn = rendered(requests, sources, generator)
     seconds = time.perf_counter() - start
-    guided = sum(denoising_steps(q.r, steps) for q in requests)
+    guided = guided_steps(requests, generator.info.steps)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "requests": drawn,
@@ -94,6 +95,15 @@ def render_many(count: int, folder: Path = GENERATOR) -> Row:
         "guided_steps_per_second": round(guided / seconds, 1),
         "peak_mebibytes": round(peak),
     }
+
+
+def rendered(
+    requests: Sequence[Request], sources: Mapping[str, bytes], generator: Generator
+) -> int:
+    """Render the requests with an engine of their own, and return the number of images."""
+    engine, info = LocalEngine(generator), generator.info
+    grouped = list(batches(requests, info.steps, info.batch_size, mixed=info.starts_anywhere))
+    return sum(map(len, engine.render(grouped, sources, info.steps)))
 
 
 def fill_store(count: int, root: Path, *, start: int) -> None:

@@ -14,23 +14,28 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import click
 import numpy as np
 import pandas as pd
-import torch
 
+from genie.choose.search import Landmarks, Trajectory, exact, landmarks_of, preview
 from genie.classify.backbone import embed, load_backbone
+from genie.cli.places import features_file, store_folder
+from genie.core.tables import TASKS, TRAJECTORIES, Schema, read_images, read_table, write_table
 from genie.data.images import decode_image
-from genie.data.wording import prompt_for
-from genie.generate.noise import denoising_steps, levels
-from genie.generate.renderer import Renderer, load_renderer
-from genie.generate.request import Request, Wanted
-from genie.generate.search import Landmarks, Trajectory, exact, landmarks_of, preview
-from genie.keyed import identity
-from genie.tables import TASKS, TRAJECTORIES, Schema, read_images, read_table, write_table
-from stages.shared.places import features_file, store_folder
-from stages.shared.progress import bar
+from genie.data.prompts import Prompts
+from genie.plan.levels import Levels, denoising_steps
+from genie.plan.methods import levels_of
+from genie.plan.requests import Slot
+from genie.plan.tasks import TaskSpec
+from genie.progress import bar
+from genie.render.engine import LocalEngine
+from genie.render.loop import Renderer
+from genie.render.model import Generator, load_generator
+from genie.render.model_info import RenderSettings
+from genie.render.store import DiskStore
 
 AGREEMENT: Schema = {
     "dtype": str,
@@ -45,18 +50,21 @@ AGREEMENT: Schema = {
     "exact_steps": int,
     "times_fixed": float,
 }
-RATIOS = levels(0.5, 0.9, 5)
+RATIOS = Levels(0.5, 0.9, 5).ratios
 FIXED = 0.8  # the ratio whose cost others are compared with
 BACKBONE = Path("zoo/backbone")
 GENERATOR = Path("zoo/generator")
 
+Dtype = Literal["float32", "bfloat16"]
+DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")
+
 
 @dataclass(frozen=True)
 class Pairs:
-    """What is searched: sources and targets with the axes between them, and source images."""
+    """Sources and targets with the axes between them, and source images."""
 
-    wanted: Sequence[Wanted]
-    marks: Landmarks
+    slots: Sequence[Slot]
+    landmarks: Landmarks
     sources: dict[str, bytes]
 
 
@@ -67,7 +75,7 @@ class Case:
     full: int
     steps: int
     unclear: float = 1
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
 
 
 def pairs_of_set(root: Path) -> Pairs:
@@ -79,33 +87,29 @@ def pairs_of_set(root: Path) -> Pairs:
     real = embed([decode_image(png) for png in images["png"]], model=backbone)
     vectors = dict(zip(images["image_id"], real, strict=True))
     support = tasks[tasks["role"] == "support"]
-    shown = support.groupby(["task", "label"])["image_id"].agg(identity)
-    wanted = [
-        Wanted(
+    tasks_of = {int(task): task_of(rows) for task, rows in support.groupby("task")}
+    slots = [
+        Slot(
             row.task,
             levels_of(
-                *(row.source_id, row.source_label, row.target_label, row.replicate),
-                support_id=shown[row.task, row.target_label],
+                tasks_of[row.task], row.target_label, row.source_label, row.source_id, row.replicate
             ),
         )
         for row in table[table["level"] == 0].itertuples()
     ]
-    marks = landmarks_of(support, vectors, backbone)
-    return Pairs(wanted, marks, dict(zip(images["image_id"], images["png"], strict=True)))
+    landmarks = landmarks_of(support, vectors, backbone)
+    return Pairs(slots, landmarks, dict(zip(images["image_id"], images["png"], strict=True)))
 
 
-def levels_of(
-    source: str, label: str, target: str, replicate: int, *, support_id: str
-) -> tuple[Request, ...]:
-    """A source's requests at all levels."""
-    known = (source, label, target, prompt_for(target), "")
-    return tuple(Request(*known, r, replicate, 0, support_id) for r in RATIOS)
+def task_of(support: pd.DataFrame) -> TaskSpec:
+    """Return a task with these support images, all levels and the default prompt."""
+    return TaskSpec(support, pd.DataFrame(), {}, RATIOS, Prompts(), seed=0)
 
 
 def agreement(
     quick: Sequence[int], full: Sequence[int], *, guided: float, full_steps: int
 ) -> dict[str, float]:
-    """How often two searches choose the same level, and the guided steps per pair of `quick`."""
+    """Return how often two searches choose the same level, and guided steps per pair of `quick`."""
     gaps = np.abs(np.subtract(quick, full))
     return {
         "same": round(float(np.mean(gaps == 0)), 4),
@@ -116,61 +120,71 @@ def agreement(
 
 
 def compare(
-    case: Case, known: Sequence[Trajectory], renderer: Renderer, pairs: Pairs
+    case: Case, exactly: Sequence[Trajectory], renderer: Renderer, pairs: Pairs
 ) -> dict[str, object]:
-    """A row of AGREEMENT: a cheap search against the trajectories of the exact one."""
-    found, guided = search(case, replace(renderer, steps=case.full), pairs)
+    """Return a row of AGREEMENT: a cheap search against the trajectories of the exact one.
+
+    The renderer's full steps are those of the case.
+    """
+    found, guided = search(case, renderer, pairs)
     return {
         "dtype": case.dtype,
         "full_steps": case.full,
         "preview_steps": case.steps,
         "unclear": case.unclear,
         "pairs": len(found),
-        "settled_in_full": round(share(one.shift_ratio < case.unclear for one in found), 4),
+        "settled_in_full": round(share([t.shift_ratio < case.unclear for t in found]), 4),
         "exact_steps": exact_cost(case.full),
-        **agreement(chosen(found), chosen(known), guided=guided, full_steps=case.full),
+        **agreement(chosen(found), chosen(exactly), guided=guided, full_steps=case.full),
     }
 
 
 def search(case: Case, renderer: Renderer, pairs: Pairs) -> tuple[list[Trajectory], float]:
-    """Trajectories of the case's search, and its guided steps per pair.
+    """Return the trajectories of the case's search, and its guided steps per pair.
 
     As many steps as in full are an exact search, whose images need not be rendered again.
     """
     if case.steps == case.full:
-        found, _ = exact(pairs.wanted, renderer, pairs.marks)
+        found, _ = exact(pairs.slots, renderer, pairs.landmarks)
         return found, exact_cost(case.full)
-    found, _ = preview(pairs.wanted, renderer, pairs.marks, steps=case.steps, unclear=case.unclear)
+    found, _ = preview(
+        pairs.slots, renderer, pairs.landmarks, steps=case.steps, unclear=case.unclear
+    )
     in_full = [
         sum(
             denoising_steps(request.r, case.full)
-            for request, steps in zip(one.candidates, one.steps, strict=True)
+            for request, steps in zip(trajectory.slot.levels, trajectory.steps, strict=True)
             if steps == case.full
         )
-        for one in found
+        for trajectory in found
     ]
     return found, exact_cost(case.steps) + float(np.mean(in_full))
 
 
 def exact_cost(steps: int) -> int:
-    """Guided steps of all levels of a pair."""
+    """Return the guided steps of all levels of a pair."""
     return sum(denoising_steps(r, steps) for r in RATIOS)
 
 
 def chosen(trajectories: Iterable[Trajectory]) -> list[int]:
-    """The level that each trajectory takes."""
-    return [one.chosen for one in trajectories if one.chosen is not None]
+    """Return the chosen level of each trajectory."""
+    return [t.chosen for t in trajectories if t.chosen is not None]
 
 
-def share(values: Iterable[bool]) -> float:
-    """How many of them are true, in [0, 1]."""
-    return float(np.mean(list(values)))
+def share(values: Sequence[bool]) -> float:
+    """Return the share of values that are true, in [0, 1]."""
+    return float(np.mean(values))
 
 
 def cases_of(full: Sequence[int], steps: Sequence[int], unclear: Sequence[float]) -> list[Case]:
-    """All cases in float32, then bfloat16 by previews and in full."""
-    cases = [Case(*values) for values in product(full, steps, unclear)]
+    """Return all cases in float32, then bfloat16 by previews and in full."""
+    cases = [Case(n, few, bound) for n, few, bound in product(full, steps, unclear)]
     return cases + [Case(full[-1], few, dtype="bfloat16") for few in (steps[-1], full[-1])]
+
+
+def with_steps(generator: Generator, steps: int) -> Generator:
+    """Return the generator with another number of steps of a full rendering."""
+    return replace(generator, info=replace(generator.info, steps=steps))
 
 
 @click.command(help=__doc__)
@@ -190,19 +204,19 @@ def main(
 ) -> None:
     os.environ.setdefault("DVC_ROOT", str(root.resolve()))
     pairs = pairs_of_set(root)
+    models = {dtype: load_generator(generator, RenderSettings(dtype=dtype)) for dtype in DTYPES}
     renderers = {
-        dtype: load_renderer(
-            generator,
-            sources=pairs.sources,
-            store=store_folder(root),
-            dtype=getattr(torch, dtype),
-            watch=lambda drawn, total: bar(drawn, total=total, label="render", unit="image"),
+        (dtype, n): Renderer(
+            LocalEngine(with_steps(models[dtype], n)),
+            DiskStore(store_folder(root)),
+            pairs.sources,
+            bar,
         )
-        for dtype in ("float32", "bfloat16")
+        for dtype, n in product(DTYPES, full)
     }
-    known = {n: exact(pairs.wanted, renderers["float32"], pairs.marks, steps=n)[0] for n in full}
+    exactly = {n: exact(pairs.slots, renderers["float32", n], pairs.landmarks)[0] for n in full}
     rows = [
-        compare(case, known[case.full], renderers[case.dtype], pairs)
+        compare(case, exactly[case.full], renderers[case.dtype, case.full], pairs)
         for case in cases_of(full, steps, unclear)
     ]
     table = pd.DataFrame(rows)

@@ -23,14 +23,14 @@ import pandas as pd
 from PIL import Image
 from playwright.sync_api import Browser, Dialog, Page, sync_playwright
 
-from genie.errors import GenieError
+from genie.core.errors import GenieError
+from genie.core.tables import Schema, write_table
+from genie.data.thumbnails import thumbnail
 from genie.figures.curves import curves
 from genie.figures.gallery import gallery_of
-from genie.figures.report import write_report
-from genie.generate.noise import levels
-from genie.generate.thumbnails import thumbnail
+from genie.figures.report import Measured, write_report
 from genie.measure.analysis import confusion_change
-from genie.tables import Schema, write_table
+from genie.plan.levels import Levels
 
 MEASURED: Schema = {
     "cards": int,
@@ -42,10 +42,18 @@ MEASURED: Schema = {
     "console_messages": int,
 }
 CLASSES = (
-    *("ankle boot", "bag", "coat", "dress", "pullover", "sandal", "shirt", "sneaker"),
-    *("猫", "<img src=x onerror=alert(1)>"),
+    "ankle boot",
+    "bag",
+    "coat",
+    "dress",
+    "pullover",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "猫",
+    "<img src=x onerror=alert(1)>",
 )
-RATIOS = levels(0.5, 0.9, 5)
+RATIOS = Levels(0.5, 0.9, 5).ratios
 TEXTURES = 500  # distinct pictures of 96 x 96 pixels, as detailed as photographs
 TRIALS = 3
 FILTERS = ("target", "source", "ratio", "outcome", "choice", "task")
@@ -59,23 +67,22 @@ def large_report(path: Path, count: int) -> int:
     keys = [*table["key"], *support["image_id"]]
     webp = dict(zip(keys, islice(cycle(textures), len(keys)), strict=True))
     gallery = gallery_of(table, verdicts, support, png=webp, webp=webp)
-    called = support.assign(predicted=np.roll(support["label"], 1))
+    predictions = support.assign(predicted=np.roll(support["label"], 1))
     interval = {"mean": 0.05, "low": 0.02, "high": 0.08, "n": 5}
     summary = dict.fromkeys(("gain", "gain_boundary", "baseline", "augmented"), interval)
-    write_report(
-        path,
-        gallery,
+    measured = Measured(
         summary=summary | {"label_consistency": 0.9, "mean_r": 0.7},
         cost=dict.fromkeys(("needed", "guided_steps_needed", "rejected", "short", "images"), count),
         metadata=pd.DataFrame(),
-        confusion=confusion_change(called, called),
+        confusion=confusion_change(predictions, predictions),
         curves=curves(table),
     )
+    write_report(path, gallery, measured)
     return len(gallery.images)
 
 
 def large_tables(count: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Return trajectories, verdicts and support of `count` wanted images in five tasks."""
+    """Return trajectories, verdicts and support of `count` slots in five tasks."""
     support = pd.DataFrame(
         [
             {"task": task, "label": name, "image_id": f"real {task} {name}"}
@@ -101,7 +108,7 @@ def large_tables(count: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
                 "position": level / 4,
                 "shift_ratio": float(1 + rng.exponential(0.5)),
                 "chosen": level == chosen,
-                "called_target": level > 2,
+                "predicted_target": level > 2,
             }
             for level, r in enumerate(RATIOS)
         ]

@@ -3,9 +3,9 @@
     python -m benchmarks.rules
 
 The pipeline runs on the support pool alone (`data/bundled/train`): `prepare` splits its images into
-support and queries of the trial, so no query image of the published tables is seen. Every wanted
-image is rendered at all levels once. Each rule then chooses among these, a classifier is trained on
-support and chosen images, and accuracy is compared with that of r = 0.8, paired by task.
+support and queries of the trial, so no query image of the published tables is seen. The image of
+each slot is rendered at all levels once. Each rule then chooses among these, a classifier is
+trained on support and chosen images, and accuracy is compared with that of r = 0.8, paired by task.
 Out: benchmarks/rules.csv, a row per setting and rule; intervals are Student's t over tasks.
 `to_best` is the difference to the best of the rules "least".
 """
@@ -20,20 +20,19 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from genie.choose.adaptive import axis_positions, largest_shift
 from genie.classify.backbone import class_names, classify, load_backbone, load_oracle
 from genie.classify.classifier import fit, predict
 from genie.classify.examples import Examples, join, load_examples, picker
-from genie.classify.finetune import TrainingSettings
-from genie.data.images import decode_image
-from genie.generate.adaptive import axis_positions, largest_shift
-from genie.generate.store import store_path
+from genie.classify.settings import TrainingSettings
+from genie.cli.places import features_file, store_folder
+from genie.core.tables import TASKS, TRAJECTORIES, Schema, read_images, read_table, write_table
 from genie.measure.metrics import interval, paired_p
-from genie.tables import TASKS, TRAJECTORIES, Schema, read_images, read_table, write_table
+from genie.progress import bar
+from genie.render.store import DiskStore
+from genie.settings import check_params, read_yaml
 from protocols.execution import run_stages
-from protocols.specification import Run, override
-from stages.shared.params import check_params, read_yaml
-from stages.shared.places import features_file, store_folder
-from stages.shared.progress import bar
+from protocols.specification import Row, override
 
 RULE_TABLE: Schema = {
     "setting": str,
@@ -72,18 +71,18 @@ SETTINGS: Mapping[str, Mapping[str, object]] = {
 
 @dataclass(frozen=True)
 class Sight:
-    """What a rule may see of one wanted image.
+    """The information about one slot that a rule may use.
 
     `positions` (M,) of its levels on the axis to the mean of the target's support images. `nearest`
     (M,) on the axis to the support image that is nearest to the source. `held_out` (k,) are the
     positions of the target's real support images, each on the axis to the mean of the others (empty
-    for a single image). `called` (M,) says whether the baseline predicts the target.
+    for a single image). `predicted` (M,) bool is whether the baseline predicts the target.
     """
 
     positions: np.ndarray
     nearest: np.ndarray
     held_out: np.ndarray
-    called: np.ndarray
+    predicted: np.ndarray
 
 
 Rule = Callable[[Sight], int]
@@ -91,28 +90,31 @@ Rule = Callable[[Sight], int]
 
 
 def fixed(level: int) -> Rule:
-    """The same level for every image."""
+    """Choose the same level for every image."""
     return lambda sight: level
 
 
 def reaches(good: np.ndarray, start: int) -> int:
-    """The first level from `start` on that is good, or else the highest."""
+    """Return the first level from `start` on that is good, or else the highest."""
     later = np.flatnonzero(good[start:])
     return start + int(later[0]) if len(later) else len(good) - 1
 
 
 def at_least(bound: float) -> Rule:
-    """The first level from the largest shift on that stands at `bound` or beyond."""
+    """Choose the first level from the largest shift on with a position of at least `bound`."""
     return lambda s: reaches(s.positions >= bound, largest_shift(s.positions))
 
 
 def first_at(bound: float) -> Rule:
-    """The first level that stands at `bound` or beyond, wherever the largest shift is."""
+    """Choose the first level with a position of at least `bound`, without the largest shift."""
     return lambda s: reaches(s.positions >= bound, 0)
 
 
 def like_real(share: float) -> Rule:
-    """The bound is a quantile of where real images of the target stand; null for one image."""
+    """Choose like `at_least` a quantile of the positions of real images of the target.
+
+    With one real image, there is no bound.
+    """
 
     def rule(sight: Sight) -> int:
         start = largest_shift(sight.positions)
@@ -134,27 +136,27 @@ RULES: dict[str, Rule] = {
     "least as the median real image": like_real(0.5),
     "axis to the nearest support image": lambda s: largest_shift(s.nearest),
     "axis to the nearest, least 0.8": lambda s: reaches(s.nearest >= 0.8, largest_shift(s.nearest)),
-    "baseline calls it the target": lambda s: reaches(s.called, largest_shift(s.positions)),
+    "baseline calls it the target": lambda s: reaches(s.predicted, largest_shift(s.positions)),
 }
 
 
 def sight_of(levels: pd.DataFrame, z_source: np.ndarray, z_targets: np.ndarray) -> Sight:
-    """What rules see of a trajectory (rows of TRAJECTORIES by level), given real embeddings.
+    """Return the sight of a trajectory (rows of TRAJECTORIES by level), given real embeddings.
 
     `z_source` is (d,) and `z_targets` (k, d).
     """
     z = np.stack(list(levels["embedding"])).astype(float)
     nearest = z_targets[np.argmin(np.linalg.norm(z_targets - z_source, axis=1))]
     held_out = [
-        axis_positions(one[None], z_source, np.delete(z_targets, i, 0).mean(0))[0]
-        for i, one in enumerate(z_targets)
+        axis_positions(z_target[None], z_source, np.delete(z_targets, i, 0).mean(0))[0]
+        for i, z_target in enumerate(z_targets)
         if len(z_targets) > 1
     ]
     return Sight(
         positions=axis_positions(z, z_source, z_targets.mean(0)),
         nearest=axis_positions(z, z_source, nearest),
         held_out=np.array(held_out),
-        called=levels["called_target"].to_numpy(bool),
+        predicted=levels["predicted_target"].to_numpy(bool),
     )
 
 
@@ -169,28 +171,34 @@ class Trial:
 
 
 def run_trial(changes: Mapping[str, object], place: Path, params_file: Path) -> Trial:
-    """Run the stages with the exact search and read what they made."""
+    """Run the stages with the exact search and read their outputs."""
     base = read_yaml(params_file)
-    always = {"noise.r": "ada", "noise.search": "exact", "noise.least": None, "method": "genie"}
+    always = {
+        "noise.r": "ada",
+        "noise.search": "exact",
+        "noise.min_position": None,
+        "method": "genie",
+    }
     params = check_params(override(base, {**always, **changes}), where=str(place))
-    run_stages(Run(place.name, PAPER, params, place))
+    run_stages(Row(place.name, PAPER, params, place))
     backbone = load_backbone(params.classifier.backbone, cache=features_file(place))
-    pickers = []
+    examples_of = {}
     for role in ("support", "query"):
         images = read_images(place / "data/prepared" / role)
-        pickers.append(picker(load_examples(images, backbone=backbone), images["image_id"]))
+        examples_of[role] = picker(load_examples(images, backbone=backbone), images["image_id"])
     return Trial(
-        read_table(place / "data/prepared/tasks.csv", TASKS),
-        read_table(place / "data/augmented/trajectories.parquet", TRAJECTORIES),
-        *pickers,
+        tasks=read_table(place / "data/prepared/tasks.csv", TASKS),
+        trajectories=read_table(place / "data/augmented/trajectories.parquet", TRAJECTORIES),
+        support=examples_of["support"],
+        queries=examples_of["query"],
     )
 
 
 def compare(setting: str, trial: Trial, consistent: Mapping[str, bool]) -> pd.DataFrame:
-    """Accuracy, label consistency and r of each rule in each task, with the columns of a score."""
+    """Return accuracy, label consistency and r of each rule in each task."""
     rows = []
     tasks = trial.tasks.groupby("task")
-    for task, drawn in bar(tasks, total=len(tasks), label=setting):
+    for task, drawn in bar(tasks, setting, total=len(tasks)):
         support, queries = (
             give(drawn.loc[drawn["role"] == role, "image_id"])
             for role, give in (("support", trial.support), ("query", trial.queries))
@@ -214,13 +222,13 @@ def compare(setting: str, trial: Trial, consistent: Mapping[str, bool]) -> pd.Da
                     "rule": name,
                     "task": task,
                     "accuracy": accuracy(
-                        np.stack([one.embedding for one in kept]),
-                        [one.target_label for one in kept],
+                        np.stack([level.embedding for level in kept]),
+                        [level.target_label for level in kept],
                         support,
                         queries,
                     ),
-                    "label_consistency": np.mean([consistent[one.key] for one in kept]),
-                    "mean_r": np.mean([one.r for one in kept]),
+                    "label_consistency": np.mean([consistent[level.key] for level in kept]),
+                    "mean_r": np.mean([level.r for level in kept]),
                     "moved": np.mean(np.array(levels) != np.array(paper)),
                 }
             )
@@ -236,32 +244,33 @@ def _sight(pair: pd.DataFrame, real: Mapping[str, np.ndarray], support: Examples
 def accuracy(
     embeddings: np.ndarray, labels: Sequence[str], support: Examples, queries: Examples
 ) -> float:
-    """Accuracy in [0, 1] of logistic regression on support and generated images (n, d)."""
+    """Return the accuracy in [0, 1] of logistic regression on support and generated images.
+
+    `embeddings` (n, d) and `labels` are those of the generated images.
+    """
     blank = Image.new("RGB", (1, 1))  # heads see embeddings alone
     made = Examples([blank] * len(labels), embeddings, labels)
-    settings = TrainingSettings(Path(), "backbone", 1, 2, 0.1, "cross-entropy", 0, None)
-    model = fit("logistic", join(support, made), settings=settings)
+    model = fit(join(support, made), TrainingSettings())
     return float(np.mean(predict(model, queries) == np.array(queries.labels)))
 
 
 def consistency(trajectories: pd.DataFrame, place: Path) -> dict[str, bool]:
-    """Whether the oracle calls an image by its label, by key."""
+    """Return whether the oracle predicts an image's label, by key."""
+    store = DiskStore(store_folder(place))
     oracle = load_oracle(Path("zoo/oracle"), cache=features_file(place))
     once = trajectories.drop_duplicates("key")
     names = np.array(class_names(oracle))
     found: dict[str, bool] = {}
     for start in range(0, len(once), 1000):
         part = once.iloc[start : start + 1000]
-        images = [
-            decode_image(store_path(store_folder(place), k).read_bytes()) for k in part["key"]
-        ]
-        called = names[classify(images, model=oracle).argmax(1)]
-        found |= dict(zip(part["key"], called == part["target_label"].to_numpy(), strict=True))
+        images = [store.image(key) for key in part["key"]]
+        predicted = names[classify(images, model=oracle).argmax(1)]
+        found |= dict(zip(part["key"], predicted == part["target_label"].to_numpy(), strict=True))
     return found
 
 
 def summary(scores: pd.DataFrame) -> pd.DataFrame:
-    """A row per setting and rule: means over tasks, and differences paired by task."""
+    """Return a row per setting and rule: means over tasks, and differences paired by task."""
     rows = []
     for setting, own in scores.groupby("setting", sort=False):
         wide = own.pivot(index="task", columns="rule", values="accuracy")

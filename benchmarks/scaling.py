@@ -29,15 +29,16 @@ from sklearn.datasets import load_sample_images
 
 from genie.data.images import encode_png
 from genie.figures.canvas import save_figure
-from genie.generate.claims import claims
-from genie.generate.cluster import AT_ONCE, Cluster, connect
-from genie.generate.store import save_image
+from genie.render.locks import image_locks
+from genie.render.model_info import RenderSettings
+from genie.render.ray_engine import Cluster, RayEngine
+from genie.render.store import save_image
 
 FOLDER = Path("benchmarks")
 MEASURED = FOLDER / "scaling-measured.csv"
 IMAGES = 1_000_000
 GPUS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-WRITERS, SHARED_WRITERS = 4, 32  # threads of the driver, as in genie/generate/store.py
+WRITERS, SHARED_WRITERS = 4, 32  # threads of the driver, as in genie/render/store.py
 ASSUMED: Mapping[str, tuple[float, str]] = {
     "image_seconds": (1.0, "Stable Diffusion 1.5, 512x512, 50 guided steps, float16, large GPU"),
     "batch": (32, "images per batch, the default of a GPU at 512x512"),
@@ -60,15 +61,15 @@ ASSUMED: Mapping[str, tuple[float, str]] = {
 class Costs:
     """What the simulation counts with: seconds, bytes, US dollars; measured, then assumed.
 
-    `png_bytes` to `claims_seconds` are measured. `write_seconds` is per image in one of `WRITERS`
+    `png_bytes` to `locks_seconds` are measured. `write_seconds` is per image in one of `WRITERS`
     threads that share the disk, `hand_seconds` per image in the driver's main thread, and
-    `claims_seconds` per execution.
+    `locks_seconds` per execution.
     """
 
     png_bytes: float
     write_seconds: float
     hand_seconds: float
-    claims_seconds: float
+    locks_seconds: float
     image_seconds: float
     batch: float
     start_seconds: float
@@ -82,7 +83,7 @@ class Costs:
     gpu_price: float
     driver_price: float
     put_price: float
-    at_once: int = AT_ONCE
+    at_once: int = RayEngine.at_once
 
 
 @dataclass
@@ -111,7 +112,7 @@ def simulate(images: int, gpus: int, costs: Costs, *, shared: bool = False) -> O
     for start in range(0, images, costs.at_once):
         count = min(costs.at_once, images - start)
         one = execute(count, gpus, costs, draw, each=driver_seconds(costs, shared=shared))
-        total.seconds += costs.claims_seconds * count / costs.at_once + one.seconds
+        total.seconds += costs.locks_seconds * count / costs.at_once + one.seconds
         total.stored += one.stored
         total.rendered += one.rendered
         total.gpu_busy += one.gpu_busy
@@ -249,14 +250,14 @@ def write_rate(pngs: list[bytes], root: Path, count: int) -> float:
     return (time.perf_counter() - start) / count * WRITERS
 
 
-def claim_time(root: Path, count: int) -> float:
-    """Seconds to claim `count` images, and to release them one by one."""
+def lock_time(root: Path, count: int) -> float:
+    """Seconds to lock `count` images, and to unlock them one by one."""
     start = time.perf_counter()
-    with claims(root, wide=True) as held:
+    with image_locks(root, wide=True) as locks:
         keys = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(count)]
-        assert all([held.take(key) for key in keys])
+        assert all([locks.acquire(key) for key in keys])
         for key in keys:
-            held.release(key)
+            locks.release(key)
     return time.perf_counter() - start
 
 
@@ -268,7 +269,7 @@ def hand_rate(pngs: list[bytes], count: int, batch: int) -> float:
     import pyarrow as pa
     import ray
 
-    connect(Cluster(), Path("zoo/generator"), compile=False, dtype=None)
+    RayEngine(Cluster(), Path("zoo/generator"), RenderSettings(compile=False))  # starts Ray
 
     def make(table: pa.Table) -> pa.Table:
         return pa.table({"png": [pngs[i % len(pngs)] for i in range(batch)]})
@@ -286,13 +287,13 @@ def hand_rate(pngs: list[bytes], count: int, batch: int) -> float:
 def measure() -> pd.DataFrame:
     """Measure this machine's costs: a row of name, value and source each."""
     pngs = photographs()
-    batch = int(ASSUMED["batch"][0])
+    batch, count = int(ASSUMED["batch"][0]), RayEngine.at_once
     with tempfile.TemporaryDirectory(dir=".") as place:
         root = Path(place)
         table = [
             ("png_bytes", np.mean([len(png) for png in pngs]), "two photographs of scikit-learn"),
             ("write_seconds", write_rate(pngs, root, 1_000), "save_image, in one of 4 threads"),
-            ("claims_seconds", claim_time(root, AT_ONCE), f"take and release {AT_ONCE} keys"),
+            ("locks_seconds", lock_time(root, count), f"take and release {count} keys"),
             ("hand_seconds", hand_rate(pngs, 2_000, batch), "Ray Data, on one machine"),
         ]
     return pd.DataFrame(table, columns=["name", "value", "source"])

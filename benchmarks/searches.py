@@ -21,13 +21,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from benchmarks.preview import GENERATOR, RATIOS, Pairs, agreement, pairs_of_set
+from genie.choose.adaptive import axis_positions, largest_shift
 from genie.classify.backbone import embed
+from genie.core.tables import Schema, write_table
 from genie.data.images import decode_image
-from genie.generate.adaptive import axis_positions, largest_shift
-from genie.generate.model import Generator, encode_images, load_generator
-from genie.generate.noise import denoising_steps, initial_noise
-from genie.generate.request import Request
-from genie.tables import Schema, write_table
+from genie.plan.levels import denoising_steps
+from genie.plan.requests import Request
+from genie.render.model import Generator, encode_images, load_generator
+from genie.render.noise import initial_noise
 
 FULL_STEPS = 20
 BATCH = 32
@@ -45,12 +46,13 @@ Prompts = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Way:
-    """How the images are made that levels are compared by.
+    """How the images that levels are compared by are made.
 
-    `steps` from r to a clean image: k of N for an N, or so many at every level. `guided` says of a
-    step, by its place (from 0) and the number of steps, whether it takes the unconditional half
-    too ("both"), goes without guidance ("none"), or with the last guidance ("last"). `stop` takes
-    the predicted clean latent after so many steps. `size` of the image in pixels, None the model's.
+    `steps` returns the number of steps from r to a clean image. `guided` maps the place of a step
+    (from 0) and the number of steps to its guidance: "both" computes the unconditional half too,
+    "none" has no guidance, and "last" repeats the guidance of an earlier step. `stop` takes the
+    predicted clean latent after so many steps. `size` is that of the image in pixels, None the
+    model's.
     """
 
     steps: Callable[[float], int]
@@ -111,14 +113,15 @@ def bisected(walks: np.ndarray) -> np.ndarray:
 @torch.inference_mode()
 def walk(way: Way, pairs: Pairs, generator: Generator) -> tuple[np.ndarray, float]:
     """Positions (pairs, M) of the levels, and guided steps per pair."""
-    sized = generator if way.size is None else replace(generator, size=way.size)
+    info = generator.info
+    sized = replace(generator, info=replace(info, size=way.size or info.size))
     clean_of = encoded_sources(pairs, sized)
     prompts = encoded_prompts(pairs, sized)
-    count = len(pairs.wanted)
+    count = len(pairs.slots)
     size = min(BATCH, count)
     found, calls = np.zeros((count, len(RATIOS))), 0
     for level, r in enumerate(RATIOS):
-        requests = [one.candidates[level] for one in pairs.wanted]
+        requests = [slot.levels[level] for slot in pairs.slots]
         images = []
         for start in range(0, count, size):
             part = requests[start : start + size]
@@ -126,13 +129,13 @@ def walk(way: Way, pairs: Pairs, generator: Generator) -> tuple[np.ndarray, floa
             latents, halves = sample(way, r, padded, clean_of, prompts, sized)
             calls += halves * len(part)
             images += decode(latents, sized)[: len(part)]
-        found[:, level] = places(images, pairs, generator.size)
+        found[:, level] = places(images, pairs, info.size)
     return found, calls / 2 / count
 
 
 def encoded_sources(pairs: Pairs, generator: Generator) -> dict[str, torch.Tensor]:
     """Clean latents (4, h, w) of the source images, by image_id."""
-    names = sorted({str(one.candidates[0].source_id) for one in pairs.wanted})
+    names = sorted({str(slot.levels[0].source_id) for slot in pairs.slots})
     pictures = [decode_image(pairs.sources[name]) for name in names]
     encoded = [encode_images(pictures[i : i + 8], generator) for i in range(0, len(names), 8)]
     return dict(zip(names, torch.cat(encoded), strict=True))
@@ -140,23 +143,24 @@ def encoded_sources(pairs: Pairs, generator: Generator) -> dict[str, torch.Tenso
 
 def encoded_prompts(pairs: Pairs, generator: Generator) -> Prompts:
     """Embeddings of the pairs' prompts and of the empty one."""
-    texts = {"", *(one.candidates[0].prompt for one in pairs.wanted)}
-    encode = generator.pipeline.encode_prompt
+    texts = {"", *(slot.levels[0].prompt for slot in pairs.slots)}
+    encode, device = generator.pipeline.encode_prompt, generator.info.device
     return {
-        text: encode(text, generator.device, 1, do_classifier_free_guidance=False)[0][0]
+        text: encode(text, device, 1, do_classifier_free_guidance=False)[0][0]
         for text in sorted(texts)
     }
 
 
 def places(images: Sequence[Image.Image], pairs: Pairs, size: int) -> np.ndarray:
     """Positions (pairs,) of one image per pair, at the model's size."""
-    marks = pairs.marks
-    z = embed([image.resize((size, size)) for image in images], model=marks.backbone)
+    landmarks = pairs.landmarks
+    z = embed([image.resize((size, size)) for image in images], model=landmarks.backbone)
     found = []
-    for vector, one in zip(z, pairs.wanted, strict=True):
-        first = one.candidates[0]
-        axis = marks.sources[str(first.source_id)], marks.targets[one.task, first.target_label]
-        found.append(axis_positions(vector[None], *axis)[0])
+    for vector, slot in zip(z, pairs.slots, strict=True):
+        first = slot.levels[0]
+        z_source = landmarks.sources[str(first.source_id)]
+        z_target = landmarks.targets[slot.task, first.target_label]
+        found.append(axis_positions(vector[None], z_source, z_target)[0])
     return np.array(found)
 
 
@@ -190,7 +194,7 @@ def sample(
             guidance = predicted - negative
         halves += 1 + both
         if mode != "none":
-            predicted = predicted + (generator.guidance_scale - 1) * guidance
+            predicted = predicted + (generator.info.guidance_scale - 1) * guidance
         if way.stop == i + 1:
             at = alphas[t]
             return (latents - (1 - at).sqrt() * predicted) / at.sqrt(), halves
@@ -248,7 +252,7 @@ def compare(name: str, found: np.ndarray, full: np.ndarray, *, cost: float) -> d
 @click.option("--out", type=Path, default="benchmarks/searches.csv", show_default=True)
 def main(names: tuple[str, ...], folder: Path, root: Path, out: Path) -> None:
     every = pairs_of_set(root)
-    pairs = replace(every, wanted=every.wanted[::2])
+    pairs = replace(every, slots=every.slots[::2])
     generator = load_generator(folder)
     full, _ = walk(FULL, pairs, generator)
     rows = []

@@ -4,8 +4,8 @@
 
 Draws the tasks of `protocols/longtail` and predicts their support images out of fold, once by the
 pipeline, which weights all classes equally, and once without weights. Without them, the largest
-classes become sources of every target. `agreement` says how many of a target's sources are among
-those of equally large classes: all bundled support images, 500 per class.
+classes become sources of every target. `agreement` is the share of a target's sources that are
+among those of equally large classes: all bundled support images, 500 per class.
 Out: benchmarks/sources.csv, a row per class, largest first.
 """
 
@@ -22,8 +22,8 @@ from benchmarks.rules import run_trial
 from genie.classify.backbone import load_backbone
 from genie.classify.confusion import confusion, source_classes
 from genie.classify.examples import Examples, load_examples
-from genie.tables import PREDICTIONS, Schema, read_images, read_table, write_table
-from stages.shared.places import features_file
+from genie.cli.places import features_file
+from genie.core.tables import PREDICTIONS, Schema, read_images, read_table, write_table
 
 SOURCES_TABLE: Schema = {
     "label": str,

@@ -41,16 +41,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from genie.choose.search import PREVIEW_STEPS
+from genie.core.tables import Schema, read_images, write_table
 from genie.data.images import decode_image, encode_png, image_id
-from genie.generate.model import Generator, load_generator
-from genie.generate.noise import denoising_steps, levels, strength
-from genie.generate.render import default_batch_size, render
-from genie.generate.request import Request
-from genie.generate.search import PREVIEW_STEPS
-from genie.tables import Schema, read_images, write_table
+from genie.plan.forecast import guided_steps
+from genie.plan.levels import Levels, denoising_steps, strength
+from genie.plan.requests import Request
+from genie.render.batches import batches
+from genie.render.model import Generator, load_generator
+from genie.render.model_info import RenderSettings
+from genie.render.stable_diffusion import StableDiffusionRenderer
 
 STEPS = 50  # the paper's
-RATIOS = levels(0.5, 0.9, 5)
+RATIOS = Levels(0.5, 0.9, 5).ratios
 PACKAGES = ("torch", "diffusers", "transformers", "openvino")
 SPEED: Schema = {
     "contender": str,
@@ -69,7 +72,7 @@ Returned = TypeVar("Returned")
 
 @dataclass(frozen=True)
 class Work:
-    """What every contender does: GeNIe-Ada for the pairs, in `steps` denoising steps.
+    """The work of every contender: GeNIe-Ada for the pairs, in `steps` denoising steps.
 
     `pairs` are requests at the lowest level; `sources` holds PNG bytes by image_id.
     """
@@ -126,7 +129,7 @@ def stock_pipeline(folder: Path, generator: Generator) -> Any:
         pipeline.scheduler.config, timestep_spacing="linspace"
     )
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(generator.device)
+    return pipeline.to(generator.info.device)
 
 
 def authors_loop(work: Work, pipeline: Any, guidance: float) -> int:
@@ -178,9 +181,11 @@ def _every_level(work: Work) -> list[Request]:
 
 
 def _rendered(requests: Sequence[Request], work: Work, generator: Generator, steps: int) -> int:
-    """Guided steps of the requests, after rendering them."""
-    list(render(requests, generator, sources=work.sources, steps=steps))
-    return sum(denoising_steps(request.r, steps) for request in requests)
+    """Render the requests as PIL images, as the other contenders do; return their guided steps."""
+    render, size = StableDiffusionRenderer(generator), generator.info.batch_size
+    for batch in batches(requests, steps, size, mixed=generator.info.starts_anywhere):
+        render(batch, work.sources, steps, size)
+    return guided_steps(requests, steps)
 
 
 def sd15(folder: Path) -> Path:
@@ -245,13 +250,11 @@ def timed(call: Callable[[], Returned], device: str) -> tuple[float, Returned]:
 
 def sample_tflop(generator: Generator) -> float:
     """TFLOP of one sample's pass through the denoiser; a guided step takes two."""
-    side = generator.size // generator.pipeline.vae_scale_factor
-    prompt, _ = generator.pipeline.encode_prompt(
-        "", generator.device, 1, do_classifier_free_guidance=False
-    )
-    dtype = generator.pipeline.dtype
-    latents = torch.zeros(1, 4, side, side, device=generator.device, dtype=dtype)
-    step = torch.zeros(1, dtype=torch.int64, device=generator.device)
+    device, dtype = generator.info.device, generator.pipeline.dtype
+    side = generator.info.size // generator.pipeline.vae_scale_factor
+    prompt, _ = generator.pipeline.encode_prompt("", device, 1, do_classifier_free_guidance=False)
+    latents = torch.zeros(1, 4, side, side, device=device, dtype=dtype)
+    step = torch.zeros(1, dtype=torch.int64, device=device)
     # attention as plain products: the counter does not know every fused kernel
     plain = sdpa_kernel(SDPBackend.MATH)
     with FlopCounterMode(display=False) as counter, torch.no_grad(), plain:
@@ -263,20 +266,20 @@ def shares(work: Work, generator: Generator) -> dict[str, float]:
     """Where our exact renderer's time goes, from a run with a clock around the denoiser."""
     inside: list[float] = []
     samples: list[int] = []
-    plain = generator.denoiser
+    plain, device = generator.denoiser, generator.info.device
     assert plain is not None
 
     def clocked(*inputs: torch.Tensor) -> torch.Tensor:
-        if generator.device == "cuda":
+        if device == "cuda":
             torch.cuda.synchronize()  # what was queued before is not the denoiser's
-        seconds, predicted = timed(lambda: plain(*inputs), generator.device)
+        seconds, predicted = timed(lambda: plain(*inputs), device)
         inside.append(seconds)
         samples.append(len(inputs[0]))
         return predicted
 
     watched = replace(generator, denoiser=clocked)
-    seconds, _ = timed(lambda: exact(work, watched), generator.device)
-    peak = matrix_peak(generator.device, generator.dtype)
+    seconds, _ = timed(lambda: exact(work, watched), device)
+    peak = matrix_peak(device, generator.dtype)
     reached = sum(samples) * sample_tflop(generator) / sum(inside)
     return {
         "matrix_product_tflops": round(peak, 3),
@@ -319,19 +322,20 @@ class Models:
 def load_models(folder: Path) -> Models:
     """The models of a Stable Diffusion folder."""
     generator = load_generator(folder)
+    compiled = generator.info.device == "cuda"
     return Models(
         ours=generator,
-        otherwise=load_generator(folder, compile=generator.device == "cuda"),
-        half=load_generator(folder, dtype=torch.bfloat16),
+        otherwise=load_generator(folder, RenderSettings(compile=compiled)),
+        half=load_generator(folder, RenderSettings(dtype="bfloat16")),
         stock=stock_pipeline(folder, generator),
     )
 
 
 def contenders(work: Work, models: Models) -> dict[str, Callable[[], int]]:
     """What is timed, by name; each returns the guided steps that it took."""
-    ours, guidance = models.ours, models.ours.guidance_scale
-    batch = default_batch_size(ours)
-    otherwise = "compiled" if ours.device == "cuda" else "by PyTorch"
+    ours, guidance = models.ours, models.ours.info.guidance_scale
+    batch = ours.info.batch_size
+    otherwise = "compiled" if ours.info.device == "cuda" else "by PyTorch"
     return {
         AUTHORS: lambda: authors_loop(work, models.stock, guidance),
         "diffusers, batched by level": lambda: batched_by_level(
@@ -347,8 +351,8 @@ def contenders(work: Work, models: Models) -> dict[str, Callable[[], int]]:
 
 def measure(work: Work, models: Models, repeats: int) -> pd.DataFrame:
     """A row per contender and repeat (schema SPEED)."""
-    device, rows = models.ours.device, []
-    list(render(work.pairs[:2], models.otherwise, sources=work.sources, steps=4))  # warm up PyTorch
+    device, rows = models.ours.info.device, []
+    _rendered(work.pairs[:2], work, models.otherwise, 4)  # warm up PyTorch
     for repeat, (name, run) in product(range(repeats), contenders(work, models).items()):
         start_peak(device)
         seconds, taken = timed(run, device)
@@ -381,10 +385,10 @@ def main(architecture: str, pairs: int, repeats: int, out: Path | None) -> None:
         folder = Path("zoo/generator") if architecture == "zoo" else sd15(Path(place) / "sd15")
         models = load_models(folder)
     ours = models.ours
-    work = bundled_work(pairs) if architecture == "zoo" else noise_work(pairs, ours.size)
+    work = bundled_work(pairs) if architecture == "zoo" else noise_work(pairs, ours.info.size)
     table = measure(work, models, repeats)
     write_table(table, out, SPEED)
-    facts = machine(ours.device) | {"pairs": len(work.pairs)} | shares(work, ours)
+    facts = machine(ours.info.device) | {"pairs": len(work.pairs)} | shares(work, ours)
     out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
     click.echo(table.groupby("contender")[["images_per_second", "times_authors"]].mean())
 

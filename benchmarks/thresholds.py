@@ -4,11 +4,11 @@
     python -m benchmarks.thresholds --data data/cifar10 --clip zoo/photographs/clip \\
         --out benchmarks/thresholds-photographs.csv
 
-`filter.least_text` is the similarity to their class's prompt below which 5% of real images fall,
-`filter.least_image` that to the mean of the other images of their class. Both are rounded down to
-two digits. No query image is read. With few support images the second similarity spreads more:
-a row for each number of support images, drawn once for each image, says how many real images of a
-class, and of all other classes, pass both bounds there.
+`filter.min_text` is the similarity to their class's prompt below which 5% of real images fall,
+`filter.min_image` that to the mean of the other images of their class. Both are rounded down to
+two digits. No query image is read. With few support images the second similarity spreads more. For
+each number of support images, drawn once for each image, a row therefore has the shares of a
+class's real images, and of those of all other classes, that pass both bounds.
 Out: benchmarks/thresholds.csv.
 """
 
@@ -19,16 +19,16 @@ import numpy as np
 import pandas as pd
 
 from genie.classify.clip import Clip, embed_images, embed_texts, load_clip
+from genie.cli.places import features_file
+from genie.core.errors import GenieError
+from genie.core.tables import Schema, write_table
 from genie.data.images import decode_image
+from genie.data.prompts import prompt_for
 from genie.data.readers import read_pools
-from genie.data.wording import prompt_for
-from genie.errors import GenieError
-from genie.tables import Schema, write_table
-from stages.shared.places import features_file
 
 BOUNDS: Schema = {
-    "least_text": float,
-    "least_image": float,
+    "min_text": float,
+    "min_image": float,
     "support_images": int,
     "below_text": float,
     "below_image": float,
@@ -73,14 +73,14 @@ def thresholds(z: np.ndarray, labels: np.ndarray, z_prompts: np.ndarray) -> pd.D
     if smallest < 2:
         raise GenieError("--data must have at least 2 training images per class, got a class of 1")
     to_text, whole = z @ z_prompts.T, to_support(z, labels, None)
-    least_text, least_image = bound(to_text[own]), bound(whole[own])
+    min_text, min_image = bound(to_text[own]), bound(whole[own])
     rows = []
     for shots in [k for k in SHOTS if k < smallest - 1] + [smallest - 1]:
         to_image = whole if shots == smallest - 1 else to_support(z, labels, shots)
-        kept = (to_text >= least_text) & (to_image >= least_image)
-        below = (to_text < least_text)[own].mean(), (to_image < least_image)[own].mean()
+        kept = (to_text >= min_text) & (to_image >= min_image)
+        below = (to_text < min_text)[own].mean(), (to_image < min_image)[own].mean()
         shares = (*below, kept[own].mean(), kept[~own].mean())
-        rows.append((least_text, least_image, shots, *np.round(shares, 6), len(z)))
+        rows.append((min_text, min_image, shots, *np.round(shares, 6), len(z)))
     return pd.DataFrame(rows, columns=list(BOUNDS))
 
 
@@ -98,7 +98,7 @@ def measure(images: pd.DataFrame, clip: Clip) -> pd.DataFrame:
 def main(data: Path, model: Path, out: Path) -> None:
     try:
         pool, _ = read_pools(data)
-        clip = load_clip(model, parameter="--clip", cache=features_file(Path()))
+        clip = load_clip(model, argument="--clip", cache=features_file(Path()))
         table = measure(pool, clip)
     except GenieError as error:
         raise click.ClickException(str(error)) from error
@@ -106,8 +106,7 @@ def main(data: Path, model: Path, out: Path) -> None:
     click.echo(table.to_string(index=False))
     first = table.iloc[0]
     click.echo(
-        f"-S filter.least_text={first['least_text']:g} -S filter.least_image="
-        f"{first['least_image']:g}"
+        f"-S filter.min_text={first['min_text']:g} -S filter.min_image={first['min_image']:g}"
     )
 
 

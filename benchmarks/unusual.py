@@ -37,14 +37,11 @@ from genie.classify.classifier import out_of_fold, predict_proba
 from genie.classify.confusion import boundary_pairs, confusion
 from genie.classify.examples import load_examples
 from genie.classify.files import load_classifiers
-from genie.classify.finetune import TrainingSettings
-from genie.data.images import decode_image
-from genie.data.readers import read_pools
-from genie.errors import GenieError
-from genie.figures.canvas import save_figure
-from genie.keyed import digest
-from genie.measure.metrics import DIFFERENCE, SHARE, interval
-from genie.tables import (
+from genie.classify.settings import TrainingSettings
+from genie.cli.places import features_file
+from genie.core.errors import GenieError
+from genie.core.seeding import digest
+from genie.core.tables import (
     CONFUSION,
     IMAGES,
     SOURCES,
@@ -55,13 +52,15 @@ from genie.tables import (
     write_images,
     write_table,
 )
+from genie.data.images import decode_image
+from genie.data.readers import read_pools
+from genie.figures.canvas import save_figure
+from genie.measure.metrics import DIFFERENCE, SHARE, interval
+from genie.progress import bar
+from genie.settings import in_keys, read_yaml, require_paths
 from protocols.execution import row_inputs, run_stages, run_upstream, shared_support
-from protocols.specification import BASELINE, Protocol, Run, Setting, read_protocol, runs_of
+from protocols.specification import BASELINE, Protocol, Row, Setting, read_protocol, rows_of
 from stages import select_sources
-from stages.shared.params import read_yaml
-from stages.shared.places import features_file
-from stages.shared.progress import bar
-from stages.validate import check_paths
 
 REFERENCES = {"to_txt2img": "Txt2Img", "to_img2img": "Img2Img H (r = 0.7)"}
 GROUPS: Schema = {
@@ -149,7 +148,7 @@ def stack_of(images: pd.DataFrame) -> np.ndarray:
 
 
 def opposite_ends(matrix: pd.DataFrame, lightness: pd.Series) -> dict[str, bool]:
-    """Say for each class whether its support is bright.
+    """Return for each class whether its support is bright.
 
     Classes are paired greedily, the most confused first (`matrix`: true, predicted). The lighter
     class of a pair, by the mean `lightness` of its borders, is bright. A class that is left over
@@ -191,8 +190,7 @@ def write_once(images: pd.DataFrame, folder: Path) -> None:
 def confusion_of(pool: pd.DataFrame, backbone: Path, root: Path) -> pd.DataFrame:
     """Return mean out-of-fold probabilities of the pool (true, predicted)."""
     examples = load_examples(pool, backbone=load_backbone(backbone, cache=features_file(root)))
-    settings = TrainingSettings(Path(), "backbone", 1, 2, 0.1, "cross-entropy", 0, None)
-    probabilities = out_of_fold("logistic", examples, settings=settings)
+    probabilities = out_of_fold(examples, TrainingSettings())
     table = pd.DataFrame(probabilities, columns=sorted(set(examples.labels)))
     return table.groupby(np.array(examples.labels)).mean()
 
@@ -208,30 +206,31 @@ def at_boundary(
     count, right = np.zeros(len(labels), int), np.zeros(len(labels), int)
     for a, b in pairs:
         inside = np.isin(labels, (a, b))
-        called_a = shares[:, column[a]] >= shares[:, column[b]]
+        predicted_a = shares[:, column[a]] >= shares[:, column[b]]
         count += inside
-        right += inside & (called_a == (labels == a))
+        right += inside & (predicted_a == (labels == a))
     return count, right
 
 
-def answers_of(run: Run) -> pd.DataFrame:
+def answers_of(row: Row) -> pd.DataFrame:
     """Return how each query is classified: model, task, image_id, correct, pairs, right_pairs.
 
-    The last two count the pairs at the decision boundary. A run that ended before is read.
+    The last two count the pairs at the decision boundary. The result of a row that ran before is
+    read.
     """
-    path = run.place / "unusual" / f"{digest(row_inputs(run.params)).hex()[:24]}.parquet"
+    path = row.place / "unusual" / f"{digest(row_inputs(row.params)).hex()[:24]}.parquet"
     if path.is_file():
         return pd.read_parquet(path)
-    run_stages(run)
-    images = read_images(run.place / "data/prepared/query")
-    backbone = load_backbone(run.params.classifier.backbone, cache=features_file(run.place))
+    run_stages(row)
+    images = read_images(row.place / "data/prepared/query")
+    backbone = load_backbone(row.params.classifier.backbone, cache=features_file(row.place))
     queries = load_examples(images, backbone=backbone)
     labels = np.array(queries.labels)
-    matrices = read_table(run.place / "data/sources/confusion.csv", CONFUSION)
+    matrices = read_table(row.place / "data/sources/confusion.csv", CONFUSION)
     pairs = {t: boundary_pairs(confusion(rows)) for t, rows in matrices.groupby("task")}
     parts = []
     for name in ("baseline", "augmented"):
-        for task, model in load_classifiers(run.place / "models" / name).items():
+        for task, model in load_classifiers(row.place / "models" / name).items():
             shares = predict_proba(model, queries)
             correct = np.array(model.classes)[shares.argmax(1)] == labels
             count, right = at_boundary(shares, labels, model.classes, pairs[task])
@@ -311,36 +310,36 @@ def settings_of(protocol: Protocol, tasks: int, biased_data: Path) -> Protocol:
 
 
 def run_all(
-    runs: Sequence[Run], queries: Mapping[str, pd.DataFrame]
+    rows: Sequence[Row], queries: Mapping[str, pd.DataFrame]
 ) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
     """Run or read all rows and compare those of each setting.
 
     `queries` holds the groups by image_id for each setting.
     """
     answers: dict[str, dict[str, pd.DataFrame]] = {setting: {} for setting in queries}
-    for run in bar(runs, total=len(runs), label="rows", unit="row"):
-        click.echo(f"{run.setting}: {run.row}", err=True)
-        own = queries[run.setting]
-        found = answers_of(run).merge(own, on="image_id", validate="many_to_one")
-        answers[run.setting].setdefault(BASELINE, found[found["model"] == "baseline"])
-        answers[run.setting][run.row] = found[found["model"] == "augmented"]
-    places = {run.setting: run.place / "data/prepared/tasks.csv" for run in runs}
+    for row in bar(rows, "rows", total=len(rows), unit="row"):
+        click.echo(f"{row.setting}: {row.name}", err=True)
+        own = queries[row.setting]
+        found = answers_of(row).merge(own, on="image_id", validate="many_to_one")
+        answers[row.setting].setdefault(BASELINE, found[found["model"] == "baseline"])
+        answers[row.setting][row.name] = found[found["model"] == "augmented"]
+    places = {row.setting: row.place / "data/prepared/tasks.csv" for row in rows}
     shared = {name: shared_support(read_table(path, TASKS)) for name, path in places.items()}
     return [compare(name, own, shared=shared[name]) for name, own in answers.items()]
 
 
-def source_ends(runs: Sequence[Run], ends: Mapping[str, bool]) -> pd.DataFrame:
+def source_ends(rows: Sequence[Row], ends: Mapping[str, bool]) -> pd.DataFrame:
     """Return how many source classes have the other end than their target (schema SOURCE_ENDS)."""
-    first = {run.params.sources.strategy: run for run in reversed(runs) if run.setting == BIASED}
-    rows = []
-    for strategy, run in sorted(first.items()):
-        select_sources.main.main(run_upstream(run), standalone_mode=False)
-        sources = read_table(run.place / "data/sources/sources.csv", SOURCES)
+    first = {row.params.sources.strategy: row for row in reversed(rows) if row.setting == BIASED}
+    found = []
+    for strategy, row in sorted(first.items()):
+        select_sources.main.main(run_upstream(row), standalone_mode=False)
+        sources = read_table(row.place / "data/sources/sources.csv", SOURCES)
         apart = sources["target"].map(ends) != sources["source"].map(ends)
-        shared = shared_support(read_table(run.place / "data/prepared/tasks.csv", TASKS))
+        shared = shared_support(read_table(row.place / "data/prepared/tasks.csv", TASKS))
         share = interval(apart.groupby(sources["task"]).mean(), bounds=SHARE, shared=shared)
-        rows.append((strategy, share.mean, share.low, share.high, share.n))
-    return pd.DataFrame(rows, columns=list(SOURCE_ENDS))
+        found.append((strategy, share.mean, share.low, share.high, share.n))
+    return pd.DataFrame(found, columns=list(SOURCE_ENDS))
 
 
 def draw(groups: pd.DataFrame, path: Path) -> Figure:
@@ -387,13 +386,13 @@ def draw(groups: pd.DataFrame, path: Path) -> Figure:
 def main(protocol: Path, tasks: int, params_file: Path, place: Path, out: Path) -> None:
     os.environ.setdefault("DVC_ROOT", str(Path.cwd()))
     try:
-        asked = settings_of(read_protocol(protocol / "protocol.yaml"), tasks, place / "data")
-        runs = runs_of(asked, read_yaml(params_file), place)
-        queries, ends = prepare_queries(runs[0], place)
-        parts = run_all(runs, queries)
-        sources = source_ends(runs, ends)
+        own = settings_of(read_protocol(protocol / "protocol.yaml"), tasks, place / "data")
+        rows = rows_of(own, read_yaml(params_file), place)
+        queries, ends = prepare_queries(rows[0], place)
+        parts = run_all(rows, queries)
+        sources = source_ends(rows, ends)
     except GenieError as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(in_keys(error)) from error
     groups, classes = (pd.concat(tables) for tables in zip(*parts, strict=True))
     write_table(groups, out / "unusual.csv", GROUPS)
     write_table(classes, out / "unusual-classes.csv", CLASSES)
@@ -402,13 +401,13 @@ def main(protocol: Path, tasks: int, params_file: Path, place: Path, out: Path) 
     click.echo(groups.to_string(index=False))
 
 
-def prepare_queries(run: Run, place: Path) -> tuple[dict[str, pd.DataFrame], dict[str, bool]]:
+def prepare_queries(row: Row, place: Path) -> tuple[dict[str, pd.DataFrame], dict[str, bool]]:
     """Write the biased pool into `place`/data.
 
     Return the groups of queries of each setting, and whether each class's support is bright.
     """
-    data, backbone = run.params.data.path, run.params.classifier.backbone
-    check_paths(run.params)
+    data, backbone = row.params.data.path, row.params.classifier.backbone
+    require_paths(row.params)
     pool, query = read_pools(data)
     if query is None:
         raise GenieError(f"data.path must have a test/ split, got {data}; add one")

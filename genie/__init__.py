@@ -1,22 +1,61 @@
-"""GeNIe: hard negatives by text-to-image diffusion (arXiv 2312.02548), as a library.
+'''GeNIe: hard negatives by text-to-image diffusion (arXiv 2312.02548).
 
-Modules and packages are listed in the order in which data flows through them. Each imports only
-from those above it, except that `measure` does not import `generate`.
+An image of a source class is noised part of the way and denoised under the prompt of a target
+class. The result has the target's label and the source's background. GeNIe-Ada chooses the noise
+ratio r of each image.
 
-- `errors`, `tables`, `keyed`, `device`: the exception shown to the user, the schemas of all tables,
-  random draws keyed by content, and the device that models run on.
-- `data`: reads labelled images, draws support and query sets, names the classes, and stores the
-  augmentation set on disk.
-- `classify`: classifies images, with frozen backbones or fine-tuned networks; prepares their
-  training examples; measures which classes are confused.
-- `generate`: generates images: what each method requests, how requests are rendered and cached, and
-  which noise ratio r* is chosen.
-- `measure`: accuracies with confidence intervals, comparisons of runs, and the analysis of why the
-  method works.
-- `figures`: all figures, and the report.
-- `tools`: the command line `genie` and the code that only it needs.
+>>> from pathlib import Path
+>>> from PIL import Image
+>>> from genie import GeNIe
+>>> image = Image.open("examples/clothes/pullover/0.png")
+>>> coats = [Image.open(path) for path in sorted(Path("examples/clothes/coat").iterdir())]
 
-Functions take values and return values, or read and write files that they are given. The library
-never reads params.yaml, and only `tools.cli` prints. The stages in `stages/` read params.yaml and
-call the library; `stages.commands` is the entry point of the command line.
-"""
+>>> pipe = GeNIe.from_pretrained("zoo/generator", embedder="zoo/backbone")
+>>> out = pipe(image, target="coat", examples=coats)  # GeNIe-Ada; r=0.7 fixes the ratio
+>>> out.image, out.r, out.positions, out.levels  # PIL image, float, (M,), [(r, image), ...]
+(<PIL.Image.Image ...>, 0..., array([...]), [(0.5, <PIL.Image.Image ...>), ...])
+
+>>> augmented = pipe.augment("examples/clothes", per_class=2, sources="confusion")
+>>> augmented.save("augmented")  # an imagefolder with provenance and a data card
+>>> for image, label in augmented:  # a map-style data set for any training loop
+...     pass
+
+The models are folders: a diffusers model with an image-to-image pipeline, and a transformers image
+model. `help(GeNIe)` explains every argument. The stages of the DVC pipeline call the same
+functions.
+
+The rooms, in the order in which data flows; each imports only from those above it:
+
+- `core`: errors, seeding, schemas of tables, the device.
+- `data`: labelled images, tasks, prompts, and the augmentation set.
+- `plan`: what a method asks for, as requests. No torch.
+- `classify`: frozen models, classifiers and their training examples, confusion.
+- `render`: requests in, images in a store out. No method.
+- `choose`: which noise ratio and which images are kept.
+- `measure`: accuracies with intervals, comparisons of runs, the analysis.
+- `figures`: every figure, and the report.
+- `settings`: params.yaml, and the values that the library takes from it.
+- `pipeline`: `GeNIe`, which joins all of these.
+- `cli`: the command line `genie`.
+'''
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from genie.data.augmented_set import AugmentedSet
+    from genie.pipeline import GeNIe, HardNegative
+
+__all__ = ["AugmentedSet", "GeNIe", "HardNegative"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is exported when it is first used, because torch takes seconds."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from genie import pipeline
+
+    return getattr(pipeline, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -2,28 +2,27 @@
 
     python -m protocols.check
 
-The row is the table's reference, in its first setting; `protocols.run` writes what it gave, in
-full, to `check.json`. Counts must be equal, and accuracies, label consistency and the mean r may
-differ by what machines may (`genie.tools.reproduction.TOLERANCE`). Nothing that was made before is
-read, images least of all. A table whose data or models are not on this machine is named and left
-out.
+The row is the table's reference, in its first setting; `protocols.run` writes its result, in full,
+to `check.json`. Counts must be equal. Accuracies, label consistency and the mean r may differ by
+as much as between machines (`genie.cli.reproduction.TOLERANCE`). No result or image of an earlier
+run is read. A table whose data or models are not on this machine is named and left out.
 """
 
 import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from genie.errors import GenieError
-from genie.tools.reproduction import disagreements
+from genie.cli.reproduction import disagreements
+from genie.core.errors import GenieError
+from genie.settings import in_keys, read_yaml, require_paths
 from protocols.execution import run_stages
-from protocols.specification import Protocol, Run, read_protocol, runs_of
-from stages.shared.params import read_yaml
-from stages.validate import check_paths
+from protocols.specification import Protocol, Row, read_protocol, rows_of
 
 TASKS = 3
 PLACE = Path(".genie/check")
@@ -40,13 +39,13 @@ def main(folders: tuple[Path, ...], base: Path) -> None:
     checked = 0
     for folder in folders or sorted(path.parent for path in Path("protocols").glob("*/check.json")):
         try:
-            recorded, run = recorded_run(folder, base)
+            recorded, row = recorded_row(folder, base)
         except GenieError as error:
-            click.echo(f"{folder}: left out, {error}")
+            click.echo(f"{folder}: left out, {in_keys(error)}")
             continue
         checked += 1
-        click.echo(f"{folder}: {run.setting}, {run.row}")
-        wrong += [f"{folder}: {line}" for line in disagreements(recorded, outcome(run))]
+        click.echo(f"{folder}: {row.setting}, {row.name}")
+        wrong += [f"{folder}: {line}" for line in disagreements(recorded, outcome(row))]
     if wrong:
         raise click.ClickException(
             "\n".join(wrong)
@@ -58,31 +57,31 @@ def main(folders: tuple[Path, ...], base: Path) -> None:
     click.echo(f"{checked} tables hold on {TASKS} tasks")
 
 
-def recorded_run(folder: Path, base: Path) -> tuple[Mapping[str, Any], Run]:
-    """What a table's `check.json` holds, and the run that made it.
+def recorded_row(folder: Path, base: Path) -> tuple[Mapping[str, Any], Row]:
+    """Return the content of a table's `check.json`, and the row that made it.
 
-    GenieError where there is none, or for data or models that are not on this machine.
+    Raise GenieError if there is none, or for data or models that are not on this machine.
     """
     path = folder / "check.json"
     if not path.is_file():
         raise GenieError("it has no check.json; run make evidence")
-    run = few_tasks(read_protocol(folder / "protocol.yaml"), read_yaml(base), PLACE / folder.name)
-    check_paths(run.params)
-    return json.loads(path.read_text(encoding="utf-8")), run
+    row = few_tasks(read_protocol(folder / "protocol.yaml"), read_yaml(base), PLACE / folder.name)
+    require_paths(row.params)
+    return json.loads(path.read_text(encoding="utf-8")), row
 
 
-def few_tasks(protocol: Protocol, base: Mapping[str, Any], place: Path) -> Run:
-    """The run of the reference row in the first setting on three tasks."""
-    run = next(run for run in runs_of(protocol, base, place) if run.row == protocol.reference)
-    data = run.params.data.model_copy(update={"tasks": min(TASKS, run.params.data.tasks)})
-    return Run(run.setting, run.row, run.params.model_copy(update={"data": data}), place)
+def few_tasks(protocol: Protocol, base: Mapping[str, Any], place: Path) -> Row:
+    """Return the reference row in the first setting, on three tasks."""
+    row = next(row for row in rows_of(protocol, base, place) if row.name == protocol.reference)
+    data = row.params.data.model_copy(update={"tasks": min(TASKS, row.params.data.tasks)})
+    return replace(row, params=row.params.model_copy(update={"data": data}), place=place)
 
 
-def outcome(run: Run) -> dict[str, float | int | None]:
-    """What a run gives, by running all stages."""
-    run_stages(run)
-    summary = json.loads((run.place / "metrics/evaluate.json").read_text())
-    cost = json.loads((run.place / "metrics/cost.json").read_text())
+def outcome(row: Row) -> dict[str, float | int | None]:
+    """Run all stages of a row, and return its result."""
+    run_stages(row)
+    summary = json.loads((row.place / "metrics/evaluate.json").read_text())
+    cost = json.loads((row.place / "metrics/cost.json").read_text())
     return {
         "baseline": summary["baseline"]["mean"],
         "augmented": summary["augmented"]["mean"],

@@ -1,9 +1,9 @@
-"""Runs the rows of a protocol through the stages, and keeps what they gave.
+"""Runs the rows of a protocol through the stages, and keeps their results.
 
-The runs of a setting share a folder. `prepare` and `train_baseline` run there only if what they
+The rows of a setting share a folder. `prepare` and `train_baseline` run there only if what they
 depend on has changed (`upstream.json`). A row's result is kept by its parameters and the files it
 reads (`rows/KEY.json`), so a row that ran before is read. Code is not part of the key: each result
-names the commit that made it, and `protocols/check.py` runs rows again to see whether they hold.
+names the commit that made it, and `protocols/check.py` runs rows again to compare results.
 """
 
 import functools
@@ -21,12 +21,11 @@ import pandas as pd
 import torch
 import yaml
 
-from genie.keyed import digest, fingerprint
-from genie.tables import SCORES, TASKS, read_table
-from protocols.specification import BASELINE, Run
+from genie.core.seeding import digest, fingerprint
+from genie.core.tables import SCORES, TASKS, read_table
+from genie.settings import Params, require_paths
+from protocols.specification import BASELINE, Row
 from stages import evaluate, generate, prepare, retrain, select_sources, train_baseline
-from stages.shared.params import Params
-from stages.validate import check_paths
 
 UPSTREAM = ("seed", "data", "augment", "prompt", "classifier")
 """Sections of params.yaml that `prepare` and `train_baseline` read."""
@@ -37,7 +36,7 @@ CODE = ("genie", "stages")
 
 @dataclass(frozen=True)
 class Facts:
-    """What a row's images are like and cost (None where there are none), and what made the row.
+    """The quality and cost of a row's images (None where there are none), and what made the row.
 
     `seconds` is the time of its stages; images that the store had already cost nothing here.
     `shared` is what tasks have in common (`shared_support`).
@@ -55,45 +54,45 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Result:
-    """What one run gave: the scores of both classifiers (schema SCORES), and facts."""
+class RowResult:
+    """The result of one row: the scores of both classifiers (schema SCORES), and facts."""
 
     scores: pd.DataFrame
     facts: Facts
 
 
-def run_rows(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Scores by setting, row and task, and facts by setting and row.
+def run_rows(rows: Sequence[Row]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return scores by setting, row and task, and facts by setting and row.
 
-    Each setting's first run also gives the scores of the baseline. GenieError for a path that is
-    not there, before anything runs.
+    Each setting's first row also gives the scores of the baseline. Raise MissingFileError for a
+    path that does not exist, before anything runs.
     """
-    for run in runs:
-        check_paths(run.params)
+    for row in rows:
+        require_paths(row.params)
     scores: list[pd.DataFrame] = []
     facts: list[dict[str, object]] = []
     begun: set[str] = set()
-    missing = [run for run in runs if not _kept(run).is_file()]
+    missing = [row for row in rows if not _kept(row).is_file()]
     started = time.perf_counter()
-    for number, run in enumerate(runs, 1):
-        if run in missing:
-            left = _left(missing.index(run), len(missing), time.perf_counter() - started)
-            click.echo(f"[{number} of {len(runs)}] {run.setting}: {run.row}{left}")
-        result = run_row(run)
-        row_of = {"augmented": run.row}
-        if run.setting not in begun:
-            row_of["baseline"] = BASELINE
-        begun.add(run.setting)
-        own = result.scores[result.scores["model"].isin(row_of)]
-        scores.append(own.assign(setting=run.setting, row=own["model"].map(row_of)))
-        facts.append({"setting": run.setting, "row": run.row, **asdict(result.facts)})
+    for number, row in enumerate(rows, 1):
+        if row in missing:
+            left = _left(missing.index(row), len(missing), time.perf_counter() - started)
+            click.echo(f"[{number} of {len(rows)}] {row.setting}: {row.name}{left}")
+        result = run_row(row)
+        name_of = {"augmented": row.name}
+        if row.setting not in begun:
+            name_of["baseline"] = BASELINE
+        begun.add(row.setting)
+        own = result.scores[result.scores["model"].isin(name_of)]
+        scores.append(own.assign(setting=row.setting, row=own["model"].map(name_of)))
+        facts.append({"setting": row.setting, "row": row.name, **asdict(result.facts)})
     return pd.concat(scores, ignore_index=True), pd.DataFrame(facts)
 
 
 def shared_support(tasks: pd.DataFrame) -> float:
-    """The share of a task's support images that another task has too, its mean over pairs of tasks.
+    """Return the share of a task's support images that another task has, averaged over pairs.
 
-    `tasks` has the schema TASKS; one task shares nothing.
+    `tasks` has the schema TASKS. With one task it is 0.
     """
     support = tasks[tasks["role"] == "support"]
     others = support["task"].nunique() - 1
@@ -103,48 +102,48 @@ def shared_support(tasks: pd.DataFrame) -> float:
     return round(float((sharing / others).groupby(support["task"]).mean().mean()), 6)
 
 
-def run_row(run: Run) -> Result:
-    """The result of one run; one that ran before is read."""
-    path = _kept(run)
+def run_row(row: Row) -> RowResult:
+    """Return the result of one row; that of a row that ran before is read."""
+    path = _kept(row)
     if path.is_file():
         return _read_result(path)
     begun = time.perf_counter()
-    run_stages(run)
+    run_stages(row)
     seconds = time.perf_counter() - begun
-    summary = json.loads((run.place / "metrics/evaluate.json").read_text())
-    cost = json.loads((run.place / "metrics/cost.json").read_text())
+    summary = json.loads((row.place / "metrics/evaluate.json").read_text())
+    cost = json.loads((row.place / "metrics/cost.json").read_text())
     facts = Facts(
         label_consistency=summary["label_consistency"],
         mean_r=summary["mean_r"],
         images=summary["images"],
         guided_steps=cost["guided_steps_needed"],
         rejected=cost["rejected"],
-        shared=shared_support(read_table(run.place / "data/prepared/tasks.csv", TASKS)),
+        shared=shared_support(read_table(row.place / "data/prepared/tasks.csv", TASKS)),
         seconds=round(seconds, 1),
         commit=commit(),
         machine=machine(),
     )
-    result = Result(read_table(run.place / "metrics/tasks.csv", SCORES), facts)
-    _write_keys(run.place, path.with_suffix(".parquet"))
+    result = RowResult(read_table(row.place / "metrics/tasks.csv", SCORES), facts)
+    _write_keys(row.place, path.with_suffix(".parquet"))
     _write_result(result, path)
     return result
 
 
-def run_stages(run: Run) -> None:
-    """All stages in the run's folder; the early ones only if what they depend on has changed."""
-    arguments = run_upstream(run)
-    shutil.rmtree(run.place / "data/augmented", ignore_errors=True)
+def run_stages(row: Row) -> None:
+    """Run all stages in the row's folder; the first two only if their dependencies changed."""
+    arguments = run_upstream(row)
+    shutil.rmtree(row.place / "data/augmented", ignore_errors=True)
     for stage in (select_sources, generate, retrain, evaluate):
         stage.main.main(arguments, standalone_mode=False)
 
 
-def run_upstream(run: Run) -> list[str]:
+def run_upstream(row: Row) -> list[str]:
     """Run `prepare` and `train_baseline` if needed; return the command-line arguments of stages."""
-    run.place.mkdir(parents=True, exist_ok=True)
-    file = run.place / "params.yaml"
-    file.write_text(yaml.safe_dump(run.params.model_dump(mode="json"), sort_keys=False))
-    arguments = ["--params", str(file), "--root", str(run.place)]
-    done, upstream = run.place / "upstream.json", upstream_of(run.params)
+    row.place.mkdir(parents=True, exist_ok=True)
+    file = row.place / "params.yaml"
+    file.write_text(yaml.safe_dump(row.params.model_dump(mode="json"), sort_keys=False))
+    arguments = ["--params", str(file), "--root", str(row.place)]
+    done, upstream = row.place / "upstream.json", upstream_of(row.params)
     if not done.is_file() or done.read_text() != upstream:
         done.unlink(missing_ok=True)
         for stage in (prepare, train_baseline):
@@ -154,63 +153,67 @@ def run_upstream(run: Run) -> list[str]:
 
 
 def upstream_of(params: Params) -> str:
-    """All that `prepare` and `train_baseline` depend on, as text: parameters, files and code."""
-    known = {
+    """Return parameters, files and code that `prepare` and `train_baseline` depend on, as JSON."""
+    depends_on = {
         "params": params.model_dump(mode="json", include=set(UPSTREAM)),
         # decides how many copies there are
         "every_source": params.sources.strategy == "all",
         "files": _contents(params.data.path, params.classifier.backbone, params.prompt.names),
         "code": fingerprint(Path(), (p for name in CODE for p in Path(name).rglob("*.py"))),
     }
-    return json.dumps(known, sort_keys=True)
+    return json.dumps(depends_on, sort_keys=True)
 
 
 def row_inputs(params: Params) -> str:
-    """All that a row depends on but code, as text: parameters and the contents of files."""
+    """Return parameters and contents of files that a row depends on, as JSON."""
     files = _contents(
-        *(params.data.path, params.classifier.backbone, params.generator.model),
-        *(params.oracle.model, params.filter.clip, params.prompt.folder),
+        params.data.path,
+        params.classifier.backbone,
+        params.generator.model,
+        params.oracle.model,
+        params.filter.clip,
+        params.prompt.folder,
     )
     return json.dumps([params.model_dump(mode="json"), files], sort_keys=True)
 
 
 def commit() -> str:
-    """The commit of the code, with `+` where genie/ or stages/ differ from it."""
+    """Return the commit of the code, with `+` where genie/ or stages/ differ from it."""
     changed = _git("status", "--porcelain", "--", *CODE)
     return _git("rev-parse", "--short=9", "HEAD") + ("+" if changed else "")
 
 
 def machine() -> str:
-    """What a row's seconds depend on, without the machine's name."""
+    """Return device and number of threads, on which a row's seconds depend."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     threads = torch.get_num_threads()
     return f"{device}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def _kept(run: Run) -> Path:
-    """Where the result of a run is kept."""
-    return run.place / "rows" / f"{digest(row_inputs(run.params)).hex()[:24]}.json"
+def _kept(row: Row) -> Path:
+    """Return the file that keeps the result of a row."""
+    return row.place / "rows" / f"{digest(row_inputs(row.params)).hex()[:24]}.json"
 
 
-def _left(done: int, wanted: int, seconds: float) -> str:
-    """The minutes that the rest of the rows takes at the rate so far; nothing before the first."""
-    return f", about {seconds / done * (wanted - done) / 60:.0f} min left" if done else ""
+def _left(done: int, total: int, seconds: float) -> str:
+    """Return the minutes left at the rate so far; nothing before the first row."""
+    return f", about {seconds / done * (total - done) / 60:.0f} min left" if done else ""
 
 
 def _git(*arguments: str) -> str:
-    """Git's answer, or nothing where there is no repository."""
+    """Return the output of Git, which is empty without a repository."""
     done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     return done.stdout.strip()
 
 
 def _contents(*paths: Path) -> list[str]:
-    """A digest of the files under each path."""
+    """Return a digest of the files under each path."""
     return [_content(path, tuple(map(_stamp, _under(path)))) for path in paths]
 
 
 @functools.lru_cache
 def _content(path: Path, stamps: tuple[tuple[str, int, int], ...]) -> str:
-    """The digest of a file or folder; `stamps` tell whether it has changed since the last call."""
+    """Return the digest of a file or folder; other `stamps` mean that it may have changed."""
     folder = path.parent if path.is_file() else path
     return fingerprint(folder, [Path(name) for name, _, _ in stamps])
 
@@ -225,13 +228,13 @@ def _stamp(file: Path) -> tuple[str, int, int]:
 
 
 def _write_keys(place: Path, path: Path) -> None:
-    """Note which images of the store a row refers to, so that `genie gc` keeps them."""
+    """Record which images of the store a row refers to, so that `genie gc` keeps them."""
     table = pd.read_parquet(place / "data/augmented/trajectories.parquet", columns=["key"])
     path.parent.mkdir(exist_ok=True)
     table.drop_duplicates().to_parquet(path, index=False)
 
 
-def _write_result(result: Result, path: Path) -> None:
+def _write_result(result: RowResult, path: Path) -> None:
     """Write a result as JSON, whole or not at all."""
     scores = json.loads(result.scores.to_json(orient="records", double_precision=15))
     path.parent.mkdir(exist_ok=True)
@@ -240,7 +243,7 @@ def _write_result(result: Result, path: Path) -> None:
     unfinished.replace(path)
 
 
-def _read_result(path: Path) -> Result:
+def _read_result(path: Path) -> RowResult:
     kept = json.loads(path.read_text())
     scores = pd.DataFrame(kept["scores"], columns=list(SCORES)).astype(dict(SCORES))
-    return Result(scores, Facts(**kept["facts"]))
+    return RowResult(scores, Facts(**kept["facts"]))

@@ -8,7 +8,8 @@ integers are left out, and so is the level of a "95% interval".
 A section names records by a link, a path in code, or the command that writes them, for itself and
 for sections below it that name none; what stands above the first section holds for the page.
 `results.md` and `results.png` of a protocol stand for its tables, and `README.md` of the models for
-the records beside it. A key of params.yaml in code, such as `noise.least`, stands for its value.
+the records beside it. A key of params.yaml in code, such as `noise.min_position`, stands for its
+value.
 
 A number is found if a record holds a value that rounds to it, or a share (at most 1) that does so
 times 100; a percentage has to be a share. "a ± b" has to be a value with half its interval (columns

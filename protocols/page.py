@@ -3,9 +3,9 @@
     python -m protocols.page
 
 `protocols/page.md` holds the text, with a line in double braces where a part is made:
-`{{table fewshot/1-shot | fewshot/5-shot}}` puts the recorded columns side by side, `{{claims
-fewshot}}` states what the claims of a table came to (`protocols/claims.csv`), `{{family}}` how many
-claims are one family, and `{{hours}}` what the tables cost.
+`{{table fewshot/1-shot | fewshot/5-shot}}` puts the recorded columns side by side, `{{comparisons
+fewshot}}` gives the results of a table's comparisons (`protocols/comparisons.csv`), `{{family}}`
+how many comparisons are one family, and `{{hours}}` what the tables cost.
 """
 
 import re
@@ -15,10 +15,10 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from genie.errors import GenieError
+from genie.core.errors import GenieError
+from genie.core.tables import read_table
 from genie.measure.metrics import percent
-from genie.tables import read_table
-from protocols.claims import CLAIMS, PROTOCOLS, VERDICTS, compared, images_of
+from protocols.comparisons import COMPARISONS, PROTOCOLS, VERDICTS, compared, images_of
 from protocols.specification import BASELINE
 
 PAGE = Path("docs/results.md")
@@ -29,7 +29,7 @@ NOTICE = "<!-- Written by `python -m protocols.page` from protocols/page.md; edi
 @click.option("--protocols", "root", type=Path, default=PROTOCOLS, show_default=True)
 @click.option("--out", type=Path, default=PAGE, show_default=True)
 def main(root: Path, out: Path) -> None:
-    """Write the page of results from the tables and claims."""
+    """Write the page of results from the tables and comparisons."""
     try:
         out.write_text(page(root), encoding="utf-8")
     except GenieError as error:
@@ -38,7 +38,7 @@ def main(root: Path, out: Path) -> None:
 
 
 def page(root: Path) -> str:
-    """The page: `page.md` with its parts. GenieError for a part that is not known."""
+    """Return the page: `page.md` with its parts. Raise GenieError for an unknown part."""
     text = (root / "page.md").read_text(encoding="utf-8")
     made = re.sub(r"^\{\{(\w+) ?(.*)\}\}$", lambda found: _part(found, root), text, flags=re.M)
     return f"{NOTICE}\n{made}"
@@ -47,7 +47,7 @@ def page(root: Path) -> str:
 def _part(found: re.Match[str], root: Path) -> str:
     parts: Mapping[str, Callable[[str, Path], Iterator[str]]] = {
         "table": _table,
-        "claims": _claims,
+        "comparisons": _comparisons,
         "family": _family,
         "hours": _hours,
     }
@@ -58,8 +58,8 @@ def _part(found: re.Match[str], root: Path) -> str:
 
 def _table(names: str, root: Path) -> Iterator[str]:
     """Columns of the form folder/setting, side by side: accuracy and gain over the baseline."""
-    wanted = [name.strip().split("/", 1) for name in names.split("|")]
-    columns = {(folder, setting): _rows(root / folder, setting) for folder, setting in wanted}
+    places = [name.strip().split("/", 1) for name in names.split("|")]
+    columns = {(folder, setting): _rows(root / folder, setting) for folder, setting in places}
     recorded = {key: rows for key, rows in columns.items() if len(rows)}
     if recorded:
         cells = {
@@ -120,36 +120,36 @@ def _accuracy(row: pd.Series) -> str:
     return f"{percent(row['accuracy'])} ({gain})"
 
 
-def _claims(names: str, root: Path) -> Iterator[str]:
-    """A paragraph for each setting of the tables: what is clear, then what is not."""
-    table = read_table(root / "claims.csv", CLAIMS)
+def _comparisons(names: str, root: Path) -> Iterator[str]:
+    """A paragraph for each setting of the tables: clear differences, then the others."""
+    table = read_table(root / "comparisons.csv", COMPARISONS)
     own = table[table["table"].isin(names.split())]
-    yield "What this supports ([all claims](../protocols/claims.csv)):\n"
-    for (folder, setting), claims in own.groupby(["table", "setting"], sort=False):
-        found = ". ".join(_sentences(claims))
-        yield f"- **{_place(folder, setting)}** (n = {claims['n'].iloc[0]}). {found}."
+    yield "What this supports ([all comparisons](../protocols/comparisons.csv)):\n"
+    for (folder, setting), rows in own.groupby(["table", "setting"], sort=False):
+        found = ". ".join(_sentences(rows))
+        yield f"- **{_place(folder, setting)}** (n = {rows['n'].iloc[0]}). {found}."
 
 
-def _sentences(claims: pd.DataFrame) -> Iterator[str]:
+def _sentences(comparisons: pd.DataFrame) -> Iterator[str]:
     """A sentence for each row that differs clearly from others, and one for the rest."""
     above, below, unclear = VERDICTS
     for verdict in (above, below):
-        for row, others in _others(claims[claims["verdict"] == verdict]):
+        for row, others in _others(comparisons[comparisons["verdict"] == verdict]):
             yield f"{row} is {verdict} {others}"
-    if rest := list(_others(claims[claims["verdict"] == unclear])):
+    if rest := list(_others(comparisons[comparisons["verdict"] == unclear])):
         yield "Not clearly different: " + "; ".join(f"{row} from {others}" for row, others in rest)
 
 
-def _others(claims: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def _others(comparisons: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """Each row with all that it is compared with, in words."""
-    for row, own in claims.groupby("row", sort=False):
-        others = [compared(claim) for claim in own.to_dict("records")]
+    for row, own in comparisons.groupby("row", sort=False):
+        others = [compared(comparison) for comparison in own.to_dict("records")]
         yield str(row), ", ".join(others[:-1]) + " and " * (len(others) > 1) + others[-1]
 
 
 def _family(_: str, root: Path) -> Iterator[str]:
-    table = read_table(root / "claims.csv", CLAIMS)
-    yield f"The {len(table)} claims of this page are one family."
+    table = read_table(root / "comparisons.csv", COMPARISONS)
+    yield f"The {len(table)} comparisons of this page are one family."
 
 
 def _hours(_: str, root: Path) -> Iterator[str]:

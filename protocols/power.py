@@ -14,9 +14,9 @@ import click
 import pandas as pd
 from scipy import stats
 
+from genie.cli.table_scores import read_shared
+from genie.core.tables import ROW_SCORES, read_table
 from genie.measure.metrics import spread_of_mean
-from genie.tables import ROW_SCORES, read_table
-from genie.tools.protocol import read_shared
 from protocols.specification import read_protocol
 
 

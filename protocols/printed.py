@@ -138,11 +138,11 @@ def _numbers(text: str, line: int) -> Iterator[Number]:
         mark = text.rfind(_COVER, 0, found.start())
         if mark > covered:
             covered = mark
-        elif _is_claim(found) and not _LEVEL.match(text, found.start()):
+        elif _is_measured(found) and not _LEVEL.match(text, found.start()):
             yield _number(found, line + text.count("\n", 0, found.start()))
 
 
-def _is_claim(found: re.Match) -> bool:
+def _is_measured(found: re.Match) -> bool:
     """Whether it is a decimal or a percentage."""
     parts = (found["mean"], found["half"], found["alone"])
     return bool(found["percent"] or found["after"]) or any("." in part for part in parts if part)

@@ -15,8 +15,8 @@ import pandas as pd
 import yaml
 from scipy import stats
 
+from genie.cli.table_scores import read_shared
 from genie.measure.metrics import SHARES, spread_of_mean
-from genie.tools.protocol import read_shared
 
 HOMES = ("benchmarks", "docs", "genie", "metrics", "params.yaml", "protocols", "stages", "zoo")
 """Where records and parameters are: what git holds, not what a run leaves behind."""

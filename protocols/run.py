@@ -2,9 +2,9 @@
 
     python -m protocols.run protocols/fewshot
 
-What `protocol.yaml` holds is told in `protocols/specification.py`. Out: `results.csv` (a row per
-setting and method), `tasks.csv` (accuracy per task), `results.md`, `results.png`, and `check.json`,
-what the reference row gives on few tasks (`protocols/check.py`).
+`protocols/specification.py` describes `protocol.yaml`. Out: `results.csv` (a row per setting and
+method), `tasks.csv` (accuracy per task), `results.md`, `results.png`, and `check.json`, the result
+of the reference row on few tasks (`protocols/check.py`).
 """
 
 import json
@@ -13,14 +13,14 @@ from pathlib import Path
 
 import click
 
-from genie.errors import GenieError
+from genie.core.errors import GenieError
+from genie.core.tables import ROW_SCORES, write_table
 from genie.figures.results import result_figure
-from genie.tables import ROW_SCORES, write_table
+from genie.settings import in_keys, read_yaml
 from protocols.check import few_tasks, outcome
 from protocols.execution import run_rows
-from protocols.specification import read_protocol, runs_of
+from protocols.specification import read_protocol, rows_of
 from protocols.table import RESULTS, compare, markdown
-from stages.shared.params import read_yaml
 
 
 @click.command()
@@ -37,10 +37,10 @@ def main(folder: Path, base: Path, overlay: Path | None, out: Path | None) -> No
     place = Path(".genie/protocols") / folder.name
     try:
         protocol = read_protocol(folder / "protocol.yaml", overlay)
-        scores, facts = run_rows(runs_of(protocol, read_yaml(base), place))
+        scores, facts = run_rows(rows_of(protocol, read_yaml(base), place))
         few = outcome(few_tasks(protocol, read_yaml(base), place / "check"))
     except GenieError as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(in_keys(error)) from error
     results = compare(protocol, scores, facts)
     text = markdown(protocol, results)
     write_table(scores, out / "tasks.csv", ROW_SCORES)

@@ -1,4 +1,4 @@
-"""What a protocol compares: its settings, its rows, and the parameters of each run.
+"""What a protocol compares: its settings, and its rows with the parameters of each.
 
 A protocol is a folder with `protocol.yaml`:
 
@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genie.data.wording import slug
-from genie.errors import GenieError
-from stages.shared.params import Params, check_params, read_yaml
+from genie.core.errors import GenieError
+from genie.data.prompts import slug
+from genie.settings import Params, check_params, read_yaml
 
 BASELINE = "Weak"
 """The row of the classifier without generated images: support images and weak copies."""
@@ -45,7 +45,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Protocol:
-    """What `protocol.yaml` says.
+    """The content of `protocol.yaml`.
 
     `overlay` goes on top of the settings; a row's own parameters go on top of both.
     """
@@ -60,19 +60,19 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Run:
+class Row:
     """One row under one setting: its parameters, and the folder that its stages work in."""
 
     setting: str
-    row: str
+    name: str
     params: Params
     place: Path
 
 
 def read_protocol(path: Path, overlay: Path | None = None) -> Protocol:
-    """The protocol of a YAML file, with the parameters of the file `overlay` if there is one.
+    """Read the protocol of a YAML file, with the parameters of the file `overlay` if there is one.
 
-    GenieError for a missing or unknown key, or a name that is not one of the rows.
+    Raise GenieError for a missing or unknown key, or a name that is not one of the rows.
     """
     raw = read_yaml(path)
     _check_keys(raw, path)
@@ -93,21 +93,21 @@ def read_protocol(path: Path, overlay: Path | None = None) -> Protocol:
     )
 
 
-def runs_of(protocol: Protocol, base: Mapping[str, Any], root: Path) -> list[Run]:
-    """All runs in table order; the runs of one setting share a folder under `root`.
+def rows_of(protocol: Protocol, base: Mapping[str, Any], root: Path) -> list[Row]:
+    """Return all rows in table order; those of one setting share a folder under `root`.
 
-    `base` holds the values of params.yaml. GenieError naming setting, row and key for a parameter
-    that is unknown or out of range.
+    `base` holds the values of params.yaml. Raise GenieError, naming setting, row and key, for a
+    parameter that is unknown or out of range.
     """
     return [
-        Run(name, row, _params(protocol, base, name, row), root / slug(name))
+        Row(name, row, _params(protocol, base, name, row), root / slug(name))
         for name, setting in protocol.settings.items()
         for row in setting.rows
     ]
 
 
 def override(params: Mapping[str, Any], changes: Changes) -> dict[str, Any]:
-    """A copy of nested parameters with dotted keys set, known or not."""
+    """Return a copy of nested parameters with dotted keys set, known or not."""
     result = copy.deepcopy(dict(params))
     for key, value in changes.items():
         *sections, name = key.split(".")
@@ -138,7 +138,7 @@ def _check_keys(raw: Mapping[str, Any], path: Path) -> None:
 
 
 def _changes(value: object, where: str) -> dict[str, Any]:
-    """A mapping as it is; nothing as an empty one."""
+    """Return a mapping as it is, and an empty one for nothing."""
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -147,7 +147,7 @@ def _changes(value: object, where: str) -> dict[str, Any]:
 
 
 def _setting(own: Mapping[str, Any], rows: Mapping[str, object]) -> Setting:
-    """All rows belong to a setting, unless it names some of them."""
+    """Return a setting: with all rows, unless it names some of them."""
     params = {key: value for key, value in own.items() if key != "rows"}
     return Setting(params, tuple(own.get("rows", rows)))
 

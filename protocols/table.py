@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from genie.core.tables import Schema
 from genie.measure.metrics import GROUPS, SHARE, SHARES, interval, percent
-from genie.tables import Schema
 from protocols.specification import BASELINE, Protocol
 
 RESULTS: Schema = {
@@ -48,17 +48,17 @@ LEGEND = (
     "(chance is about 50)."
 )
 
-Row = Mapping[str, object]
+Cells = Mapping[str, object]
 """One row of the results, by column."""
 
 
 def compare(protocol: Protocol, scores: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
-    """The table of results (schema RESULTS): means over tasks, and differences paired by task.
+    """Return the table of results (schema RESULTS): means over tasks, and paired differences.
 
     `scores` has the columns of ROW_SCORES, and `facts` those of `run_rows`. Intervals are
     Student's t over tasks (95%), wider by what their support images have in common.
     """
-    rows: list[Row] = []
+    rows: list[Cells] = []
     for setting in protocol.settings:
         shared = float(facts.loc[facts["setting"] == setting, "shared"].iloc[0])
         rows += _compared(protocol, setting, scores[scores["setting"] == setting], shared)
@@ -69,7 +69,7 @@ def compare(protocol: Protocol, scores: pd.DataFrame, facts: pd.DataFrame) -> pd
 
 
 def markdown(protocol: Protocol, results: pd.DataFrame) -> str:
-    """The table for people: percentages with their interval, our figure beside the paper's."""
+    """Return the table for people: percentages with their interval, ours beside the paper's."""
     lines = [f"# {protocol.title}", ""]
     for setting, rows in results.groupby("setting", sort=False):
         lines += [f"## {setting} (n = {rows['n'].iloc[0]} tasks)", ""]
@@ -77,7 +77,7 @@ def markdown(protocol: Protocol, results: pd.DataFrame) -> str:
     return "\n".join([*lines, LEGEND, ""])
 
 
-def _compared(protocol: Protocol, setting: str, scores: pd.DataFrame, shared: float) -> list[Row]:
+def _compared(protocol: Protocol, setting: str, scores: pd.DataFrame, shared: float) -> list[Cells]:
     """The rows of one setting, without facts."""
     wide = scores.pivot(index="task", columns="row", values="accuracy")
     names = [BASELINE, *(row for row in protocol.settings[setting].rows if row != BASELINE)]
@@ -95,7 +95,7 @@ def _compared(protocol: Protocol, setting: str, scores: pd.DataFrame, shared: fl
     ]
 
 
-def _intervals(wide: pd.DataFrame, row: str, reference: str, shared: float) -> Row:
+def _intervals(wide: pd.DataFrame, row: str, reference: str, shared: float) -> Cells:
     """Accuracy, gain over the baseline and difference to the reference, by column."""
     accuracy = interval(wide[row], bounds=SHARE, shared=shared)
     gain = interval(wide[row] - wide[BASELINE], shared=shared)

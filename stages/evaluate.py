@@ -6,71 +6,25 @@ Outputs: metrics/evaluate.json, metrics/tasks.csv, metrics/classes.csv,
 data/evaluation/verdicts.csv, plots/confusion_baseline.csv, plots/confusion.csv.
 """
 
-import json
-from dataclasses import asdict
-from pathlib import Path
-
-import pandas as pd
-
 from genie.classify.backbone import load_backbone, load_oracle
-from genie.classify.confusion import boundary_pairs, confusion
-from genie.classify.examples import load_examples, picker
-from genie.classify.files import load_classifiers
-from genie.data.augmented_set import read_set
-from genie.measure.evaluation import class_table, predict_queries, score_table, summarise, verdicts
-from genie.tables import (
-    CALLED,
-    CLASS_SCORES,
-    CONFUSION,
-    MEMBERS,
-    SCORES,
-    TASKS,
-    VERDICTS,
-    read_images,
-    read_table,
-    write_table,
-)
-
-from .shared.command import stage
-from .shared.params import Params
-from .shared.places import features_file
-from .shared.progress import bar
+from genie.cli.places import features_file
+from genie.measure.evaluation import evaluate, read_scored, write_evaluation
+from genie.settings import Params
+from stages.runner import Context, stage
 
 
 @stage
-def main(params: Params, root: Path) -> str:
+def main(params: Params, context: Context) -> str:
     """Evaluate both classifiers on the query images."""
-    images = read_images(root / "data/prepared/query")
-    tasks = read_table(root / "data/prepared/tasks.csv", TASKS)
-    query = tasks[tasks["role"] == "query"]
-    members = read_table(root / "data/augmented/members.csv", MEMBERS)
-    models = {name: load_classifiers(root / "models" / name) for name in ("baseline", "augmented")}
-    backbone = load_backbone(params.classifier.backbone, cache=features_file(root))
-    query_of = picker(load_examples(images, backbone=backbone), images["image_id"])
-    matrices = read_table(root / "data/sources/confusion.csv", CONFUSION)
-    predictions, at_boundary = [], []
-    for task, rows in bar(query.groupby("task"), total=query["task"].nunique(), label="evaluate"):
-        pairs = boundary_pairs(confusion(matrices[matrices["task"] == task]))
-        for name, classifiers in models.items():
-            called, near = predict_queries(
-                classifiers[int(task)], query_of(rows["image_id"]), pairs
-            )
-            predictions.append(called.assign(task=task, model=name))
-            at_boundary.append({"task": task, "model": name, "boundary": near})
-    table = pd.concat(predictions, ignore_index=True)
-    _, generated = read_set(root / "data/augmented", members)
-    oracle = load_oracle(params.oracle.model, cache=features_file(root))
-    judged = verdicts(members, generated, oracle=oracle)
-    scores = score_table(table, tasks=tasks, boundary=pd.DataFrame(at_boundary))
-    summary = summarise(scores, members=members, verdicts=judged)
-    write_table(judged, root / "data/evaluation/verdicts.csv", VERDICTS)
-    write_table(scores, root / "metrics/tasks.csv", SCORES)
-    write_table(class_table(table), root / "metrics/classes.csv", CLASS_SCORES)
-    for name, file in (("baseline", "confusion_baseline.csv"), ("augmented", "confusion.csv")):
-        write_table(table[table["model"] == name], root / "plots" / file, CALLED)
-    text = json.dumps(summary, indent=1, ensure_ascii=False, default=asdict)
-    (root / "metrics/evaluate.json").write_text(text + "\n", encoding="utf-8")
-    gain = summary["gain"]
+    root, cache = context.root, features_file(context.root)
+    evaluation = evaluate(
+        read_scored(root),
+        backbone=load_backbone(params.classifier.backbone, cache=cache),
+        oracle=load_oracle(params.oracle.model, cache=cache),
+        progress=context.monitor.progress,
+    )
+    write_evaluation(evaluation, root)
+    gain = evaluation.summary["gain"]
     return f"evaluate: gain {gain.mean:+.4f} over {gain.n} tasks in metrics/evaluate.json"
 
 

@@ -20,16 +20,15 @@ import yaml
 from hypothesis import strategies as st
 from PIL import Image
 
-from genie.data.augmented_set import read_set, write_set
+from genie.core.errors import GenieError
+from genie.core.tables import MEMBERS, TASKS, inside, read_table, write_table
+from genie.data.augmented_set import read_set
 from genie.data.images import decode_image, encode_png
+from genie.data.prompts import class_name, slug
 from genie.data.readers import read_pools
-from genie.data.tasks import make_tasks
-from genie.data.wording import class_name, slug
-from genie.errors import GenieError
-from genie.tables import MEMBERS, TASKS, inside, read_table, write_table
-from stages.shared.params import read_params
-from stages.validate import check_paths
-from tests.tracked import PROVENANCE, trajectories
+from genie.data.tasks import Draws, make_tasks
+from genie.settings import in_keys, read_params, require_paths
+from tests.tracked import set_with, trajectories
 
 BASE = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text())
 KEYS = [(a, b) for a, section in BASE.items() if isinstance(section, dict) for b in section] + [
@@ -38,11 +37,11 @@ KEYS = [(a, b) for a, section in BASE.items() if isinstance(section, dict) for b
 
 
 def error_of(run: Callable[[], object]) -> str | None:
-    """The message of the GenieError that the call ends with, None if it passes."""
+    """The message of the GenieError that the call ends with, as a stage shows it; None if none."""
     try:
         run()
     except GenieError as error:
-        message = str(error)
+        message = in_keys(error)
         assert message
         assert "\n" not in message
         return message
@@ -113,7 +112,7 @@ def check_params_file(content: bytes, folder: Path) -> str | None:
     """params.yaml is either valid, with paths that exist, or its error names a key or the file."""
     path = folder / "params.yaml"
     path.write_bytes(content)
-    message = error_of(lambda: check_paths(read_params(path)))
+    message = error_of(lambda: require_paths(read_params(path)))
     if message is not None:
         keys = {".".join(key) for key in KEYS}
         assert str(path) in message or any(key in message for key in keys), message
@@ -336,15 +335,16 @@ def _through_the_files(folder: Path) -> None:
         assert "%-" in name or class_name(name) == label
     ids = images.groupby("label")["image_id"]
     halves = [images[images["image_id"].isin(set(ids.nth(part)))] for part in ([0, 1], [2, 3])]
-    tasks = make_tasks(*halves, regime="shots", seed=0, tasks=1, shots=1)
+    tasks = make_tasks(halves[0], halves[1], Draws("shots", seed=0, shots=1, tasks=1))
     write_table(tasks, folder / "tasks.csv", TASKS)
     again = read_table(folder / "tasks.csv", TASKS)
     assert list(again["label"]) == list(tasks["label"])
     table = trajectories(len(labels), levels=2)
     table["target_label"] = np.repeat(labels, 2)
     pngs = {key: encode_png(picture(i)) for i, key in enumerate(table["key"])}
-    written = write_set(table, folder / "set", provenance=PROVENANCE, png_of=pngs.__getitem__)
+    written = set_with(table, pngs.__getitem__)
+    written.save(folder / "set")
     members = read_table(folder / "set/members.csv", MEMBERS)
-    assert list(members["label"]) == list(written["label"])
+    assert list(members["label"]) == list(written.members["label"])
     files, pictures = read_set(folder / "set", members)
     assert len(files) == len(pictures) == len(labels)

@@ -18,10 +18,10 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 
+from genie.cli.main import main as genie
+from genie.core.tables import TASKS, THUMBNAILS, TRAJECTORIES, read_images, read_table
 from genie.data.images import decode_image, image_id
 from genie.figures.contact_sheet import contact_rows, contact_sheet
-from genie.tables import TASKS, THUMBNAILS, TRAJECTORIES, read_images, read_table
-from genie.tools.cli import main as genie
 from stages.analyse import main as analyse
 from stages.evaluate import main as evaluate
 from stages.generate import main as generate
@@ -63,6 +63,8 @@ def test_metrics_tell_what_is_on_disk(made):
     assert summary["images"] == cost["images"] == members["file_name"].nunique() == len(images)
     assert cost["needed"] == levels["key"].nunique() == 5 * len(images)
     assert (cost["rejected"], cost["short"]) == (0, 0)
+    kept = pd.read_csv(made / ".genie/runs/generate/plots/metrics/images_kept.tsv", sep="\t")
+    assert kept["images_kept"].tolist() == [len(members)]
 
 
 def test_contact_sheet_shows_a_choice_for_each_class_from_the_thumbnails(made, tmp_path):
@@ -83,7 +85,7 @@ def test_contact_sheet_shows_a_choice_for_each_class_from_the_thumbnails(made, t
     assert (made / "plots/contact_sheet.png").read_bytes() == (tmp_path / "sheet.png").read_bytes()
 
 
-def test_report_shows_every_wanted_image_of_the_run_and_only_what_the_tables_say(made):
+def test_report_shows_every_image_of_the_run_and_only_what_is_in_the_tables(made):
     html = (made / "plots/report.html").read_text(encoding="utf-8")
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html)
     cards = json.loads(data)["cards"]
@@ -122,7 +124,7 @@ def test_fresh_clone_makes_the_committed_results_and_stays_clean(made, tmp_path)
 
 
 def test_an_editors_swap_file_in_a_room_changes_nothing(made):
-    swap, module = made / "genie/generate/.filters.py.swp", made / "genie/generate/other.py"
+    swap, module = made / "genie/choose/.filters.py.swp", made / "genie/choose/other.py"
     swap.write_bytes(b"b0VIM 9.0")
     with_swap = call(made, "dvc", "status")
     swap.unlink()
@@ -130,7 +132,7 @@ def test_an_editors_swap_file_in_a_room_changes_nothing(made):
     with_module = call(made, "dvc", "status")
     module.unlink()
     assert "up to date" in with_swap
-    assert "genie/generate" in with_module
+    assert "genie/choose" in with_module
 
 
 def test_outputs_come_back_from_the_cache(made):
@@ -203,7 +205,7 @@ def test_protocol_runs_its_rows_through_the_same_stages(made):
         "rows": {
             "CutMix": {"method": "cutmix"},
             "Txt2Img": {"method": "txt2img"},
-            "DiffCoRe-Mix": {"method": "diffcore-mix", "filter.least_text": -1.0},
+            "DiffCoRe-Mix": {"method": "diffcore-mix", "filter.min_text": -1.0},
             "Filtered": {"filter.rule": "classifier", "filter.attempts": 2},
             "Ada": {"noise.r": "ada"},
             "Ada, previews": {"noise.search": "preview"},

@@ -1,16 +1,21 @@
 """The commands in README.md and docs/ are of this repository; acceptance tests run them."""
 
+import doctest
 import re
 import shlex
 import shutil
 import subprocess
 from itertools import pairwise
+from pathlib import Path
 
 import click
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
-from genie.tools.cli import main
+import genie
+from genie.cli.main import main
+from genie.plan.methods import methods_table
 from tests.documented import DOCUMENTS, ELSEWHERE, NEEDS, SHELL, Block, blocks, commands, script
 from tests.scratch import ROOT
 
@@ -21,6 +26,13 @@ COMMANDS = [
     for block in BLOCKS
     for command in commands(block)
     for words in [shlex.split(part) for part in re.split(r"'&&'|&&", command)]
+]
+
+
+PAGES = [
+    *DOCUMENTS,
+    *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "zoo").rglob("README.md")),
 ]
 
 
@@ -97,3 +109,44 @@ def test_script_does_what_a_reader_does(tmp_path):
     )
     assert done.stdout == "one two\nthree\n4\n"
     assert (tmp_path / "notes.txt").read_text() == "\n\nx = 'y'\n"
+
+
+@pytest.mark.parametrize("page", [pytest.param(p, id=str(p.relative_to(ROOT))) for p in PAGES])
+def test_every_link_of_a_page_leads_somewhere(page: Path):
+    for link in links(page):
+        target, _, anchor = link.partition("#")
+        found = page.parent / target if target else page
+        assert found.exists(), link
+        assert not anchor or anchor in anchors(found), link
+
+
+def links(page: Path) -> list[str]:
+    """The targets of links and images that are not on the web."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(page.read_text())
+    inline = [child for token in tokens for child in token.children or []]
+    found = [str(token.attrGet("href") or token.attrGet("src") or "") for token in inline]
+    return [link for link in found if link and not link.startswith(("http:", "https:"))]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_table_of_methods_is_the_generated_one():
+    assert methods_table() in (ROOT / "docs/methods.md").read_text()
+
+
+def test_snippet_of_the_readme_is_that_of_the_docstring():
+    (block,) = (b for b in blocks(ROOT / "README.md") if b.language == "python")
+    examples = doctest.DocTestParser().get_examples(genie.__doc__ or "")
+    assert [line for line in block.code.splitlines() if line] == [
+        line for example in examples for line in example.source.splitlines()
+    ]
+
+
+def test_glossary_has_each_term_once():
+    text = (ROOT / "docs/design.md").read_text().partition("Glossary\n\nOne word")[2]
+    terms = re.findall(r"^\| (.*?) \| ", text, re.MULTILINE)[1:]
+    assert 20 < len(terms) == len(set(terms)) <= 45

@@ -2,25 +2,20 @@
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from genie.data.augmented_set import write_set
+from genie.core.seeding import digest
+from genie.data.augmented_set import AugmentedSet, Provenance, set_of
 from genie.data.images import encode_png
-from genie.generate.store import save_image, store_path
-from genie.keyed import digest
+from genie.render.store import save_image, store_path
 from tests.scratch import call, commit
 
-PROVENANCE = {
-    "method": "genie",
-    "guidance_scale": 3.0,
-    "scheduler": "PNDMScheduler",
-    "generator": "tiny",
-    "fingerprint": "abc",
-}
+PROVENANCE = Provenance("genie", 3.0, "PNDMScheduler", "tiny", "abc")
 
 
 def key_of(pair: int, level: int, seed: int = 0) -> str:
@@ -48,7 +43,7 @@ def trajectories(images: int, *, levels: int = 3, seed: int = 0) -> pd.DataFrame
             "position": 0.1 * level,
             "shift_ratio": 1.5,
             "chosen": level == 1,
-            "called_target": True,
+            "predicted_target": True,
             "embedding": np.ones(3, np.float32),
             "prompt": "a photo",
             "negative_prompt": "",
@@ -62,19 +57,19 @@ def trajectories(images: int, *, levels: int = 3, seed: int = 0) -> pd.DataFrame
     return pd.DataFrame(rows)
 
 
+def set_with(table: pd.DataFrame, png_of: Callable[[str], bytes]) -> AugmentedSet:
+    """The set of the chosen levels of a table, whose classes are those of its targets."""
+    return set_of(table, PROVENANCE, png_of=png_of, classes=set(table["target_label"]))
+
+
 def write_tracked(place: Path, *, images: int = 6, seed: int = 0, shard: int | None = None) -> None:
     """Put images into the store and write the set; dvc tracks it and git commits it."""
     table = trajectories(images, seed=seed)
     store = place / ".genie/store"
     for key in table["key"]:
         save_image(store, key, picture_of(key))
-    write_set(
-        table,
-        place / "data/augmented",
-        provenance=PROVENANCE,
-        png_of=lambda key: store_path(store, key).read_bytes(),
-        shard=shard,
-    )
+    made = set_with(table, lambda key: store_path(store, key).read_bytes())
+    made.save(place / "data/augmented", shards=shard)
     call(place, "dvc", "add", "--quiet", "data/augmented")
     commit(place)
 

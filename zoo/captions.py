@@ -2,7 +2,7 @@
 
 No captioning model is embedded. Instead, the embedded CLIP selects for each image the nearest of
 the zoo's training prompts. Like a captioning model, it sometimes names the wrong class;
-`captions.json` beside the models says how often it does not.
+`captions.json` beside the models has the share of right ones.
 """
 
 import json
@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from genie.classify.clip import embed_images, embed_texts, load_clip
+from genie.core.tables import CAPTIONS, read_images, write_table
 from genie.data.images import decode_image
-from genie.tables import CAPTIONS, read_images, write_table
 from zoo.generator_parts import TEMPLATES, prompts
 from zoo.recipes import RECIPES, Recipe
 
@@ -23,7 +23,7 @@ def captioned(images: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
 
     The column `caption` holds the nearest prompt, and `named` the class of that prompt.
     """
-    clip = load_clip(recipe.out / "clip", parameter=f"{recipe.out}/clip")
+    clip = load_clip(recipe.out / "clip", argument=f"{recipe.out}/clip")
     texts = [text for text in prompts(recipe) if text]
     pictures = [decode_image(png) for png in images["png"]]
     similarity = embed_images(pictures, clip) @ embed_texts(texts, clip).T

@@ -9,7 +9,7 @@ import pandas as pd
 from safetensors.torch import load_model
 
 from genie.classify.backbone import ImageModel, load_oracle
-from genie.generate.model import load_generator
+from genie.render.model import load_generator
 from zoo.evaluate import consistency, pictures, text_requests
 from zoo.generator_parts import Denoiser, save_generator, word_tokenizer
 from zoo.recipes import RECIPES, Recipe
@@ -27,12 +27,12 @@ def measured(recipe: Recipe, path: Path, oracle: ImageModel, *, texts: int) -> f
     denoiser = Denoiser(word_tokenizer(recipe), recipe)
     load_model(denoiser, path)
     vae = load_vae(recipe)
-    asked = text_requests(texts, recipe.classes)
+    requests = text_requests(texts, recipe.classes)
     with tempfile.TemporaryDirectory() as folder:
         save_generator(vae, denoiser, recipe, Path(folder))
         generator = load_generator(Path(folder))
-        drawn = pictures(asked, generator, sources={}, name=path.stem)
-    return consistency(drawn, [request.target_label for request in asked], oracle)
+        drawn = pictures(requests, generator, sources={}, name=path.stem)
+    return consistency(drawn, [request.target_label for request in requests], oracle)
 
 
 def draw_curve(table: pd.DataFrame, path: Path) -> None:

@@ -24,12 +24,15 @@ from genie.classify.backbone import (
     load_oracle,
 )
 from genie.classify.clip import load_clip, zero_shot
+from genie.core.tables import read_images
 from genie.data.images import decode_image
-from genie.data.wording import prompt_for
-from genie.generate.model import Generator, load_generator
-from genie.generate.render import render
-from genie.generate.request import Request
-from genie.tables import read_images
+from genie.data.prompts import prompt_for
+from genie.plan.requests import Request
+from genie.progress import bar
+from genie.render.engine import LocalEngine
+from genie.render.loop import Renderer
+from genie.render.model import Generator, load_generator
+from genie.render.store import MemoryStore
 from zoo.distances import (
     frechet,
     frechet_with_error,
@@ -82,16 +85,17 @@ def pictures(
     requests: Sequence[Request], generator: Generator, *, sources: dict[str, bytes], name: str
 ) -> list[Image.Image]:
     """Render images and return them in the order of `requests`."""
-    rendered = render(requests, generator, sources=sources, steps=STEPS)
-    images = dict(tqdm(rendered, desc=name, total=len(requests)))
-    return [images[request] for request in requests]
+    click.echo(f"{name}: {len(requests)} images")
+    renderer = Renderer(LocalEngine(generator), MemoryStore(), sources, bar)
+    renderer.ensure(requests, steps=STEPS, extra_steps=None)
+    return [renderer.store.image(renderer.key(request, STEPS)) for request in requests]
 
 
 def consistency(images: Sequence[Image.Image], labels: Sequence[str], oracle: ImageModel) -> float:
     """Return the share of `images`, in [0, 1], for which the oracle predicts the label."""
     names = np.array(class_names(oracle))
-    called = names[classify(images, model=oracle).argmax(1)]
-    return float(np.mean(called == np.array(labels)))
+    predicted = names[classify(images, model=oracle).argmax(1)]
+    return float(np.mean(predicted == np.array(labels)))
 
 
 @torch.inference_mode()
@@ -136,8 +140,8 @@ def measure(recipe: Recipe, *, texts: int, edits: int, inception: bool) -> tuple
     real = [decode_image(png) for png in query.png]
     decoded = reconstruct(real, generator)
     few_shot, error = few_shot_accuracy(support, backbone)
-    asked = text_requests(texts, recipe.classes)
-    drawn = pictures(asked, generator, sources={}, name="text to image")
+    requests = text_requests(texts, recipe.classes)
+    drawn = pictures(requests, generator, sources={}, name="text to image")
     features = {
         name: embed(images, model=_pooling(oracle))
         for name, images in (("real", real), ("decoded", decoded), ("drawn", drawn))
@@ -154,11 +158,11 @@ def measure(recipe: Recipe, *, texts: int, edits: int, inception: bool) -> tuple
         "sharpness_text_to_image": sharpness(drawn),
         "frechet_reconstructed": frechet(features["real"], features["decoded"]),
         "frechet_text_to_image": frechet(features["real"], features["drawn"]),
-        "guidance_scale": generator.guidance_scale,
+        "guidance_scale": generator.info.guidance_scale,
         "steps": STEPS,
         "text_to_image_images": texts,
         "text_to_image_consistency": consistency(
-            drawn, [request.target_label for request in asked], oracle
+            drawn, [request.target_label for request in requests], oracle
         ),
         "edit_images_per_ratio": edits,
     }
@@ -171,13 +175,13 @@ def measure(recipe: Recipe, *, texts: int, edits: int, inception: bool) -> tuple
     rows["reconstructed"] = _one_per_class(decoded, list(query.label), recipe.classes)
     sources = dict(zip(support.image_id, support.png, strict=True))
     for r in RATIOS:
-        wanted = edit_requests(support, edits, r=r)
-        edited = pictures(wanted, generator, sources=sources, name=f"r = {r}")
-        labels = [request.target_label for request in wanted]
+        requests = edit_requests(support, edits, r=r)
+        edited = pictures(requests, generator, sources=sources, name=f"r = {r}")
+        labels = [request.target_label for request in requests]
         numbers[f"edit_consistency_{r}"] = consistency(edited, labels, oracle)
         rows[f"r = {r}"] = edited[:10]
-        origin = [decode_image(sources[str(q.source_id)]) for q in wanted[:10]]
-        captions = [f"{q.source_label}\nto {q.target_label}" for q in wanted[:10]]
+        origin = [decode_image(sources[str(q.source_id)]) for q in requests[:10]]
+        captions = [f"{q.source_label}\nto {q.target_label}" for q in requests[:10]]
     return numbers, {"images": rows, "sources": origin, "captions": captions, "drawn": drawn}
 
 
@@ -212,10 +216,11 @@ def measure_distances(
 def measure_clip(recipe: Recipe) -> dict[str, float]:
     """Compute CLIP's zero-shot accuracy on real query images."""
     query = read_images(recipe.data / "test")
-    clip = load_clip(recipe.out / "clip", parameter=f"{recipe.out}/clip")
+    clip = load_clip(recipe.out / "clip", argument=f"{recipe.out}/clip")
     prompts = {name: prompt_for(name) for name in recipe.classes}
-    called = zero_shot([decode_image(png) for png in query.png], prompts, clip)
-    return {"clip_zero_shot_accuracy": float(np.mean(np.array(called) == query.label.to_numpy()))}
+    predicted = zero_shot([decode_image(png) for png in query.png], prompts, clip)
+    right = np.array(predicted) == query.label.to_numpy()
+    return {"clip_zero_shot_accuracy": float(np.mean(right))}
 
 
 def _pooling(oracle: ImageModel) -> ImageModel:

@@ -11,10 +11,10 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from genie.core.errors import GenieError
+from genie.core.tables import write_images
 from genie.data.images import encode_png, image_id
 from genie.data.near_duplicates import drop_near_duplicates
-from genie.errors import GenieError
-from genie.tables import write_images
 from zoo.parts import Part, Parts, split
 
 CLASSES = (

@@ -7,7 +7,7 @@ import click
 import pandas as pd
 from safetensors import safe_open
 
-from genie.tables import Schema, write_table
+from genie.core.tables import Schema, write_table
 from zoo.recipes import RECIPES
 
 SIZES: Schema = {"model": str, "million_parameters": float, "megabytes": float}

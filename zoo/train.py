@@ -9,7 +9,7 @@ import torch.distributed as dist
 from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 
-from genie.errors import GenieError
+from genie.core.errors import GenieError
 from zoo.clip_part import save_clip, train_clip
 from zoo.feature_parts import save_features, train_backbone, train_oracle
 from zoo.generator_parts import (

@@ -20,10 +20,10 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
 from genie.classify import features
+from genie.core.device import default_device
+from genie.core.errors import FailedError, MissingFileError, one_line
+from genie.core.seeding import fingerprint
 from genie.data.images import image_id
-from genie.device import default_device
-from genie.errors import GenieError, one_line
-from genie.keyed import fingerprint
 
 BATCH = 64
 VECTORS_VERSION = 1
@@ -53,10 +53,10 @@ def load_backbone(
 ) -> ImageModel:
     """Load the frozen embedding network f from a transformers folder (for CLIP, its vision tower).
 
-    `cache` is a file that stores embeddings between calls. Raises GenieError if the folder or its
-    safetensors weights are missing.
+    `cache` is a file that stores embeddings between calls. Raise MissingFileError if the folder or
+    its safetensors weights are missing, and FailedError if transformers cannot load it.
     """
-    model = _loaded(AutoModel, folder, parameter="classifier.backbone")
+    model = _loaded(AutoModel, folder, argument="embedder")
     return image_model(_vision_tower(model), folder, device, cache)
 
 
@@ -65,7 +65,7 @@ def load_untrained(folder: Path, *, device: str | None = None) -> ImageModel:
 
     For CLIP, it is the vision tower.
     """
-    check_folder(folder, parameter="classifier.backbone")
+    check_folder(folder, argument="embedder")
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     model = AutoModel.from_config(config, trust_remote_code=False)
     return image_model(_vision_tower(model), folder, device, None)
@@ -74,36 +74,41 @@ def load_untrained(folder: Path, *, device: str | None = None) -> ImageModel:
 def load_oracle(
     folder: Path, *, device: str | None = None, cache: Path | None = None
 ) -> ImageModel:
-    """Load a classifier with class names (`id2label`), which judges label consistency."""
-    model = _loaded(AutoModelForImageClassification, folder, parameter="oracle.model")
+    """Load a classifier with class names (`id2label`), which judges label consistency.
+
+    Errors are those of `load_backbone`.
+    """
+    model = _loaded(AutoModelForImageClassification, folder, argument="oracle")
     return image_model(model, folder, device, cache)
 
 
-def _loaded(kind: Any, folder: Path, *, parameter: str) -> Any:
-    """Load a model from safetensors, without running code that the folder may bring along."""
-    check_folder(folder, parameter=parameter)
+def _loaded(kind: Any, folder: Path, *, argument: str) -> Any:
+    """Load a model from safetensors, without running code in the folder."""
+    check_folder(folder, argument=argument)
     try:
         return kind.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise GenieError(
-            f"{parameter}: {folder} must load as a transformers model, but: {one_line(error)}; "
-            "download it again or choose another model"
+        raise FailedError(
+            f"must load as a transformers model, but {folder}: {one_line(error)}",
+            argument=argument,
+            remedy="download it again or choose another model",
         ) from error
 
 
-def check_folder(folder: Path, *, parameter: str) -> None:
-    """Raise GenieError unless the folder holds a transformers model with safetensors weights."""
-    fetch = f"download one with `genie fetch ID {folder}`"
-    if not folder.is_dir():
-        raise GenieError(
-            f"{parameter} must be a model folder, but {folder} does not exist; {fetch}"
-        )
-    if not (folder / "config.json").is_file():
-        raise GenieError(f"{parameter}: {folder} has no config.json; {fetch}")
-    if not any(folder.glob("*.safetensors")):
-        raise GenieError(f"{parameter}: {folder} has no *.safetensors weights; {fetch}")
+def check_folder(folder: Path, *, argument: str) -> None:
+    """Raise MissingFileError unless the folder has a transformers model as safetensors."""
+    lacks = "does not exist"
+    if folder.is_dir():
+        lacks = "has no *.safetensors weights" if (folder / "config.json").is_file() else ""
+        if lacks and any(folder.glob("*.safetensors")):
+            return
+    raise MissingFileError(
+        f"must be a model folder, but {folder} {lacks or 'has no config.json'}",
+        argument=argument,
+        remedy=f"download one with `genie fetch ID {folder}`",
+    )
 
 
 def pixels(images: Sequence[Image.Image], *, model: ImageModel) -> torch.Tensor:
@@ -150,7 +155,7 @@ def vectors(
 ) -> np.ndarray:
     """Return `run`'s output (n, d) in float32, one row per image, from the cache where possible.
 
-    Memory holds the images of one batch at a time. Under a launcher of PyTorch or accelerate, each
+    The images of one batch at a time are in memory. Under a launcher of PyTorch or accelerate, each
     process computes a part, and all return the same.
     """
     if not images:
@@ -190,7 +195,7 @@ def _shared_out(
 
 
 def _vision_tower(model: torch.nn.Module) -> torch.nn.Module:
-    """Return the part of a model that sees images: all of it, unless it also reads texts."""
+    """Return the image encoder of a model that also encodes texts; any other model as it is."""
     return getattr(model, "vision_model", model)
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from genie.classify.examples import Examples, take, weights_of
-from genie.classify.finetune import TrainingSettings, network_probabilities, train_network
+from genie.classify.finetune import network_probabilities, train_network
 from genie.classify.heads import HEADS, Weights, head_probabilities
-from genie.errors import GenieError
+from genie.classify.settings import TrainingSettings
+from genie.core.errors import InvalidValueError
 
 FINETUNE = "finetune"
 """The value of `head` for training the whole network instead of a head."""
@@ -30,20 +31,21 @@ class Classifier:
     weights: Weights
 
 
-def fit(head: str, examples: Examples, *, settings: TrainingSettings) -> Classifier:
-    """Train a classifier on the examples; `head` is a key of HEADS or FINETUNE.
+def fit(examples: Examples, settings: TrainingSettings) -> Classifier:
+    """Train a classifier on the examples.
 
-    Raises GenieError for fewer than two classes.
+    Raise InvalidValueError for fewer than two classes.
     """
     classes = tuple(sorted(set(examples.labels)))
     if len(classes) < 2:
-        raise GenieError(f"a classifier needs at least two classes, got {list(classes)}")
+        raise InvalidValueError("a classifier needs at least two classes", value=list(classes))
     targets = np.array([classes.index(label) for label in examples.labels])
-    if head == FINETUNE:
+    if settings.head == FINETUNE:
         weights = train_network(examples, targets, classes, settings)
     else:
-        weights = HEADS[head](examples.embeddings, targets, weights_of(examples), settings.seed)
-    return Classifier(head, settings.start, settings.backbone, classes, weights)
+        fit_head = HEADS[settings.head]
+        weights = fit_head(examples.embeddings, targets, weights_of(examples), settings.seed)
+    return Classifier(settings.head, settings.start, settings.backbone, classes, weights)
 
 
 def predict_proba(classifier: Classifier, examples: Examples) -> np.ndarray:
@@ -64,19 +66,19 @@ def predict(classifier: Classifier, examples: Examples) -> np.ndarray:
     return np.array(classifier.classes)[predict_proba(classifier, examples).argmax(1)]
 
 
-def out_of_fold(
-    head: str, examples: Examples, *, settings: TrainingSettings, folds: int = 5
-) -> np.ndarray:
+def out_of_fold(examples: Examples, settings: TrainingSettings, *, folds: int = 5) -> np.ndarray:
     """Return (n, c) probabilities, each row from a classifier that was not trained on the example.
 
     Columns are the sorted class names. Classes are weighted inversely to their number of examples,
-    because an unbalanced classifier takes every image of a long tail for one of the largest
-    classes, whatever it looks like. FINETUNE is replaced by logistic regression on the frozen
+    because an unbalanced classifier predicts one of the largest classes for every image of a long
+    tail. FINETUNE is replaced by logistic regression on the frozen
     embeddings, because `folds` more networks per task would cost more than all other training. The
     examples of each class are assigned to the folds in rotation, so a class with fewer images than
     folds is absent from some folds. A class that is absent from training has probability 0. If
     fewer than two classes are left for training, as in 1-shot tasks, the whole row is 0.
     """
+    if settings.head == FINETUNE:
+        settings = replace(settings, head="logistic")
     labels = np.array(examples.labels)
     classes = sorted(set(labels))
     fold = _folds(labels, folds)
@@ -86,7 +88,7 @@ def out_of_fold(
         if len(set(kept.labels)) < 2:
             continue
         balanced = replace(kept, weights=_balancing_weights(kept.labels))
-        model = fit("logistic" if head == FINETUNE else head, balanced, settings=settings)
+        model = fit(balanced, settings)
         columns = np.array([classes.index(c) for c in model.classes])
         rows = np.flatnonzero(fold == k)
         held_out = take(examples, rows.tolist())

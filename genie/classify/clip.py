@@ -12,12 +12,12 @@ from transformers import AutoConfig, AutoTokenizer, CLIPModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from genie.classify.backbone import ImageModel, check_folder, image_model, vectors
-from genie.errors import GenieError, one_line
+from genie.core.errors import FailedError, one_line
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A frozen dual encoder; `vision` holds the model with its preprocessing and cache."""
+    """A frozen dual encoder; `vision` is the model with its preprocessing and cache."""
 
     vision: ImageModel
     tokenizer: Any
@@ -42,33 +42,33 @@ class _ImageTower(torch.nn.Module):
 
 
 def load_clip(
-    folder: Path, *, parameter: str, device: str | None = None, cache: Path | None = None
+    folder: Path, *, argument: str, device: str | None = None, cache: Path | None = None
 ) -> Clip:
     """Load the dual encoder of a transformers folder.
 
-    Raises GenieError, naming `parameter`, if the folder, its weights or its tokenizer are missing,
-    or if it is not a CLIP model.
+    Raise MissingFileError, naming `argument`, if the folder or its weights are missing, and
+    FailedError if it is not a CLIP model with a tokenizer.
     """
-    check_folder(folder, parameter=parameter)
+    check_folder(folder, argument=argument)
     options = {"local_files_only": True, "trust_remote_code": False}
     try:
         kind = AutoConfig.from_pretrained(folder, **options).model_type
         if kind != "clip":  # it would load, slowly, with fresh weights
-            raise ValueError(f"its config.json says {kind}")
+            raise ValueError(f"the model_type in its config.json is {kind}")
         model = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise GenieError(
-            f"{parameter} must be a CLIP model with its tokenizer, got {folder} "
-            f"({one_line(error)}); download one with `genie fetch "
-            f"openai/clip-vit-base-patch32 {folder}`"
+        raise FailedError(
+            f"must be a CLIP model with its tokenizer, but {folder}: {one_line(error)}",
+            argument=argument,
+            remedy=f"download one with `genie fetch openai/clip-vit-base-patch32 {folder}`",
         ) from error
     return Clip(image_model(model, folder, device, cache), tokenizer)
 
 
-def load_image_tower(folder: Path, *, parameter: str, device: str | None = None) -> ImageModel:
+def load_image_tower(folder: Path, *, argument: str, device: str | None = None) -> ImageModel:
     """Load the image encoder of a CLIP folder for fine-tuning; see `load_clip` for errors."""
-    model = load_clip(folder, parameter=parameter, device=device).vision
+    model = load_clip(folder, argument=argument, device=device).vision
     assert isinstance(model.model, CLIPModel)
     return replace(model, model=_ImageTower(model.model))
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from genie.keyed import shuffled
+from genie.core.seeding import identity_of, shuffled, task_seed
 
 
 def confusion(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -31,12 +31,25 @@ def source_classes(matrix: pd.DataFrame, *, strategy: str, top_k: int, seed: int
     return pd.DataFrame(rows, columns=["target", "source", "rank"])
 
 
+def rank_sources(
+    predictions: pd.DataFrame, *, strategy: str, top_k: int, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return a task's confusion matrix and the ranked source classes of each target.
+
+    `predictions` has the columns of PREDICTIONS for one task. Draws are keyed by its support set.
+    """
+    matrix = confusion(predictions)
+    task = identity_of(predictions.drop_duplicates("image_id"))
+    draw = task_seed(seed, task, "sources")
+    return matrix, source_classes(matrix, strategy=strategy, top_k=top_k, seed=draw)
+
+
 def boundary_pairs(matrix: pd.DataFrame) -> list[tuple[str, str]]:
     """Return the pairs of classes that are nearest to the decision boundary, each sorted by name.
 
-    Each class is paired with the class that its images are most often mistaken for. A pair that
-    both classes yield is listed once. A class that is mistaken for no other yields no pair, as in
-    1-shot tasks, which have no folds.
+    Each class is paired with the class that it is most confused with. A pair that both classes
+    yield is listed once. A class without confusion yields no pair, as in 1-shot tasks, which have
+    no folds.
     """
     ranked = source_classes(matrix, strategy="confusion", top_k=1, seed=0)
     pairs = zip(ranked["target"], ranked["source"], strict=True)
@@ -50,24 +63,24 @@ Strategy = Callable[[str, Mapping[str, float], int, int], Sequence[str]]
 def _most_confused(
     target: str, shares: Mapping[str, float], top_k: int, seed: int
 ) -> Sequence[str]:
-    """Take the classes with the highest probabilities, ties by class name."""
+    """Return the classes with the highest probabilities, ties by class name."""
     return sorted(shares, key=lambda c: -shares[c])[:top_k]
 
 
 def _least_confused(
     target: str, shares: Mapping[str, float], top_k: int, seed: int
 ) -> Sequence[str]:
-    """Take the classes with the lowest probabilities, ties by class name."""
+    """Return the classes with the lowest probabilities, ties by class name."""
     return sorted(shares, key=lambda c: shares[c])[:top_k]
 
 
 def _random(target: str, shares: Mapping[str, float], top_k: int, seed: int) -> Sequence[str]:
-    """Take `top_k` classes in a random order keyed by seed, target and class."""
+    """Return `top_k` classes in a random order keyed by seed, target and class."""
     return shuffled(shares, lambda c: f"{seed}/{target}/{c}")[:top_k]
 
 
 def _every(target: str, shares: Mapping[str, float], top_k: int, seed: int) -> Sequence[str]:
-    """Take every other class and ignore `top_k`."""
+    """Return all other classes and ignore `top_k`."""
     return list(shares)
 
 

@@ -16,9 +16,9 @@ from genie.data.pictures import Pictures, joined
 class Examples:
     """Images with their backbone embeddings (n, d) and, for training, their labels.
 
-    The images of large sets are `Pictures`, which memory does not hold.
-    `weights` (n,) in [0, 1] says how much each label counts; None means 1 for all. A mixture of two
-    images is represented by two examples with one label each.
+    The images of large sets are `Pictures`, which are not in memory. `weights` (n,) in [0, 1] are
+    those of the labels; None means 1 for all. A mixture of two images is two examples with one
+    label each.
     """
 
     images: Sequence[Image.Image]
@@ -34,12 +34,12 @@ def load_examples(images: pd.DataFrame, *, backbone: ImageModel) -> Examples:
 
 
 def picker(examples: Examples, ids: Iterable[str]) -> Callable[[Iterable[str]], Examples]:
-    """Return a function that selects examples by id, in the order given to it.
+    """Return a function of ids that selects their examples, in the order of the ids.
 
     `ids` has the id of every example, in the order of `examples`.
     """
     position = {image_id: i for i, image_id in enumerate(ids)}
-    return lambda wanted: take(examples, [position[image_id] for image_id in wanted])
+    return lambda chosen: take(examples, [position[image_id] for image_id in chosen])
 
 
 def take(examples: Examples, rows: Sequence[int]) -> Examples:
@@ -65,5 +65,5 @@ def join(*parts: Examples) -> Examples:
 
 
 def weights_of(examples: Examples) -> np.ndarray:
-    """Return how much each example counts, (n,)."""
+    """Return the weights of the examples, (n,)."""
     return np.ones(len(examples.labels)) if examples.weights is None else examples.weights

@@ -1,6 +1,6 @@
-"""A cache of image vectors, keyed by what computed them and by image content.
+"""A cache of image vectors, keyed by the model with its computation, and by image content.
 
-It is one SQLite file, which several processes may share and which is safe to delete.
+The cache is one SQLite file, which several processes may share and which is safe to delete.
 """
 
 import sqlite3
@@ -26,9 +26,9 @@ def known(path: Path, model: str, images: Sequence[str]) -> dict[str, np.ndarray
     with _open(path) as connection:
         for start in range(0, len(distinct), _AT_ONCE):
             part = distinct[start : start + _AT_ONCE]
-            marks = ",".join("?" * len(part))
+            placeholders = ",".join("?" * len(part))
             rows = connection.execute(
-                f"SELECT image, value FROM vectors WHERE model = ? AND image IN ({marks})",
+                f"SELECT image, value FROM vectors WHERE model = ? AND image IN ({placeholders})",
                 (model, *part),
             )
             cached |= {image: np.frombuffer(value, np.float32) for image, value in rows}

@@ -8,7 +8,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from genie.classify.classifier import Classifier
-from genie.errors import GenieError
+from genie.core.errors import MissingFileError
 
 INDEX = "classes.json"
 
@@ -36,11 +36,13 @@ def save_classifiers(classifiers: Mapping[int, Classifier], folder: Path) -> Non
 def load_classifiers(folder: Path) -> dict[int, Classifier]:
     """Load the classifiers that `save_classifiers` wrote, by task.
 
-    Raises GenieError if the folder has none.
+    Raise MissingFileError if the folder has none.
     """
     path = folder / INDEX
     if not path.is_file():
-        raise GenieError(f"{path} does not exist; run `dvc repro` to make it")
+        raise MissingFileError(
+            "does not exist", argument=str(path), remedy="run `dvc repro` to make it"
+        )
     index = json.loads(path.read_text(encoding="utf-8"))
     return {
         int(task): Classifier(

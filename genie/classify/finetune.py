@@ -1,7 +1,6 @@
 """Fine-tuning of whole networks on images, with one device or several."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,43 +21,20 @@ from genie.classify.clip import embed_texts, load_clip, load_image_tower
 from genie.classify.examples import Examples, weights_of
 from genie.classify.heads import Weights
 from genie.classify.losses import LOSSES
+from genie.classify.settings import TrainingSettings
 from genie.classify.transforms import weak
+from genie.core.seeding import step_seed
 from genie.data.pictures import spooled
-from genie.keyed import step_seed
 
 WEIGHT_DECAY = 0.05  # for AdamW, as in LiVT
 _PREDICTED_AT_ONCE = 256  # images
 
 STARTS: dict[str, Callable[[Path], ImageModel]] = {
     "backbone": load_backbone,
-    "prompts": lambda folder: load_image_tower(folder, parameter="classifier.backbone"),
+    "prompts": lambda folder: load_image_tower(folder, argument="embedder"),
     "scratch": load_untrained,
 }
 """Loaders of the initial network: pretrained weights, CLIP's image tower, or random weights."""
-
-
-def _unwatched(step: int, loss: float) -> None:
-    """Ignore the loss of a training step."""
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """Settings for training a classifier; heads on embeddings use only `seed`.
-
-    `start` is a key of STARTS and `loss` a key of LOSSES. With `start` "prompts", the head is
-    initialised with the embeddings of `prompt_of(class name)`, and `backbone` must be a CLIP model.
-    `on_step` is called after each training step with its number and the mean loss of the batch.
-    """
-
-    backbone: Path
-    start: str
-    steps: int
-    batch_size: int
-    learning_rate: float
-    loss: str
-    seed: int
-    prompt_of: Callable[[str], str] | None = None
-    on_step: Callable[[int, float], None] = _unwatched
 
 
 class _Network(torch.nn.Module):
@@ -126,7 +102,7 @@ def _start_from_prompts(
 ) -> None:
     """Initialise the head as CLIP's zero-shot classifier."""
     assert settings.prompt_of is not None
-    clip = load_clip(settings.backbone, parameter="classifier.backbone")
+    clip = load_clip(settings.backbone, argument="embedder")
     prompts = embed_texts([settings.prompt_of(name) for name in classes], clip)
     network.head.weight.data.copy_(torch.from_numpy(prompts))
     network.head.bias.data.zero_()

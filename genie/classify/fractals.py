@@ -1,7 +1,6 @@
 """Fractal images from random iterated function systems, to blend into training images.
 
-DiffuseMix takes fractals from a folder of pictures; these are drawn instead, so nothing has to be
-brought along.
+DiffuseMix reads fractals from a folder of pictures. Here they are drawn, so no files are needed.
 """
 
 import numpy as np

@@ -25,9 +25,9 @@ def balanced_bce(logits: torch.Tensor, labels: torch.Tensor, prior: torch.Tensor
     at a disadvantage.
     """
     shifted = logits + prior.log() - (-prior).log1p()
-    wanted = torch.nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    targets = torch.nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
     return torch.nn.functional.binary_cross_entropy_with_logits(
-        shifted, wanted, reduction="none"
+        shifted, targets, reduction="none"
     ).sum(1)
 
 

@@ -1,8 +1,8 @@
 """Training samples of a classifier, the same number for every method.
 
-A method that generates fewer images than others makes up the difference with copies of real images.
-A method may also mix its generated images with real ones. COPIERS and MIXERS define how, by method
-name.
+Copies of real images make up the difference for a method that generates fewer images than others. A
+method may also mix its generated images with real ones. COPIERS and MIXERS of `transforms` are the
+ways to copy and to mix.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,78 +14,26 @@ from PIL import Image
 
 from genie.classify.backbone import ImageModel, embed, resized
 from genie.classify.examples import Examples, join, take
-from genie.classify.transforms import (
-    Copier,
-    Copies,
-    Mixer,
-    cutmix_copies,
-    half_and_fractal_mix,
-    mixup_copies,
-    pixel_and_patch_mix,
-    strong_copies,
-    unchanged_copies,
-    weak_copies,
-)
+from genie.classify.transforms import Copier, Copies, Mixer
 from genie.data.pictures import Pictures, spooled
-from genie.data.tasks import shot_groups
-
-COPIERS: dict[str, Copier] = {
-    "cap2aug": weak_copies,
-    "cutmix": cutmix_copies,
-    "da-fusion": weak_copies,
-    "diff-mix": weak_copies,
-    "diffcore-mix": weak_copies,
-    "diffusemix": weak_copies,
-    "genie": weak_copies,
-    "img2img": weak_copies,
-    "mixup": mixup_copies,
-    "none": unchanged_copies,
-    "real-guidance": weak_copies,
-    "strong": strong_copies,
-    "txt2img": weak_copies,
-    "weak": weak_copies,
-}
-"""How each method copies real images."""
-
-MIXERS: dict[str, Mixer] = {"diffcore-mix": pixel_and_patch_mix, "diffusemix": half_and_fractal_mix}
-"""How each method that mixes its generated images with real ones does so."""
-
-MIX_WITH_SOURCES = ("diffusemix",)
-"""Methods that mix a generated image with its own source, not with any image of its class."""
-
 
 AT_ONCE = 256
-"""Images that are copied or mixed at a time. Mixtures of real images stay among these."""
-
-
-def generated_per_class(
-    labels: Sequence[str], *, per_class: int, classes: str, every_source: bool
-) -> dict[str, int]:
-    """Return how many images each class of a task gets in addition to its support images.
-
-    `labels` has the label of every support image of the task. `classes` is "all", or "few" to leave
-    out classes with 20 or more support images. With `every_source` (strategy
-    "all"), a class gets one per support image of all other classes, and `per_class` is ignored.
-    """
-    counts = pd.Series(list(labels)).value_counts().sort_index()
-    group = shot_groups(counts)
-    kept = [str(c) for c in counts.index if classes == "all" or group[c] == "few"]
-    return {c: int(counts.sum() - counts[c]) if every_source else per_class for c in kept}
+"""Images that are copied or mixed at a time. Real images are mixed with others of these."""
 
 
 def copies(
     examples: Examples,
-    wanted: Mapping[str, int],
+    counts: Mapping[str, int],
     copier: Copier,
     *,
     backbone: ImageModel,
     seed: int,
 ) -> Examples:
-    """Make `wanted[label]` copies of each class with `copier`, taking its images in rotation."""
+    """Make `counts[label]` copies of each class with `copier`, using its images in rotation."""
     labels = np.array(examples.labels)
     rows = [
         int(members[i % len(members)])
-        for label, count in sorted(wanted.items())
+        for label, count in sorted(counts.items())
         for members in [np.flatnonzero(labels == label)]
         for i in range(count)
     ]
@@ -112,9 +60,9 @@ def copies(
 
 
 def softened(generated: Examples, sources: Sequence[str], weights: np.ndarray) -> Examples:
-    """Give the rest of each label's weight (n,) to the class of the image's source.
+    """Add the class of the source as a second label, with the rest of each label's weight (n,).
 
-    Images whose label has the weight 1 stay as they are. Every other becomes two examples.
+    Images whose label has the weight 1 are unchanged. All others become two examples.
     """
     soft = np.flatnonzero(weights < 1)
     if not len(soft):
@@ -138,7 +86,7 @@ def mixed(
 ) -> tuple[Examples, pd.DataFrame]:
     """Mix each generated image with its source, or with a real one of its class in rotation.
 
-    Returns the examples and a record. A mixture becomes two examples of one image, whose weights
+    Return the examples and a record. A mixture becomes two examples of one image, whose weights
     sum to one: the generated image's label with its share, and the real image's label with the
     rest. The record has one row per mixture: label, level (pixel or patch) and share.
     """
@@ -164,14 +112,14 @@ def mixed(
     return join(once, take(rest, list(np.flatnonzero(share < 1)))), record
 
 
-def _in_rotation(wanted: Sequence[str], labels: Sequence[str]) -> list[int]:
-    """Return a row of `labels` for each wanted class, taking the rows of a class in rotation."""
-    members = {c: np.flatnonzero(np.array(labels) == c) for c in set(wanted)}
-    turn = pd.Series(list(wanted), dtype=str).groupby(list(wanted)).cumcount()
-    return [int(members[c][i % len(members[c])]) for c, i in zip(wanted, turn, strict=True)]
+def _in_rotation(classes: Sequence[str], labels: Sequence[str]) -> list[int]:
+    """Return a row of `labels` for each of the classes, using the rows of a class in rotation."""
+    members = {c: np.flatnonzero(np.array(labels) == c) for c in set(classes)}
+    turn = pd.Series(list(classes), dtype=str).groupby(list(classes)).cumcount()
+    return [int(members[c][i % len(members[c])]) for c, i in zip(classes, turn, strict=True)]
 
 
-def shortfall(wanted: Mapping[str, int], labels: Sequence[str]) -> dict[str, int]:
+def shortfall(counts: Mapping[str, int], labels: Sequence[str]) -> dict[str, int]:
     """Return the number of missing samples per class, omitting classes that have enough."""
-    missing = {label: count - list(labels).count(label) for label, count in wanted.items()}
+    missing = {label: count - list(labels).count(label) for label, count in counts.items()}
     return {label: count for label, count in missing.items() if count > 0}

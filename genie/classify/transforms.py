@@ -229,3 +229,19 @@ def _batch(images: Sequence[Image.Image]) -> torch.Tensor:
 def _pictures(batch: torch.Tensor) -> list[Image.Image]:
     values = batch.clamp(0, 1).mul(255).round().byte()
     return [Image.fromarray(a) for a in values.permute(0, 2, 3, 1).contiguous().numpy()]
+
+
+COPIERS: dict[str, Copier] = {
+    "unchanged": unchanged_copies,
+    "weak": weak_copies,
+    "strong": strong_copies,
+    "cutmix": cutmix_copies,
+    "mixup": mixup_copies,
+}
+"""How real images are copied, by the names that methods give."""
+
+MIXERS: dict[str, Mixer] = {
+    "pixel-and-patch": pixel_and_patch_mix,
+    "half-and-fractal": half_and_fractal_mix,
+}
+"""How generated images are mixed with real ones, by the names that methods give."""

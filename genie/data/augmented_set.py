@@ -1,73 +1,203 @@
-"""The augmentation set on disk: images, `metadata.csv`, `members.csv`, `trajectories.parquet`.
+"""The augmentation set: generated images with their labels and provenance, in memory or on disk.
 
-With a file per image, the folder is a valid Hugging Face `imagefolder` data set and a torchvision
+On disk it has images, `metadata.csv`, `members.csv`, `trajectories.parquet` and a data card. With a
+file per image, the folder is a valid Hugging Face `imagefolder` data set and a torchvision
 ImageFolder tree, so other tools can load it as it is. With shards, it loads as a Parquet data set.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
+from operator import index as as_index
 from pathlib import Path
+from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 
+from genie.core.errors import InvalidValueError, one_line
+from genie.core.tables import (
+    MEMBERS,
+    METADATA,
+    TRAJECTORIES,
+    empty,
+    inside,
+    read_table,
+    write_table,
+)
+from genie.data.card import SetFacts, data_card
 from genie.data.images import decode_image, image_id
 from genie.data.pictures import Pictures
+from genie.data.prompts import slug
 from genie.data.shards import ShardRow, Shards, shard_files, write_shards
-from genie.data.wording import slug
-from genie.errors import GenieError, one_line
-from genie.tables import MEMBERS, METADATA, TRAJECTORIES, inside, write_table
 
-UNCLEAR = 1.1
-"""A choice is unclear if its `shift_ratio` (largest over second largest shift) is below this."""
+CARD = "README.md"
 
 
-def members_of(trajectories: pd.DataFrame) -> pd.DataFrame:
-    """Return the chosen rows: which task uses which image, and the image's file name in the set."""
-    chosen = trajectories[trajectories["chosen"]].rename(columns={"target_label": "label"})
+@dataclass(frozen=True)
+class Provenance:
+    """What all images of a set have in common: how they were made.
+
+    `generator` is the name of the model's folder, and `fingerprint` that of its files.
+    """
+
+    method: str
+    guidance_scale: float
+    scheduler: str
+    generator: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, eq=False)
+class AugmentedSet(Sequence[tuple[Image.Image, Any]]):
+    """A map-style data set of generated images: item i is (RGB image, label).
+
+    - `members`: a row per use of an image by a support set (columns of MEMBERS)
+    - `metadata`: a row per image, in the order of the items (columns of METADATA)
+    - `trajectories`: a row per noise level that competed (columns of TRAJECTORIES); empty if the
+      set was loaded without them
+    - `classes`: the class names, sorted
+    - `png_of`: reads the PNG bytes of an image, given its file name
+    - `label_of`: the labels of items by class name, such as numbers; for a class that is not
+      listed, the label is its name
+    - `facts`: the facts of the data card that are in none of the tables
+    - `copied`: files that belong to the set, such as learned tokens
+    - `folder`: the folder that the set was loaded from, if any
+    """
+
+    members: pd.DataFrame
+    metadata: pd.DataFrame
+    trajectories: pd.DataFrame
+    classes: tuple[str, ...]
+    png_of: Callable[[str], bytes]
+    label_of: Mapping[str, Any] = field(default_factory=dict)
+    facts: SetFacts = field(default_factory=SetFacts)
+    copied: Sequence[Path] = ()
+    folder: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.metadata)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, Any]:  # type: ignore[override]
+        row = self.metadata.iloc[as_index(index)]
+        label, file_name = str(row["label"]), str(row["file_name"])
+        if self.folder is None:
+            image = decode_image(self.png_of(file_name))
+        else:
+            image = _read_image(self.folder, self.png_of, file_name)
+        return image, self.label_of.get(label, label)
+
+    @cached_property
+    def soft_labels(self) -> np.ndarray | None:
+        """The weights of the `classes` for each item, float32 (n, c); None if all labels are hard.
+
+        The label has the weight `target_weight`, and the class of the source has the rest.
+        """
+        weights = self.metadata["target_weight"].to_numpy(np.float32)
+        if (weights == 1).all():
+            return None
+        column = {name: i for i, name in enumerate(self.classes)}
+        soft = np.zeros((len(self), len(self.classes)), np.float32)
+        soft[np.arange(len(self)), [column[name] for name in self.metadata["label"]]] = weights
+        rest = np.flatnonzero(weights < 1)
+        sources = self.metadata["source_label"].iloc[rest]
+        soft[rest, [column[name] for name in sources]] += 1 - weights[rest]
+        return soft
+
+    def save(self, folder: str | Path, *, shards: int | None = None) -> None:
+        """Write the set to a folder. Images that were in the folder are removed.
+
+        With `shards`, each Parquet file has that many images; without, each image is a file. The
+        tables are the same. Raise InvalidValueError for the folder that the set was loaded from.
+        """
+        folder = Path(folder)
+        if self.folder is not None and folder.resolve() == self.folder.resolve():
+            raise InvalidValueError(
+                "must not be the folder that the set was loaded from, because its images are read "
+                "as they are needed",
+                argument="folder",
+                value=str(folder),
+                remedy="choose another folder",
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_images(folder)
+        if shards is None:
+            _write_files(self._rows(), folder)
+        else:
+            write_shards(self._rows(), folder, size=shards)
+        for file in self.copied:
+            (folder / file.name).write_bytes(file.read_bytes())
+        write_table(self.metadata, folder / "metadata.csv", METADATA)
+        write_table(self.members, folder / "members.csv", MEMBERS)
+        write_table(self.trajectories, folder / "trajectories.parquet", TRAJECTORIES)
+        card = data_card(
+            self.metadata,
+            self.members,
+            self.trajectories,
+            self.facts,
+            sharded=shards is not None,
+        )
+        (folder / CARD).write_text(card, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read a set that `save` or the stage `generate` wrote, also one of version 0.1.
+
+        Each image is read from disk when its item is accessed. Raise MissingFileError if a table is
+        missing, and InvalidValueError if a table or a shard is damaged.
+        """
+        folder = Path(folder)
+        metadata = read_table(folder / "metadata.csv", METADATA)
+        path = folder / "trajectories.parquet"
+        levels = read_table(path, TRAJECTORIES) if path.is_file() else empty(TRAJECTORIES)
+        named = {*metadata["label"], *metadata["source_label"], *levels["target_label"]} - {""}
+        method = str(metadata["method"].iloc[0]) if len(metadata) else ""
+        return cls(
+            members=read_table(folder / "members.csv", MEMBERS),
+            metadata=metadata,
+            trajectories=levels,
+            classes=tuple(sorted(str(name) for name in named)),
+            png_of=_png_reader(folder),
+            facts=SetFacts(method=method),
+            folder=folder,
+        )
+
+    def _rows(self) -> Iterator[ShardRow]:
+        for row in self.metadata.itertuples():
+            name = str(row.file_name)
+            yield ShardRow(name, str(row.label), self.png_of(name))
+
+
+def set_of(
+    levels: pd.DataFrame,
+    provenance: Provenance,
+    *,
+    png_of: Callable[[str], bytes],
+    classes: Iterable[str],
+) -> AugmentedSet:
+    """Return the set of the chosen levels.
+
+    `levels` has the columns of TRAJECTORIES, those of the requests, and target_weight. `png_of`
+    returns the PNG bytes of the image with a given key.
+    """
+    chosen = levels[levels["chosen"].astype(bool)].rename(columns={"target_label": "label"})
     names = [
         f"{slug(label)}/{key}.png" for label, key in zip(chosen.label, chosen.key, strict=True)
     ]
-    return chosen.assign(file_name=names)
-
-
-def write_set(
-    trajectories: pd.DataFrame,
-    folder: Path,
-    *,
-    provenance: Mapping[str, object],
-    png_of: Callable[[str], bytes],
-    shard: int | None = None,
-) -> pd.DataFrame:
-    """Write the set and return its members table. Images that were in the folder are removed.
-
-    `trajectories` has the columns of TRAJECTORIES and those of the requests. `provenance` holds the
-    values that all images share: method, guidance_scale, scheduler, generator, fingerprint.
-    `png_of` returns the PNG bytes of the image with a given key. With `shard`, Parquet shards hold
-    that many images each; without, each image is a file. The tables are the same.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove_images(folder)
-    members = members_of(trajectories)
-    images = members.drop_duplicates("file_name").sort_values("file_name").assign(**provenance)
-    contents = []
-
-    def rows() -> Iterator[ShardRow]:
-        for row in images.itertuples():
-            png = png_of(str(row.key))
-            contents.append(image_id(decode_image(png)))
-            yield ShardRow(str(row.file_name), str(row.label), png)
-
-    if shard is None:
-        _write_files(rows(), folder)
-    else:
-        write_shards(rows(), folder, size=shard)
+    members = chosen.assign(file_name=names)
+    images = members.drop_duplicates("file_name").sort_values("file_name")
     # later stages depend on metadata.csv, so it must change whenever the pixels of an image do
-    images["image_id"] = contents
-    write_table(images, folder / "metadata.csv", METADATA)
-    write_table(members, folder / "members.csv", MEMBERS)
-    write_table(trajectories, folder / "trajectories.parquet", TRAJECTORIES)
-    return members
+    contents = [image_id(decode_image(png_of(key))) for key in images["key"]]
+    metadata = images.assign(**asdict(provenance), image_id=contents)
+    key_of = dict(zip(images["file_name"], images["key"], strict=True))
+    return AugmentedSet(
+        members=members.loc[:, list(MEMBERS)],
+        metadata=metadata.loc[:, list(METADATA)].reset_index(drop=True),
+        trajectories=levels.loc[:, list(TRAJECTORIES)],
+        classes=tuple(sorted(classes)),
+        png_of=partial(_png_by_key, png_of, key_of),
+    )
 
 
 def read_set(folder: Path, members: pd.DataFrame) -> tuple[list[str], Pictures]:
@@ -79,12 +209,24 @@ def read_set(folder: Path, members: pd.DataFrame) -> tuple[list[str], Pictures]:
 def image_reader(folder: Path) -> Callable[[str], Image.Image]:
     """Return the function that reads an image of the set by its file name, from file or shard.
 
-    It raises GenieError if the name leads out of the folder, or if the image is missing or damaged.
-    So does this function, for a damaged shard.
+    The function raises InvalidValueError if the name leads out of the folder, or if the image is
+    missing or damaged. A damaged shard raises InvalidValueError at once.
     """
+    return partial(_read_image, folder, _png_reader(folder))
+
+
+def _png_reader(folder: Path) -> Callable[[str], bytes]:
+    """Return the function that reads the PNG bytes of an image by its file name."""
     shards = shard_files(folder)
-    png_of = Shards(shards).png if shards else lambda name: inside(folder, name).read_bytes()
-    return partial(_read_image, folder, png_of)
+    return Shards(shards).png if shards else partial(_png_in_file, folder)
+
+
+def _png_in_file(folder: Path, name: str) -> bytes:
+    return inside(folder, name).read_bytes()
+
+
+def _png_by_key(png_of: Callable[[str], bytes], key_of: Mapping[str, str], name: str) -> bytes:
+    return png_of(key_of[name])
 
 
 def _read_image(folder: Path, png_of: Callable[[str], bytes], name: str) -> Image.Image:
@@ -92,9 +234,10 @@ def _read_image(folder: Path, png_of: Callable[[str], bytes], name: str) -> Imag
     try:
         return decode_image(png_of(name))
     except Exception as error:  # decoders of damaged bytes raise anything
-        raise GenieError(
-            f"{path} must be an image of the set, but: {one_line(error)}; run `genie verify "
-            "--repair`, then `dvc repro`"
+        raise InvalidValueError(
+            f"must be an image of the set, but: {one_line(error)}",
+            argument=str(path),
+            remedy="run `genie verify --repair`, then `dvc repro`",
         ) from error
 
 
@@ -106,7 +249,7 @@ def _write_files(rows: Iterable[ShardRow], folder: Path) -> None:
 
 
 def _remove_images(folder: Path) -> None:
-    """Remove what an earlier run left, which may be in the other form or linked to DVC's cache."""
+    """Remove the images of an earlier run: files or shards, possibly hard links of DVC's cache."""
     files = list(folder.glob("*/*.png"))
     for path in (*files, *shard_files(folder)):
         path.unlink()

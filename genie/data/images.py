@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image, ImageOps
 
-from genie.errors import GenieError
+from genie.core.errors import InvalidValueError
 
 warnings.simplefilter("error", Image.DecompressionBombWarning)  # at 89 megapixels, not at twice
 
@@ -32,15 +32,19 @@ def decode_image(data: bytes) -> Image.Image:
 
 
 def decode_source(sources: Mapping[str, bytes], name: str) -> Image.Image:
-    """Decode the source with an image_id; raise GenieError if its pixels are no longer its own."""
+    """Decode the source with an image_id.
+
+    Raise InvalidValueError if its pixels are not those that the image_id is the hash of.
+    """
     try:
         image = decode_image(sources[name])
     except (OSError, SyntaxError, ValueError):
         image = None
     if image is None or image_id(image) != name:
-        raise GenieError(
+        raise InvalidValueError(
             f"source image {name} in data/prepared/support must have the pixels that its image_id "
-            "names, but it is damaged; run `dvc repro --force prepare`, then `dvc repro`"
+            "is the hash of, but it is damaged",
+            remedy="run `dvc repro --force prepare`, then `dvc repro`",
         )
     return image
 
@@ -81,5 +85,7 @@ def _sixteen_bit(image: Image.Image) -> Image.Image:
     """Convert 16-bit greyscale to 8 bits, mapping 65535 to 255."""
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise ValueError(f"pixels of mode {image.mode} exceed 16 bits, save the image with 8 bits")
+        raise InvalidValueError(
+            f"pixels of mode {image.mode} exceed 16 bits", remedy="save the image with 8 bits"
+        )
     return Image.fromarray(np.round(values / 257).astype(np.uint8))

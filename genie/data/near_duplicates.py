@@ -1,10 +1,10 @@
-"""Detection of near-duplicates, so that no task is tested on what it was trained on.
+"""Detection of near-duplicates, so that none leaks from support to query images.
 
-A query split never separates them, and those between given train/ and test/ folders are dropped.
+A query split never separates near-duplicates. Between given train/ and test/ folders, those in
+train/ are dropped.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Hashable, Iterable, Iterator
 
 import imagehash
 import numpy as np
@@ -12,52 +12,55 @@ import pandas as pd
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from genie.core.errors import InvalidValueError
+from genie.core.progress import Progress, silent
+from genie.core.seeding import digest
 from genie.data.images import decode_image
-from genie.errors import GenieError
-from genie.keyed import digest
 
 NEAR_DUPLICATE_BITS = 20  # of 256; re-saved copies differ in fewer, other images in 60 or more
 BANDS = NEAR_DUPLICATE_BITS + 1
 
-Wrap = Callable[[list[Any]], Iterable[Any]]
-
 
 def split_queries(
-    table: pd.DataFrame, *, fraction: float, seed: int, wrap: Wrap = iter
+    table: pd.DataFrame, *, fraction: float, seed: int, progress: Progress = silent
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Split off about `fraction` of each class as the query pool; return (support, query).
 
     The split depends only on image content and `seed`. Near-duplicates within a class stay on one
     side. They are images whose perceptual hashes differ in at most `NEAR_DUPLICATE_BITS` of 256
-    bits, directly or through a chain of such images. `wrap` wraps the list of classes, for example
-    in a progress bar.
+    bits, directly or through a chain of such images. Raise InvalidValueError unless `fraction` is
+    in (0, 1).
     """
     if not 0 < fraction < 1:
-        raise GenieError(f"data.query_fraction must be between 0 and 1, got {fraction}")
+        raise InvalidValueError(
+            "must be between 0 and 1", argument="query_fraction", value=fraction
+        )
     chosen: set[str] = set()
-    for label, rows in wrap(list(table.groupby("label", sort=True))):
+    for label, rows in _by_class(table, progress):
         chosen.update(_draw_queries(clusters(rows), str(label), fraction=fraction, seed=seed))
     in_query = table["image_id"].isin(chosen)
     return table[~in_query].reset_index(drop=True), table[in_query].reset_index(drop=True)
 
 
 def drop_near_duplicates(
-    images: pd.DataFrame, others: pd.DataFrame, *, wrap: Wrap = iter
+    images: pd.DataFrame, others: pd.DataFrame, *, progress: Progress = silent
 ) -> pd.DataFrame:
-    """Return the images that are no near-duplicates of an image of the same class in `others`.
-
-    `wrap` wraps the list of classes, for example in a progress bar.
-    """
+    """Return the images without near-duplicates of an image of the same class in `others`."""
     known = dict(list(others.groupby("label")["png"]))
     kept: set[str] = set()
-    for label, rows in wrap(list(images.groupby("label"))):
+    for label, rows in _by_class(images, progress):
         near = near_any(perceptual_hashes(rows["png"]), perceptual_hashes(known.get(label, [])))
         kept.update(rows["image_id"][~near])
     return images[images["image_id"].isin(kept)].reset_index(drop=True)
 
 
+def _by_class(table: pd.DataFrame, progress: Progress) -> Iterable[tuple[Hashable, pd.DataFrame]]:
+    groups = list(table.groupby("label", sort=True))
+    return progress(groups, "looking for near-duplicates", total=len(groups), unit="class")
+
+
 def clusters(rows: pd.DataFrame) -> list[list[str]]:
-    """Return the image_ids in clusters of near-duplicates; most clusters hold one image."""
+    """Return the image_ids in clusters of near-duplicates; most clusters have one image."""
     ids = sorted(rows["image_id"])
     found: dict[int, list[str]] = {}
     hashes = perceptual_hashes(rows.set_index("image_id")["png"].loc[ids])
@@ -95,9 +98,9 @@ def near_any(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
 def _candidates(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield indices of pairs of hashes (n, 32); all near-duplicates are among them.
 
-    The bits are split into one band more than near-duplicates may differ in, so these agree in one
-    band at least. Only pairs that do are yielded, up to n at a time, some of them several times.
-    Neighbouring bits are alike in many images, so each band takes bits from everywhere.
+    There are more bands of bits than near-duplicates may have differing bits, so near-duplicates
+    agree in one band at least. Only pairs that agree in a band are yielded, up to n at a time, some
+    of them several times. Neighbouring bits are equal in many images, so a band is every k-th bit.
     """
     bits = np.unpackbits(hashes, axis=1).astype(np.int64)
     for start in range(BANDS):
@@ -119,7 +122,7 @@ def _equal(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _near(some: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return which pairs of hashes, both (n, 32), are those of near-duplicates."""
+    """Return which pairs of hashes, both (n, 32), belong to near-duplicates."""
     differing = some.view(np.uint64) ^ others.view(np.uint64)
     return np.bitwise_count(differing).sum(axis=1) <= NEAR_DUPLICATE_BITS
 
@@ -146,9 +149,10 @@ def _draw_queries(
     """
     count = sum(map(len, clusters))
     if len(clusters) < 2:
-        raise GenieError(
-            f"class {label!r} cannot be split into support and query: it has {count} images, "
-            "all alike; add images or give train/ and test/ folders"
+        raise InvalidValueError(
+            f"class {label!r} cannot be split into support and query: it has {count} images, all "
+            "near-duplicates of each other",
+            remedy="add images or give train/ and test/ folders",
         )
     target = max(1, round(fraction * count))
     drawn = sorted(clusters, key=lambda cluster: digest(f"{seed} {min(cluster)}"))

@@ -1,4 +1,4 @@
-"""Sequences of images of which memory holds one batch at a time."""
+"""Sequences of images that are loaded one batch at a time."""
 
 import os
 import tempfile
@@ -10,7 +10,7 @@ from PIL import Image
 
 
 class Pictures(Sequence[Image.Image]):
-    """Images that are loaded each time they are asked for; image i is `load(keys[i])`."""
+    """Images that are loaded on each access; image i is `load(keys[i])`."""
 
     def __init__(self, load: Callable[[Any], Image.Image], keys: Sequence[Any]) -> None:
         self._load = load
@@ -36,10 +36,10 @@ def joined(parts: Iterable[Sequence[Image.Image]]) -> Pictures:
 
 
 def spooled(images: Iterable[Image.Image]) -> Pictures:
-    """Keep images of one size in a temporary file, as raw RGB, and return them from there.
+    """Write images of one size to a temporary file, as raw RGB, and return them from there.
 
-    The file is in the folder of temporary files (TMPDIR). It has no name, so it is gone when the
-    images are, however the process ends.
+    The file is in the folder of temporary files (TMPDIR). It has no name, so the system deletes it
+    when the images are no longer used or the process ends.
     """
     file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
     count, size = 0, (0, 0)

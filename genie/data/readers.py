@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,21 +21,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from genie.core.errors import FailedError, InvalidValueError, MissingFileError, one_line
+from genie.core.progress import Progress, silent
+from genie.core.tables import IMAGES, SKIPPED, inside
 from genie.data.images import encode_png, image_id, to_square_rgb
-from genie.data.wording import class_name
-from genie.errors import GenieError, one_line
-from genie.tables import IMAGES, SKIPPED, inside
+from genie.data.prompts import class_name
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 IMAGE_NAMES = ("png", "image", "img")
 LABEL_NAMES = ("label", "labels", "class", "fine_label")
 
-Wrap = Callable[[list["Raw"]], Iterable["Raw"]]
-
 Broken = Callable[[pd.DataFrame], object]
-"""Is called with the images that cannot be read (schema SKIPPED), which are then left out."""
+"""A callback that receives the images that cannot be read (schema SKIPPED) and are left out."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,11 @@ class Raw:
 
 
 def read_pools(
-    path: Path, *, size: int | None = None, broken: Broken | None = None, wrap: Wrap = iter
+    path: Path,
+    *,
+    size: int | None = None,
+    broken: Broken | None = None,
+    progress: Progress = silent,
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Read images tables (support pool, query pool) from `path`.
 
@@ -62,18 +65,17 @@ def read_pools(
     images in different classes are all dropped, because none of their labels can be trusted. Images
     that occur in both splits are dropped from `train`.
 
-    Images that cannot be read raise a single GenieError, unless `broken` takes them. Each class
-    needs at least one image that can be read.
-
-    `wrap` wraps the list of raw images, for example in a progress bar.
+    Raise MissingFileError if there is nothing at `path`, and InvalidValueError if it is in none of
+    these forms. Without `broken`, images that cannot be read raise a single InvalidValueError. Each
+    class needs at least one image that can be read.
     """
     train, test = _raw_pools(path)
-    decode = partial(_decode_all, path=path, size=size, broken=broken, wrap=wrap)
-    support = _drop_duplicates(decode(train), path)
+    decode = partial(_decode_all, path=path, size=size, broken=broken, progress=progress)
+    support = drop_duplicates(decode(train), path)
     if test is None:
         _check_classes(support, path)
         return support, None
-    query = _drop_duplicates(decode(test), path)
+    query = drop_duplicates(decode(test), path)
     support = _drop_shared(support, query, path)
     _check_classes(support, path)
     _check_same_classes(support, query, path)
@@ -83,11 +85,10 @@ def read_pools(
 def read_class_names(path: Path) -> list[str]:
     """Return the sorted class names of the data at `path`, without reading images.
 
-    `path` is as in `read_pools`; of several splits, the names are those of `train`. Raises
-    GenieError if there is nothing at `path` or no class in it.
+    `path` is as in `read_pools`; of several splits, the names are those of `train`. Raise
+    MissingFileError if there is nothing at `path`, and InvalidValueError if there is no class.
     """
-    if not path.exists():
-        raise GenieError(f"data.path {path} does not exist; give a folder or a Parquet file")
+    _require(path)
     if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
         train, _ = _load_saved(path)
         column = _find_column(train.column_names, LABEL_NAMES, path)
@@ -110,8 +111,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def _raw_pools(path: Path) -> tuple[list[Raw], list[Raw] | None]:
-    if not path.exists():
-        raise GenieError(f"data.path {path} does not exist; give a folder or a Parquet file")
+    _require(path)
     if path.is_file():
         return _parquet_pools([path], path)
     if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
@@ -124,8 +124,18 @@ def _raw_pools(path: Path) -> tuple[list[Raw], list[Raw] | None]:
     return _folder_raws(path), None
 
 
+def _require(path: Path) -> None:
+    if not path.exists():
+        raise MissingFileError(
+            "must be an existing image folder, Parquet file or saved data set",
+            argument="path",
+            value=str(path),
+            remedy="give a folder or a Parquet file",
+        )
+
+
 def _is_pool(folder: Path) -> bool:
-    """Return whether a folder is a pool, not a class: it holds folders or Parquet files."""
+    """Return whether a folder is a pool, not a class: it contains folders or Parquet files."""
     return folder.is_dir() and (bool(_sub_folders(folder)) or any(folder.glob("*.parquet")))
 
 
@@ -145,9 +155,10 @@ def _folder_raws(folder: Path) -> list[Raw]:
 def _class_folders(folder: Path) -> list[Path]:
     classes = _sub_folders(folder)
     if not classes:
-        raise GenieError(
-            f"found no images in {folder}; it must hold one sub-folder per class "
-            f"with files ending in {', '.join(ENDINGS)}, or Parquet files"
+        raise InvalidValueError(
+            f"must have a sub-folder per class with files ending in {', '.join(ENDINGS)}, or "
+            f"Parquet files, but found no images in {folder}",
+            argument="path",
         )
     return classes
 
@@ -155,13 +166,20 @@ def _class_folders(folder: Path) -> list[Path]:
 def _class_raws(folder: Path) -> Iterator[Raw]:
     files = image_files(folder)
     if not files:
-        raise GenieError(
-            f"class folder {folder} holds no images (files ending in {', '.join(ENDINGS)}); "
-            "add some or remove the folder"
+        raise InvalidValueError(
+            f"must have images in each class folder (files ending in {', '.join(ENDINGS)}), but "
+            f"{folder} has none",
+            argument="path",
+            remedy="add some or remove the folder",
         )
     label = class_name(folder.name)
     if not label.isprintable() and any(0xD800 <= ord(letter) < 0xE000 for letter in label):
-        raise GenieError(f"class folder {str(folder)!r} must have a name in UTF-8; rename it")
+        raise InvalidValueError(
+            "must have class folders with names in UTF-8",
+            argument="path",
+            value=str(folder),
+            remedy="rename the folder",
+        )
     yield from (Raw(str(file), label, file) for file in files)
 
 
@@ -175,8 +193,8 @@ def _is_image_file(file: Path) -> bool:
 def _parquet_pools(files: list[Path], path: Path) -> tuple[list[Raw], list[Raw] | None]:
     """Return the pools of Parquet files.
 
-    They are told apart by file names (`train-*.parquet`), else by a `split` column. Without either,
-    all files are one pool.
+    File names (`train-*.parquet`) or else a `split` column separate them. Without either, all files
+    are one pool.
     """
     if path.is_dir() and (train := [f for f in files if f.name.startswith("train")]):
         test = [f for f in files if f.name.startswith("test")]
@@ -189,7 +207,10 @@ def _parquet_pools(files: list[Path], path: Path) -> tuple[list[Raw], list[Raw] 
     for raw, split in zip(raws, splits, strict=True):
         pools.setdefault(split, []).append(raw)
     if "train" not in pools:
-        raise GenieError(f"column split of {path} must contain 'train', found {sorted(pools)}")
+        raise InvalidValueError(
+            f"must have rows with 'train' in the column split, but {path} has only {sorted(pools)}",
+            argument="path",
+        )
     return pools["train"], pools.get("test")
 
 
@@ -213,7 +234,10 @@ def _parquet_errors(file: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        raise GenieError(f"{file} is not a readable Parquet file ({one_line(error)})") from error
+        raise InvalidValueError(
+            f"must be a readable Parquet file, but {file} is not ({one_line(error)})",
+            argument="path",
+        ) from error
 
 
 def _arrow_raws(table: pa.Table, file: Path) -> list[Raw]:
@@ -234,9 +258,10 @@ def _find_column(columns: list[str], names: tuple[str, ...], file: Path) -> str:
     for name in names:
         if name in columns:
             return name
-    raise GenieError(
-        f"{file} must have a column named {' or '.join(names)}, "
-        f"found only: {', '.join(columns)}; rename one"
+    raise InvalidValueError(
+        f"must have a column named {' or '.join(names)}, but {file} has only: {', '.join(columns)}",
+        argument="path",
+        remedy="rename one",
     )
 
 
@@ -246,7 +271,11 @@ def _cell_data(cell: Any, file: Path, row: int) -> bytes | Path:
         return data
     if isinstance(data, str):
         return inside(file.parent, data)
-    raise GenieError(f"{file} row {row} holds no encoded image, got {type(data).__name__}")
+    raise InvalidValueError(
+        f"must have an encoded image in each row, but that in row {row} of {file} is of type "
+        f"{type(data).__name__}",
+        argument="path",
+    )
 
 
 def _label_names(table: pa.Table, column: str, file: Path) -> list[str]:
@@ -256,7 +285,10 @@ def _label_names(table: pa.Table, column: str, file: Path) -> list[str]:
     for row, label in enumerate(labels):
         known = label in range(len(names)) if names else label not in (None, "")
         if not known:
-            raise GenieError(f"{file} row {row} has no class: {column} is {label!r}")
+            raise InvalidValueError(
+                f"must have a class in each row, but {column} in row {row} of {file} is {label!r}",
+                argument="path",
+            )
     return [unicodedata.normalize("NFC", names[v] if names else str(v)) for v in labels]
 
 
@@ -270,9 +302,8 @@ def _saved_pools(path: Path) -> tuple[list[Raw], list[Raw] | None]:
     train, test = _load_saved(path)
     if test is None:
         return _arrow_raws(_as_table(train), path), None
-    return _arrow_raws(_as_table(train), path / "train"), _arrow_raws(
-        _as_table(test), path / "test"
-    )
+    support = _arrow_raws(_as_table(train), path / "train")
+    return support, _arrow_raws(_as_table(test), path / "test")
 
 
 def _load_saved(path: Path) -> tuple[Any, Any]:
@@ -280,17 +311,23 @@ def _load_saved(path: Path) -> tuple[Any, Any]:
     try:
         import datasets
     except ImportError as error:
-        raise GenieError(
-            f"{path} was saved by the package datasets; install it with `pip install .[hub]`"
+        raise FailedError(
+            f"{path} was saved by the package datasets, which is not installed",
+            remedy="install it with `pip install .[hub]`",
         ) from error
     try:
         saved = datasets.load_from_disk(str(path))
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise GenieError(f"data set {path} cannot be read ({one_line(error)})") from error
+        raise InvalidValueError(
+            f"must be a data set that can be read, but {path} cannot ({one_line(error)})",
+            argument="path",
+        ) from error
     if isinstance(saved, datasets.Dataset):
         return saved, None
     if "train" not in saved:
-        raise GenieError(f"data set {path} must have a split 'train', found {sorted(saved)}")
+        raise InvalidValueError(
+            f"must have a split 'train', but {path} has only {sorted(saved)}", argument="path"
+        )
     return saved["train"], saved.get("test")
 
 
@@ -303,91 +340,110 @@ def _as_table(dataset: Any) -> pa.Table:
 
 
 def _decode_all(
-    raws: list[Raw], *, path: Path, size: int | None, broken: Broken | None, wrap: Wrap
+    raws: list[Raw], *, path: Path, size: int | None, broken: Broken | None, progress: Progress
 ) -> pd.DataFrame:
     """Decode images to an images table with an extra column `where`."""
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         decoded = threads.map(partial(_decode, size=size), raws)
         try:
-            rows = list(zip(wrap(raws), decoded, strict=True))
+            shown = progress(raws, "reading images", total=len(raws), unit="image")
+            rows = list(zip(shown, decoded, strict=True))
         finally:
             threads.shutdown(cancel_futures=True)  # where the user interrupts
-    bad = [(raw.where, raw.label, row) for raw, row in rows if isinstance(row, str)]
+    bad = [(raw.where, raw.label, str(row)) for raw, row in rows if isinstance(row, Exception)]
     if bad and broken is None:
-        shown = ", ".join(f"{where} ({why})" for where, _, why in bad[:5])
-        raise GenieError(
-            f"{len(bad)} of {len(raws)} images in {path} cannot be read: {shown}"
-            f"{', ...' if len(bad) > 5 else ''}; repair or remove them, or set data.broken=skip"
+        first = ", ".join(f"{where} ({why})" for where, _, why in bad[:5])
+        raise InvalidValueError(
+            f"must have only images that can be read, but {len(bad)} of {len(raws)} images in "
+            f"{path} cannot: {first}{', ...' if len(bad) > 5 else ''}",
+            argument="path",
+            remedy="repair or remove them, or set `broken` to skip",
         )
     if bad and broken is not None:
         broken(pd.DataFrame(bad, columns=list(SKIPPED)))
-    good = [row for _, row in rows if not isinstance(row, str)]
+    good = [row for _, row in rows if not isinstance(row, Exception)]
     if lost := sorted({raw.label for raw in raws} - {label for _, label, _, _ in good}):
-        raise GenieError(
-            f"{path}: no image of class {lost[0]!r} can be read; add some or remove it"
+        raise InvalidValueError(
+            f"must have an image of each class, but no image of class {lost[0]!r} in {path} can be "
+            "read",
+            argument="path",
+            remedy="add some or remove the class",
         )
     table = pd.DataFrame(good, columns=[*IMAGES, "where"])
     return table.sort_values(["label", "image_id", "where"], ignore_index=True)
 
 
-def _decode(raw: Raw, *, size: int | None) -> tuple[str, str, bytes, str] | str:
-    """Return (image_id, label, png, where), or a message if the image cannot be decoded."""
-    rgb = open_square(raw.data, size=size)
-    return rgb if isinstance(rgb, str) else (image_id(rgb), raw.label, encode_png(rgb), raw.where)
+def _decode(raw: Raw, *, size: int | None) -> tuple[str, str, bytes, str] | InvalidValueError:
+    """Return (image_id, label, png, where), or the error of an image that cannot be decoded."""
+    try:
+        rgb = open_square(raw.data, size=size)
+    except InvalidValueError as error:
+        return error
+    return image_id(rgb), raw.label, encode_png(rgb), raw.where
 
 
-def open_square(data: bytes | Path, *, size: int | None) -> Image.Image | str:
-    """Return an image as `to_square_rgb` makes it, or why it cannot be read."""
+def open_square(data: bytes | Path, *, size: int | None) -> Image.Image:
+    """Return an image as `to_square_rgb` makes it.
+
+    Raise InvalidValueError, with a reason that does not name the image, if it cannot be read.
+    """
     try:
         data = data.read_bytes() if isinstance(data, Path) else data
         with Image.open(io.BytesIO(data)) as image:
             return to_square_rgb(image, size=size)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return "too many pixels, make it smaller"
+        raise InvalidValueError("too many pixels, make it smaller") from None
     except Image.UnidentifiedImageError:
-        return "not an image"
+        raise InvalidValueError("not an image") from None
     except Exception as error:  # decoders of damaged bytes raise anything
-        return one_line(error)
+        raise InvalidValueError(one_line(error)) from error
 
 
 # Duplicates
 
 
-def _drop_duplicates(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Drop `where`, duplicate images and images with several labels from an images table."""
+def drop_duplicates(table: pd.DataFrame, origin: object) -> pd.DataFrame:
+    """Drop `where`, duplicate images and images with several labels from an images table.
+
+    Warnings name the `origin` of the images.
+    """
     once = table.drop_duplicates(["label", "image_id"])
     if dropped := len(table) - len(once):
-        logger.warning("%s: dropped %d copies of images in the same class", path, dropped)
-    torn = once.duplicated("image_id", keep=False)
-    if torn.any():
-        shown = ", ".join(once[torn].sort_values("image_id")["where"].head(4))
-        logger.warning(
-            "%s: dropped %d images that appear in several classes: %s%s",
-            *(path, int(torn.sum()), shown, ", ..." if torn.sum() > 4 else ""),
+        log.warning("%s: dropped %d copies of images in the same class", origin, dropped)
+    ambiguous = once.duplicated("image_id", keep=False)
+    if count := int(ambiguous.sum()):
+        shown = ", ".join(once[ambiguous].sort_values("image_id")["where"].head(4))
+        more = ", ..." if count > 4 else ""
+        log.warning(
+            "%s: dropped %d images that appear in several classes: %s%s", origin, count, shown, more
         )
-    return once.loc[~torn, list(IMAGES)].reset_index(drop=True)
+    return once.loc[~ambiguous, list(IMAGES)].reset_index(drop=True)
 
 
 def _drop_shared(support: pd.DataFrame, query: pd.DataFrame, path: Path) -> pd.DataFrame:
     shared = support["image_id"].isin(query["image_id"])
     if shared.any():
-        logger.warning("%s: dropped %d train images that are also in test", path, shared.sum())
+        log.warning("%s: dropped %d train images that are also in test", path, shared.sum())
     return support[~shared].reset_index(drop=True)
 
 
 def _check_classes(table: pd.DataFrame, path: Path) -> None:
     classes = sorted(table["label"].unique())
     if not classes:
-        raise GenieError(f"found no images in {path}")
+        raise InvalidValueError(f"must have images, but found none in {path}", argument="path")
     if len(classes) == 1:
-        raise GenieError(f"{path} must have at least 2 classes, found only {classes[0]!r}")
+        raise InvalidValueError(
+            f"must have at least 2 classes, but {path} has only {classes[0]!r}", argument="path"
+        )
 
 
 def _check_same_classes(support: pd.DataFrame, query: pd.DataFrame, path: Path) -> None:
     for here, there, table in (("train", "test", query), ("test", "train", support)):
         other = support if table is query else query
         if missing := sorted(set(other["label"]) - set(table["label"])):
-            raise GenieError(
-                f"{path}: class {missing[0]!r} is in {here} but has no images in {there} "
-                f"({len(missing)} such classes); every class must be in both"
+            raise InvalidValueError(
+                f"must have each class in both splits, but in {path} class {missing[0]!r} is in "
+                f"{here} but has no images in {there} ({len(missing)} such classes)",
+                argument="path",
+                remedy="add images or remove the class",
             )

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from genie.errors import GenieError, one_line
+from genie.core.errors import InvalidValueError, MissingFileError, one_line
 
 GROUP = 2**20
 """Bytes of images in a row group. Reading one image reads its group, so a group is small."""
@@ -42,7 +42,7 @@ class ShardRow(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where an image is: in which file, in which of its row groups, and in which row of that."""
+    """Where an image is: its file, its row group in the file, and its row in the group."""
 
     path: Path
     group: int
@@ -62,7 +62,7 @@ def is_shard(name: str) -> bool:
 def write_shards(rows: Iterable[ShardRow], folder: Path, *, size: int) -> None:
     """Write images-00000.parquet and so on, with `size` images each and the rest in the last.
 
-    The same rows give the same bytes. Memory holds one row group at a time.
+    The same rows give the same bytes. One row group at a time is in memory.
     """
     remaining = iter(rows)
     for number in count():
@@ -74,7 +74,7 @@ def write_shards(rows: Iterable[ShardRow], folder: Path, *, size: int) -> None:
 
 
 class Shards:
-    """The images of some shards, by file name. Memory holds one row group and the names."""
+    """The images of some shards, by file name. One row group and the names are in memory."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
         """Read which images the shards have; raises as `add` does."""
@@ -84,22 +84,23 @@ class Shards:
             self.add(path)
 
     def add(self, path: Path) -> None:
-        """Read which images a shard has. Raise GenieError if it is damaged."""
+        """Read which images a shard has. Raise InvalidValueError if it is damaged."""
         try:
             self.places |= _places_in(path)
         except Exception as error:  # damaged bytes raise anything
-            raise GenieError(
-                f"{path} must be a Parquet shard of the set, but: {one_line(error)}; run `genie "
-                "verify --repair`, then `dvc repro`"
+            raise InvalidValueError(
+                f"must be a Parquet shard of the set, but: {one_line(error)}",
+                argument=str(path),
+                remedy="run `genie verify --repair`, then `dvc repro`",
             ) from error
 
     def png(self, name: str) -> bytes:
         """Return the PNG bytes of an image.
 
-        Raise FileNotFoundError if no shard has it, and what pyarrow raises if it is damaged.
+        Raise MissingFileError if no shard has it, and what pyarrow raises if it is damaged.
         """
         if name not in self.places:
-            raise FileNotFoundError("no shard has it")
+            raise MissingFileError("no shard has it")
         place, last = self.places[name], self._last
         if last is None or last[:2] != place[:2]:
             last = (place.path, place.group, _group(place.path, place.group))
@@ -113,7 +114,7 @@ def _places_in(path: Path) -> dict[str, Place]:
         names = file.read(["file_name"])["file_name"].to_pylist()
         lengths = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
     rows = ((group, row) for group, length in enumerate(lengths) for row in range(length))
-    return {name: Place(path, *at) for name, at in zip(names, rows, strict=True)}
+    return {name: Place(path, group, row) for name, (group, row) in zip(names, rows, strict=True)}
 
 
 def _group(path: Path, number: int) -> list[bytes]:
@@ -141,12 +142,12 @@ def _image(row: ShardRow) -> dict[str, bytes | str]:
 def _grouped(rows: Iterable[ShardRow]) -> Iterator[list[ShardRow]]:
     """Yield rows in groups that end with the image that reaches GROUP bytes."""
     group: list[ShardRow] = []
-    held = 0
+    size = 0
     for row in rows:
         group.append(row)
-        held += len(row.png)
-        if held >= GROUP:
+        size += len(row.png)
+        if size >= GROUP:
             yield group
-            group, held = [], 0
+            group, size = [], 0
     if group:
         yield group

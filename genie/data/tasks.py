@@ -7,14 +7,14 @@ nested in larger ones.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from genie.errors import GenieError
-from genie.keyed import digest, numbered_rng
-from genie.tables import TASKS
+from genie.core.errors import InvalidValueError, require_choice
+from genie.core.seeding import digest, numbered_rng
+from genie.core.tables import TASKS
 
 Images = dict[str, list[str]]  # class -> sorted image_ids
 Task = tuple[Images, Images]  # support, query
@@ -24,37 +24,9 @@ POOL, CLASSES, SUPPORT, QUERY = range(4)  # what a draw is for; part of its key
 
 @dataclass(frozen=True)
 class Draws:
-    """The settings of `make_tasks`; each regime uses those that it needs."""
+    """How tasks are drawn from a support and a query pool.
 
-    seed: int
-    shots: int
-    tasks: int
-    imbalance: float | None
-    n_way: int
-    n_query: int | None
-    pool: int | None
-
-
-Regime = Callable[[Images, Images, Draws], Iterator[Task]]
-"""Maps the support pool, the query pool and the settings to tasks."""
-
-
-def make_tasks(
-    support: pd.DataFrame,
-    query: pd.DataFrame,
-    *,
-    regime: str,
-    seed: int,
-    shots: int = 5,
-    tasks: int = 5,
-    imbalance: float | None = None,
-    n_way: int = 5,
-    n_query: int | None = 16,
-    pool: int | None = None,
-) -> pd.DataFrame:
-    """Draw the tasks of a regime from two images tables.
-
-    Returns a table with the columns task, role, image_id and label. The regimes are:
+    The regimes are:
 
     all: one task with every image.
     shots: `tasks` support sets of `shots` images per class, each with all query images.
@@ -64,13 +36,32 @@ def make_tasks(
     episodes: `tasks` tasks of `n_way` classes with `shots` support and `n_query` (None: all) query
       images per class. Support images come from the first `pool` per class (None: all).
     """
+
+    regime: str
+    seed: int
+    shots: int = 5
+    tasks: int = 5
+    imbalance: float | None = None
+    n_way: int = 5
+    n_query: int | None = 16
+    pool: int | None = None
+
+
+Regime = Callable[[Images, Images, Draws], Iterator[Task]]
+"""Maps the support pool, the query pool and the settings to tasks."""
+
+
+def make_tasks(support: pd.DataFrame, query: pd.DataFrame, draws: Draws) -> pd.DataFrame:
+    """Draw the tasks of a regime from two images tables.
+
+    Return a table with the columns task, role, image_id and label. Raise InvalidValueError if the
+    pools share images, lack classes, or are too small.
+    """
     _check_pools(support, query)
-    if seed < 0:
-        raise GenieError(f"seed must be 0 or more, got {seed}")
-    if regime not in REGIMES:
-        raise GenieError(f"data.regime must be one of {', '.join(REGIMES)}, got {regime!r}")
-    draws = Draws(seed, shots, tasks, imbalance, n_way, n_query, pool)
-    table = _table(REGIMES[regime](_by_class(support), _by_class(query), draws))
+    if draws.seed < 0:
+        raise InvalidValueError("must be 0 or more", argument="seed", value=draws.seed)
+    require_choice("regime", draws.regime, REGIMES)
+    table = _table(REGIMES[draws.regime](_by_class(support), _by_class(query), draws))
     assert leaks(table).empty, "support and query of a task share an image"
     return table
 
@@ -85,8 +76,8 @@ def leaks(tasks: pd.DataFrame) -> pd.DataFrame:
 def task_ids(tasks: pd.DataFrame) -> dict[int, str]:
     """Return the id of each task, 16 hex digits of a hash of its support and query rows.
 
-    Two tasks have the same id if they have the same support set and the same query set, whatever
-    their number, so a difference between their accuracies can be paired.
+    Tasks of any number with equal support sets and equal query sets have the same id, so their
+    accuracies can be paired.
     """
     columns = ["role", "label", "image_id"]
     return {
@@ -107,17 +98,35 @@ def shot_groups(counts: pd.Series) -> pd.Series:
     return counts.map(shot_group).rename("group")
 
 
+def generated_per_class(
+    labels: Sequence[str], *, per_class: int, classes: str, every_source: bool
+) -> dict[str, int]:
+    """Return how many images every method adds to each class of a task's support images.
+
+    `labels` has the label of every support image of the task. `classes` is "all", or "few" to leave
+    out classes with 20 or more support images. With `every_source` (strategy
+    "all"), a class gets one per support image of all other classes, and `per_class` is ignored.
+    """
+    counts = pd.Series(list(labels)).value_counts().sort_index()
+    group = shot_groups(counts)
+    kept = [str(c) for c in counts.index if classes == "all" or group[c] == "few"]
+    return {c: int(counts.sum() - counts[c]) if every_source else per_class for c in kept}
+
+
 def _check_pools(support: pd.DataFrame, query: pd.DataFrame) -> None:
     if shared := set(support["image_id"]) & set(query["image_id"]):
-        raise GenieError(
-            f"{len(shared)} images are in both the support and the query pool; remove them from one"
+        raise InvalidValueError(
+            f"{len(shared)} images are in both the support and the query pool",
+            remedy="remove them from one",
         )
     if odd := sorted(set(support["label"]) ^ set(query["label"])):
-        raise GenieError(f"class {odd[0]!r} must have both support and query images; add some")
+        raise InvalidValueError(
+            f"class {odd[0]!r} must have both support and query images", remedy="add some"
+        )
     if len(classes := sorted(set(support["label"]))) < 2:
-        raise GenieError(
-            f"there must be at least two classes to tell apart, got only {', '.join(classes)}; "
-            "add a folder per class"
+        raise InvalidValueError(
+            f"there must be at least two classes to distinguish, got only {', '.join(classes)}",
+            remedy="add a folder per class",
         )
 
 
@@ -139,8 +148,8 @@ def _all(support: Images, query: Images, draws: Draws) -> Iterator[Task]:
 
 
 def _shots(support: Images, query: Images, draws: Draws) -> Iterator[Task]:
-    _check_positive("data.tasks", draws.tasks)
-    _check_enough("data.shots", draws.shots, support, "support")
+    _check_positive("tasks", draws.tasks)
+    _check_enough("shots", draws.shots, support, "support")
     for task in range(draws.tasks):
         yield _draw(support, draws.shots, draws.seed, task, SUPPORT), query
 
@@ -150,8 +159,10 @@ def _longtail(support: Images, query: Images, draws: Draws) -> Iterator[Task]:
         yield support, query
         return
     if draws.imbalance < 1:
-        raise GenieError(f"data.imbalance must be 1 or more, or null, got {draws.imbalance}")
-    _check_positive("data.tasks", draws.tasks)
+        raise InvalidValueError(
+            "must be 1 or more, or None", argument="imbalance", value=draws.imbalance
+        )
+    _check_positive("tasks", draws.tasks)
     sizes = _longtail_sizes(support, seed=draws.seed, imbalance=draws.imbalance)
     for task in range(draws.tasks):
         drawn = {c: _permute(ids, draws.seed, task, SUPPORT, label=c) for c, ids in support.items()}
@@ -171,24 +182,26 @@ def _longtail_sizes(support: Images, *, seed: int, imbalance: float) -> dict[str
 
 
 def _episodes(support: Images, query: Images, draws: Draws) -> Iterator[Task]:
-    _check_positive("data.tasks", draws.tasks)
+    _check_positive("tasks", draws.tasks)
     seed, shots, n_way, n_query = draws.seed, draws.shots, draws.n_way, draws.n_query
     if not 2 <= n_way <= len(support):
-        raise GenieError(
-            f"data.n_way must be from 2 to the number of classes, {len(support)}, got {n_way}"
+        raise InvalidValueError(
+            f"must be from 2 to the number of classes, {len(support)}",
+            argument="n_way",
+            value=n_way,
         )
     if draws.pool is not None:
-        _check_positive("data.pool", draws.pool)
+        _check_positive("pool", draws.pool)
         support = _draw(support, draws.pool, seed, POOL)
-    _check_enough("data.shots", shots, support, "support")
+    _check_enough("shots", shots, support, "support")
     if n_query is not None:
-        _check_enough("data.n_query", n_query, query, "query")
+        _check_enough("n_query", n_query, query, "query")
     for task in range(draws.tasks):
         classes = sorted(sorted(support, key=lambda c: _class_key(c, seed, task))[:n_way])
-        asked = {c: query[c] for c in classes}
+        queries = {c: query[c] for c in classes}
         yield (
             _draw({c: support[c] for c in classes}, shots, seed, task, SUPPORT),
-            asked if n_query is None else _draw(asked, n_query, seed, task, QUERY),
+            queries if n_query is None else _draw(queries, n_query, seed, task, QUERY),
         )
 
 
@@ -199,16 +212,19 @@ def _class_key(label: str, *key: int) -> tuple[float, str]:
 
 def _check_positive(name: str, value: int) -> None:
     if value < 1:
-        raise GenieError(f"{name} must be at least 1, got {value}")
+        raise InvalidValueError("must be at least 1", argument=name, value=value)
 
 
 def _check_enough(name: str, count: int, images: Images, role: str) -> None:
     _check_positive(name, count)
     label = min(images, key=lambda c: (len(images[c]), c))
     if count > len(images[label]):
-        raise GenieError(
-            f"{name} must be at most the number of {role} images of each class: class {label!r} "
-            f"has {len(images[label])}, got {count}; lower it or add images"
+        raise InvalidValueError(
+            f"must be at most the number of {role} images of each class: class {label!r} has "
+            f"{len(images[label])}",
+            argument=name,
+            value=count,
+            remedy="lower it or add images",
         )
 
 

@@ -32,7 +32,7 @@ def save_figure(figure: Figure, path: Path, *, pad: float = 1.08) -> None:
     use_fonts_for_all_texts(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # we have said so
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # logged already
         figure.tight_layout(pad=pad)
         figure.savefig(path, metadata={"Software": None})
 
@@ -40,7 +40,7 @@ def save_figure(figure: Figure, path: Path, *, pad: float = 1.08) -> None:
 def svg(figure: Figure) -> str:
     """Return a figure as SVG on a transparent ground, with the same text every time.
 
-    Words stay text, in a font of the viewer.
+    Text is not converted to outlines, so the viewer's fonts show it.
     """
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))

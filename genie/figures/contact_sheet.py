@@ -78,8 +78,8 @@ def _row(
 def contact_sheet(rows: Sequence[ContactRow], path: Path) -> None:
     """Write a PNG with one row per trajectory: source, noise levels with positions, real target.
 
-    The chosen level is framed. The same rows give the same bytes. Without rows, the sheet says that
-    no images were generated.
+    The chosen level is framed. The same rows give the same bytes. Without rows, the sheet
+    shows the text "no images were generated".
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if not rows:

@@ -1,4 +1,4 @@
-"""Curves of the report, as SVG: positions, the baseline's calls and chosen ratios by r."""
+"""Curves of the report, as SVG: positions, the baseline's predictions and chosen ratios by r."""
 
 from dataclasses import dataclass
 
@@ -14,24 +14,24 @@ class Curves:
     """Three SVG figures, and the table of the values that they show, a row per noise ratio.
 
     The columns are r, images, `low`, `median` and `high` (quartiles of the position),
-    `called_target` (share in [0, 1]) and `chosen` (images for which the ratio was chosen).
+    `predicted_target` (share in [0, 1]) and `chosen` (images for which the ratio was chosen).
     """
 
     table: pd.DataFrame
     position: str
-    called_target: str
+    predicted_target: str
     chosen: str
 
 
 def curves(trajectories: pd.DataFrame) -> Curves | None:
-    """Draw the curves of images whose source is of another class; None without two levels of them.
+    """Draw the curves of images whose source is of another class; None for fewer than two levels.
 
     `trajectories` has the columns of TRAJECTORIES.
     """
     table = by_noise_ratio(trajectories)
     if len(table) < 2:
         return None
-    return Curves(table, _position(table), _called_target(table), _chosen(table))
+    return Curves(table, _position(table), _predicted_target(table), _chosen(table))
 
 
 def by_noise_ratio(trajectories: pd.DataFrame) -> pd.DataFrame:
@@ -44,7 +44,7 @@ def by_noise_ratio(trajectories: pd.DataFrame) -> pd.DataFrame:
             "low": quartiles.get(0.25),
             "median": quartiles.get(0.5),
             "high": quartiles.get(0.75),
-            "called_target": grouped["called_target"].mean().astype(float),
+            "predicted_target": grouped["predicted_target"].mean().astype(float),
             "chosen": grouped["chosen"].sum().astype(int),
         }
     ).reset_index()
@@ -61,9 +61,9 @@ def _position(table: pd.DataFrame) -> str:
     return svg(figure)
 
 
-def _called_target(table: pd.DataFrame) -> str:
-    figure, axis = _panel("share called target")
-    axis.plot(table["r"], table["called_target"], "o-", color="tab:green")
+def _predicted_target(table: pd.DataFrame) -> str:
+    figure, axis = _panel("share predicted as target")
+    axis.plot(table["r"], table["predicted_target"], "o-", color="tab:green")
     axis.set_ylim(-0.03, 1.03)
     return svg(figure)
 

@@ -30,12 +30,12 @@ def failure_rows(
 ) -> list[Failure]:
     """Return images in `folder` that the oracle assigns to a class other than their label.
 
-    The most confident verdicts come first. `png` holds support images by id.
+    The most confident verdicts come first. `png` maps ids of support images to PNG bytes.
     """
     read_image = image_reader(folder)
     return [
         Failure(
-            f"{row.source_label or 'noise'} → {row.label}\nr = {row.r:g}, called {row.verdict}",
+            f"{row.source_label or 'noise'} → {row.label}\nr = {row.r:g}, verdict {row.verdict}",
             decode_image(png[row.source_id]) if row.source_id in png else None,
             read_image(row.file_name),
         )

@@ -1,4 +1,4 @@
-"""The gallery of the report: every wanted image with its source, its levels and its verdict."""
+"""The gallery of the report: each requested image with its source, its levels and its verdict."""
 
 import io
 import math
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from genie.data.augmented_set import UNCLEAR
+from genie.core.tables import UNCLEAR
 from genie.data.images import decode_image
 from genie.measure.analysis import single_trajectories
 
@@ -21,15 +21,15 @@ MOST = 5000
 """Cards at most, so that the report stays a file that is easily opened and sent."""
 
 BYTES = 16_000_000
-"""Bytes of all images at most, roughly. As text in the page they take a third more."""
+"""Bytes of all images at most, roughly. As text in the page they need a third more."""
 
 FORMATS = ((96, 90), (64, 75), (48, 70), (32, 65))
 """Sides in pixels and qualities of WebP images, in the order in which they are tried."""
 
-SAMPLE = 200  # images that tell how many bytes all take
+SAMPLE = 200  # images from which the bytes of all are estimated
 
 OUTCOMES = ("other class", "rejected", "not judged", "confirmed")
-"""What became of a wanted image, in the order of cards: the oracle assigns it to another class, a
+"""The outcome of a request, in the order of cards: the oracle assigns the image to another class, a
 filter rejected it, the oracle gave no verdict, the oracle confirms its label."""
 
 CHOICES = ("unclear", "clear", "none")
@@ -38,20 +38,21 @@ CHOICES = ("unclear", "clear", "none")
 
 @dataclass(frozen=True)
 class Level:
-    """A level of a card: r in (0, 1], the key of its image, its position, the baseline's call.
+    """A level of a card: r in (0, 1], the key of its image, and its position.
 
-    `position` is None where there is no source-target axis.
+    `position` is None where there is no source-target axis. `predicted_target` is True if the
+    baseline predicts the target.
     """
 
     r: float
     image: str
     position: float | None
-    called_target: bool
+    predicted_target: bool
 
 
 @dataclass(frozen=True)
 class Card:
-    """A wanted image of a task. Fields are None where there is no source, choice or verdict.
+    """A requested image of a task. Fields are None without a source, choice or verdict.
 
     `source_image` and `target_image` are ids of support images: the source, and an example of the
     target. `chosen` is the index of the level that is kept.
@@ -75,7 +76,7 @@ class Card:
 class Gallery:
     """Cards, failures first, with the WebP images that they refer to by id or key.
 
-    `total` counts all wanted images; there are cards for at most MOST of them.
+    `total` is the number of requested images; at most MOST of them have cards.
     """
 
     cards: Sequence[Card]
@@ -91,27 +92,28 @@ def gallery_of(
     png: Mapping[str, bytes],
     webp: Mapping[str, bytes],
 ) -> Gallery:
-    """Assemble the gallery of all wanted images.
+    """Assemble the gallery of all requested images.
 
     `trajectories` has the columns of TRAJECTORIES and `verdicts` those of VERDICTS. `support` has
-    the support rows of the tasks. `png` holds support images by id, `webp` thumbnails of levels by
-    key.
+    the support rows of the tasks. `png` maps ids of support images to PNG bytes, and `webp` maps
+    keys of levels to thumbnails.
     """
     judged = {str(row.key): row for row in verdicts.itertuples()}
     firsts = support.drop_duplicates(["task", "label"])
     example = {(row.task, row.label): str(row.image_id) for row in firsts.itertuples()}
-    wanted = single_trajectories(trajectories)
-    cards = _part(sorted((_card(one, judged, example) for one in wanted), key=_rank), MOST)
+    requested = single_trajectories(trajectories)
+    ranked = sorted((_card(levels, judged, example) for levels in requested), key=_rank)
+    cards = _part(ranked, MOST)
     names = dict.fromkeys(name for card in cards for name in _images_of(card))
     originals = {name: png[name] if name in png else webp[name] for name in names}
-    return Gallery(cards, fit(originals, BYTES), total=len(wanted))
+    return Gallery(cards, fit(originals, BYTES), total=len(requested))
 
 
 def fit(images: Mapping[str, bytes], limit: int) -> dict[str, bytes]:
-    """Encode images as WebP in the first of FORMATS in which they take about `limit` bytes or less.
+    """Encode images as WebP in the first of FORMATS that needs about `limit` bytes or less.
 
-    Some of them, evenly spread, tell how many bytes all take. WebP images that are small enough
-    are kept as they are. The last format is taken in any case.
+    The bytes of all images are estimated from some of them, evenly spread. WebP images that are
+    small enough are kept unchanged. If no format is small enough, the last one is used.
     """
     every = max(1, len(images) // SAMPLE)
     some = list(images.values())[::every]
@@ -129,23 +131,24 @@ def _card(
     first = levels.iloc[0]
     kept = np.flatnonzero(levels["chosen"])
     verdict = judged.get(levels["key"].iloc[kept[0]]) if len(kept) else None
-    rows = zip(
-        *(levels["r"], levels["key"], levels["position"], levels["called_target"]), strict=True
-    )
     return Card(
         task=int(first["task"]),
         source=first["source_label"] or None,
         target=first["target_label"],
         source_image=first["source_id"] or None,
         target_image=example[first["task"], first["target_label"]],
-        levels=[Level(float(r), key, _known(d), bool(called)) for r, key, d, called in rows],
+        levels=[_level(row) for row in levels.itertuples()],
         chosen=int(kept[0]) if len(kept) else None,
         outcome=_outcome(len(kept) > 0, verdict),
         verdict=verdict.verdict if verdict else None,
         probability=float(verdict.probability) if verdict else None,
         choice=_choice(float(first["shift_ratio"])),
-        shift_ratio=_known(first["shift_ratio"]),
+        shift_ratio=_finite(first["shift_ratio"]),
     )
+
+
+def _level(row: Any) -> Level:
+    return Level(float(row.r), row.key, _finite(row.position), bool(row.predicted_target))
 
 
 def _outcome(kept: bool, verdict: Any) -> str:
@@ -162,7 +165,7 @@ def _choice(shift_ratio: float) -> str:
     return "unclear" if shift_ratio < UNCLEAR else "clear"
 
 
-def _known(value: float) -> float | None:
+def _finite(value: float) -> float | None:
     """Return a rounded finite number, or None, because JSON has neither NaN nor infinity."""
     return round(float(value), 4) if math.isfinite(value) else None
 

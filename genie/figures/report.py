@@ -7,7 +7,7 @@ and the same values give the same bytes.
 import base64
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -26,22 +26,25 @@ WIDEST = 20
 CHANGES = 10
 
 
-def write_report(
-    path: Path,
-    gallery: Gallery,
-    *,
-    summary: Mapping[str, Any],
-    cost: Mapping[str, int],
-    metadata: pd.DataFrame,
-    confusion: pd.DataFrame,
-    curves: Curves | None,
-) -> None:
-    """Write the report as a single HTML file.
+@dataclass(frozen=True)
+class Measured:
+    """The numbers and tables of the report.
 
     `summary` and `cost` are the contents of metrics/evaluate.json and metrics/cost.json.
     `metadata` has the columns of METADATA. `confusion` is the result of
     `measure.analysis.confusion_change`.
     """
+
+    summary: Mapping[str, Any]
+    cost: Mapping[str, int]
+    metadata: pd.DataFrame
+    confusion: pd.DataFrame
+    curves: Curves | None
+
+
+def write_report(path: Path, gallery: Gallery, measured: Measured) -> None:
+    """Write the report as a single HTML file."""
+    summary, metadata, confusion = measured.summary, measured.metadata, measured.confusion
     pages = Environment(
         loader=PackageLoader("genie.figures", "page"),
         autoescape=True,
@@ -51,21 +54,21 @@ def write_report(
     )
     pages.filters |= {"data_uri": data_uri}
     pages.globals |= {"percent": percent}
-    script = _own("report.js")
+    script = _page_file("report.js")
     page = pages.get_template("report.html.jinja").stream(
         summary=summary,
-        cost=cost,
+        cost=measured.cost,
         made=metadata.iloc[0].to_dict() if len(metadata) else None,
         verdict=_verdict(summary["gain"]),
         groups=_groups(summary),
         classes=_classes(confusion),
         share=_shares(confusion),
         changes=_changes(confusion),
-        curves=curves,
+        curves=measured.curves,
         gallery=gallery,
         failures=sum(card.outcome == "other class" for card in gallery.cards),
         data=_data(gallery),
-        style=Markup(_own("report.css")),
+        style=Markup(_page_file("report.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
@@ -74,17 +77,17 @@ def write_report(
 
 
 def data_uri(svg: str) -> str:
-    """Return an SVG figure as a data URI, so that its ids stay its own."""
+    """Return an SVG figure as a data URI, so that its ids clash with no others of the page."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
-def _own(name: str) -> str:
-    """Return a file of `page/`; its text is ours, so the template does not escape it."""
+def _page_file(name: str) -> str:
+    """Return the text of a file in `page/`, which the template need not escape."""
     return (files("genie.figures") / "page" / name).read_text(encoding="utf-8")
 
 
 def _verdict(gain: Mapping[str, Any]) -> str:
-    """Say in a sentence what the interval of the gain says."""
+    """Return a sentence that interprets the interval of the gain."""
     if gain["mean"] is None:
         return "No task was evaluated."
     if gain["low"] is None:
@@ -97,7 +100,7 @@ def _verdict(gain: Mapping[str, Any]) -> str:
 
 
 def _groups(summary: Mapping[str, Any]) -> list[str]:
-    """Return the groups of classes with a gain of their own, none if there is only one group."""
+    """Return the groups of classes that have a gain, none if there is only one group."""
     groups = [group for group in GROUPS if f"gain_{group}" in summary]
     return groups if len(groups) > 1 else []
 
@@ -110,9 +113,7 @@ def _classes(confusion: pd.DataFrame) -> list[str]:
 
 def _shares(confusion: pd.DataFrame) -> dict[tuple[str, str], tuple[float, float]]:
     """Return the shares before and after by true and predicted class."""
-    columns = ("label", "predicted", "before", "after")
-    rows = zip(*(confusion[name] for name in columns), strict=True)
-    return {(label, predicted): (before, after) for label, predicted, before, after in rows}
+    return {(r.label, r.predicted): (r.before, r.after) for r in confusion.itertuples()}
 
 
 def _changes(confusion: pd.DataFrame) -> list[dict[str, Any]]:
@@ -132,7 +133,7 @@ def _data(gallery: Gallery) -> dict[str, Any]:
         for key in ("source_image", "target_image"):
             row[key] = number.get(row[key])
         row["levels"] = [
-            [one.r, number[one.image], one.position, one.called_target] for one in card.levels
+            [one.r, number[one.image], one.position, one.predicted_target] for one in card.levels
         ]
         return {key: value for key, value in row.items() if value is not None}
 

@@ -37,7 +37,7 @@ def trajectory_panels(
 ) -> list[TrajectoryPanel]:
     """Select some trajectories and project each on the principal plane of its embeddings.
 
-    `embeddings` holds Z_S by image_id, `support` the support images by task.
+    `embeddings` maps image ids to Z_S, and `support` maps tasks to support images.
     """
     return [
         _panel(levels, embeddings, support[int(levels["task"].iloc[0])])

@@ -10,9 +10,8 @@ import pandas as pd
 
 from genie.classify.examples import Examples, weights_of
 from genie.classify.heads import fit_svm, head_probabilities
-from genie.data.augmented_set import UNCLEAR
+from genie.core.tables import CHOICES, LEVELS, TRAJECTORIES, UNCLEAR, empty
 from genie.measure.metrics import overlap_coefficient
-from genie.tables import CHOICES, LEVELS, TRAJECTORIES, empty
 
 ADA = "GeNIe-Ada"
 PAIR = ["task", "target_label", "source_id", "replicate"]
@@ -66,8 +65,8 @@ def by_level(table: pd.DataFrame) -> pd.DataFrame:
 
     A further row summarises the chosen images. The columns are the means of the two probabilities,
     the overlap coefficient of their densities in [0, 1], the mean position on the axis, and the
-    share of images that the baseline classifies as T. The overlap is the mean of those of all tasks
-    (paper A.1), each of which has its own SVM. With previews (column `steps` of the trajectories),
+    share of images that the baseline classifies as T. The overlap is averaged over tasks (paper
+    A.1), each of which has an SVM. With previews (column `steps` of the trajectories),
     the row of a noise ratio mixes previews and full images, while the row of the chosen images has
     full images only.
     """
@@ -79,7 +78,7 @@ def by_level(table: pd.DataFrame) -> pd.DataFrame:
             "p_target": group["p_target"].mean(),
             "overlap": mean_overlap(group),
             "position": group["position"].astype(float).mean(),
-            "called_target": group["called_target"].astype(float).mean(),
+            "predicted_target": group["predicted_target"].astype(float).mean(),
         }
         for name, group in by_ratio(table)
     ]
@@ -110,7 +109,7 @@ def choices(trajectories: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
             "images": len(group),
             "shift_ratio": group["shift_ratio"].astype(float).median(),
             "unclear": (group["shift_ratio"].astype(float) < UNCLEAR).mean(),
-            "called_target": group["called_target"].astype(float).mean(),
+            "predicted_target": group["predicted_target"].astype(float).mean(),
             "label_consistency": group["key"].map(consistent).mean(),
         }
         for name, group in ([*groups, ("all", chosen)] if len(chosen) else [])
@@ -134,8 +133,8 @@ def failures(members: pd.DataFrame, verdicts: pd.DataFrame, count: int) -> pd.Da
 def confusion_change(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """Compare two classifiers' confusions, with a row per true and predicted class that occur.
 
-    `before` and `after` have the columns of CALLED. The columns are label, predicted, and the
-    shares `before` and `after` in [0, 1] of the label's images that are called `predicted`.
+    `before` and `after` have the columns of PREDICTED. The columns are label, predicted, and the
+    shares `before` and `after` in [0, 1] of the label's images with this prediction.
     """
     classes = sorted({*before["label"], *after["label"], *before["predicted"], *after["predicted"]})
     index = pd.MultiIndex.from_product([classes, classes], names=["label", "predicted"])

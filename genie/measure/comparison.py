@@ -13,8 +13,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from genie.core.tables import COMPARISON
 from genie.measure.metrics import SHARE, SHARES, Interval, holm, interval, paired_p
-from genie.tables import COMPARISON
 
 SEED = "seed"
 """The parameter over which intervals "over seeds" are taken."""
@@ -26,7 +26,7 @@ Row = dict[str, object]
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class PipelineRun:
     """What one run of the pipeline recorded.
 
     `names` are all names of the run, such as a branch and a tag. `params` are by dotted key.
@@ -72,7 +72,7 @@ class Run:
         return bool(self.scores["task_id"].all())
 
 
-def compare_runs(runs: Sequence[Run], reference: int) -> tuple[pd.DataFrame, list[str]]:
+def compare_runs(runs: Sequence[PipelineRun], reference: int) -> tuple[pd.DataFrame, list[str]]:
     """Compare runs with the run number `reference`; return a table and notes.
 
     The table has the schema COMPARISON. In its first rows, `over` is "tasks": one row per run, with
@@ -83,7 +83,7 @@ def compare_runs(runs: Sequence[Run], reference: int) -> tuple[pd.DataFrame, lis
     reference's setting that has the same tasks. `p` is that of the paired t-test, and `p_holm` is
     corrected over all rows with the same `over`.
 
-    The notes name runs that cannot be paired or averaged, and say why.
+    The notes name runs that cannot be paired or averaged, with the reason.
     """
     chosen = runs[reference]
     peers = [run for run in runs if _setting(run) == _setting(chosen)]
@@ -101,7 +101,7 @@ def compare_runs(runs: Sequence[Run], reference: int) -> tuple[pd.DataFrame, lis
     return table.loc[:, list(COMPARISON)].astype(dict(COMPARISON)), notes
 
 
-def varying(runs: Sequence[Run]) -> list[str]:
+def varying(runs: Sequence[PipelineRun]) -> list[str]:
     """Return the parameters whose values differ between runs, without `seed`, in file order."""
     keys = dict.fromkeys(key for run in runs for key in run.params if key != SEED)
     return [key for key in keys if len({_text(run.params, key) for run in runs}) > 1]
@@ -128,32 +128,34 @@ def differences(
 # Pairs
 
 
-def _is_compared(run: Run, chosen: Run, peers: Sequence[Run]) -> bool:
+def _is_compared(run: PipelineRun, chosen: PipelineRun, peers: Sequence[PipelineRun]) -> bool:
     """Return whether a run is neither the reference nor another seed of the reference's setting."""
     return run is not chosen and (run not in peers or run.seed == chosen.seed)
 
 
-def _pairs(run: Run, chosen: Run, peers: Sequence[Run]) -> pd.DataFrame:
+def _pairs(run: PipelineRun, chosen: PipelineRun, peers: Sequence[PipelineRun]) -> pd.DataFrame:
     """Return a run's accuracies and its partner's; no rows for a run that is not compared."""
     common = _common(run, _partner(run, chosen, peers))
     return common if _is_compared(run, chosen, peers) else common.iloc[:0]
 
 
-def _common(run: Run, other: Run) -> pd.DataFrame:
+def _common(run: PipelineRun, other: PipelineRun) -> pd.DataFrame:
     """Return the accuracies of two runs on the tasks that both have (columns own, other)."""
     own, theirs = run.accuracies["accuracy"], other.accuracies["accuracy"]
     both = pd.DataFrame({"own": own, "other": theirs}).dropna()
     return both if run.identified and other.identified else both.iloc[:0]
 
 
-def _partner(run: Run, chosen: Run, peers: Sequence[Run]) -> Run:
+def _partner(run: PipelineRun, chosen: PipelineRun, peers: Sequence[PipelineRun]) -> PipelineRun:
     """Return the run of the reference's setting that has most of the run's tasks, and its seed."""
     if run in peers:  # of the same parameters, but other code or data
         return chosen
     return max([chosen, *peers], key=lambda p: (len(run.tasks & p.tasks), p.seed == run.seed))
 
 
-def _unpaired(chosen: Run, peers: Sequence[Run], pairs: Mapping[Run, pd.DataFrame]) -> list[str]:
+def _unpaired(
+    chosen: PipelineRun, peers: Sequence[PipelineRun], pairs: Mapping[PipelineRun, pd.DataFrame]
+) -> list[str]:
     """Return a note for each reason why runs are not paired, or on some tasks only."""
     names: dict[str, list[str]] = {}
     for run, common in pairs.items():
@@ -163,7 +165,7 @@ def _unpaired(chosen: Run, peers: Sequence[Run], pairs: Mapping[Run, pd.DataFram
     return [f"{why}: {'; '.join(runs)}" for why, runs in names.items()]
 
 
-def _why_unpaired(run: Run, partner: Run, common: int) -> str:
+def _why_unpaired(run: PipelineRun, partner: PipelineRun, common: int) -> str:
     """Return why a run is not paired with its partner, or on `common` tasks only."""
     beginning = f"not paired with {partner.names[0]}"
     if not partner.identified:
@@ -185,20 +187,20 @@ def _why_unpaired(run: Run, partner: Run, common: int) -> str:
 # Several seeds
 
 
-def _setting(run: Run) -> str:
+def _setting(run: PipelineRun) -> str:
     """Return what runs share that differ only in their seed."""
     return json.dumps({k: v for k, v in run.params.items() if k != SEED}, sort_keys=True)
 
 
-def _by_setting(runs: Sequence[Run]) -> list[list[Run]]:
+def _by_setting(runs: Sequence[PipelineRun]) -> list[list[PipelineRun]]:
     """Group runs that differ only in their seed, by ascending seed."""
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[PipelineRun]] = {}
     for run in runs:
         groups.setdefault(_setting(run), []).append(run)
     return [sorted(g, key=lambda run: (len(run.seed), run.seed)) for g in groups.values()]
 
 
-def _doubled(members: Sequence[Run]) -> str | None:
+def _doubled(members: Sequence[PipelineRun]) -> str | None:
     """Return a note if a setting has a seed twice.
 
     Such runs differ in something that is no parameter, such as code, so a mean would mix them.
@@ -214,7 +216,7 @@ def _doubled(members: Sequence[Run]) -> str | None:
 
 
 def _over_seeds(
-    members: Sequence[Run], shown: Sequence[str], pairs: Mapping[Run, pd.DataFrame]
+    members: Sequence[PipelineRun], shown: Sequence[str], pairs: Mapping[PipelineRun, pd.DataFrame]
 ) -> Row:
     """Return the row of one setting, whose values are the means of its seeds."""
     means = pd.DataFrame([run.accuracies.mean() for run in members])
@@ -227,7 +229,7 @@ def _over_seeds(
 
 def _row(
     over: str,
-    members: Sequence[Run],
+    members: Sequence[PipelineRun],
     shown: Sequence[str],
     values: pd.DataFrame,
     pairs: pd.DataFrame,

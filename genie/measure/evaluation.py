@@ -1,7 +1,10 @@
-"""Computation of the tables and the summary in `metrics/` from predictions."""
+"""Evaluation of classifiers on query images, and of generated images by an oracle."""
 
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,24 @@ from PIL import Image
 
 from genie.classify.backbone import ImageModel, class_names, classify
 from genie.classify.classifier import Classifier, predict_proba
-from genie.classify.examples import Examples
+from genie.classify.confusion import boundary_pairs, confusion
+from genie.classify.examples import Examples, load_examples, picker
+from genie.classify.files import load_classifiers
+from genie.core.progress import Progress, silent
+from genie.core.tables import (
+    CLASS_SCORES,
+    CONFUSION,
+    MEMBERS,
+    PREDICTED,
+    SCORES,
+    TASKS,
+    VERDICTS,
+    empty,
+    read_images,
+    read_table,
+    write_table,
+)
+from genie.data.augmented_set import read_set
 from genie.data.tasks import shot_groups, task_ids
 from genie.measure.metrics import (
     GROUPS,
@@ -20,9 +40,86 @@ from genie.measure.metrics import (
     group_accuracies,
     interval,
 )
-from genie.tables import SCORES, VERDICTS, empty
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What is evaluated: query images and tasks, the classifiers of each model by task, the set.
+
+    `models` maps "baseline" and "augmented" to classifiers. `confusion` has the matrices of all
+    tasks (CONFUSION), and `generated` the set's images by sorted file name.
+    """
+
+    queries: pd.DataFrame
+    tasks: pd.DataFrame
+    models: Mapping[str, Mapping[int, Classifier]]
+    confusion: pd.DataFrame
+    members: pd.DataFrame
+    generated: Sequence[Image.Image]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Predictions of both models on the query images, verdicts, scores, and their summary."""
+
+    predictions: pd.DataFrame
+    verdicts: pd.DataFrame
+    scores: pd.DataFrame
+    summary: dict[str, Any]
+
+
+def read_scored(root: Path) -> Scored:
+    """Read the outputs of the stages before `evaluate` below a folder.
+
+    Raise MissingFileError if one is missing, and InvalidValueError if one is malformed.
+    """
+    members = read_table(root / "data/augmented/members.csv", MEMBERS)
+    return Scored(
+        queries=read_images(root / "data/prepared/query"),
+        tasks=read_table(root / "data/prepared/tasks.csv", TASKS),
+        models={n: load_classifiers(root / "models" / n) for n in ("baseline", "augmented")},
+        confusion=read_table(root / "data/sources/confusion.csv", CONFUSION),
+        members=members,
+        generated=read_set(root / "data/augmented", members)[1],
+    )
+
+
+def evaluate(
+    scored: Scored, *, backbone: ImageModel, oracle: ImageModel, progress: Progress = silent
+) -> Evaluation:
+    """Evaluate both models on the query images of every task, and the images by the oracle."""
+    tasks = scored.tasks
+    query = tasks[tasks["role"] == "query"]
+    examples = load_examples(scored.queries, backbone=backbone)
+    query_of = picker(examples, scored.queries["image_id"])
+    predictions, boundary = [], []
+    count = query["task"].nunique()
+    for task, rows in progress(query.groupby("task"), "evaluate", total=count, unit="task"):
+        matrix = confusion(scored.confusion[scored.confusion["task"] == task])
+        pairs, queries = boundary_pairs(matrix), query_of(rows["image_id"])
+        for name, classifiers in scored.models.items():
+            predicted, near = predict_queries(classifiers[int(task)], queries, pairs)
+            predictions.append(predicted.assign(task=task, model=name))
+            boundary.append({"task": task, "model": name, "boundary": near})
+    table = pd.concat(predictions, ignore_index=True)
+    judged = verdicts(scored.members, scored.generated, oracle=oracle)
+    scores = score_table(table, tasks=tasks, boundary=pd.DataFrame(boundary))
+    summary = summarise(scores, members=scored.members, verdicts=judged)
+    return Evaluation(table, judged, scores, summary)
+
+
+def write_evaluation(evaluation: Evaluation, root: Path) -> None:
+    """Write the tables and the summary below a folder, into metrics/, plots/ and data/."""
+    write_table(evaluation.verdicts, root / "data/evaluation/verdicts.csv", VERDICTS)
+    write_table(evaluation.scores, root / "metrics/tasks.csv", SCORES)
+    table = evaluation.predictions
+    write_table(class_table(table), root / "metrics/classes.csv", CLASS_SCORES)
+    for name, file in (("baseline", "confusion_baseline.csv"), ("augmented", "confusion.csv")):
+        write_table(table[table["model"] == name], root / "plots" / file, PREDICTED)
+    text = json.dumps(evaluation.summary, indent=1, ensure_ascii=False, default=asdict)
+    (root / "metrics/evaluate.json").write_text(text + "\n", encoding="utf-8")
 
 
 def predict_queries(
@@ -30,12 +127,12 @@ def predict_queries(
 ) -> tuple[pd.DataFrame, float | None]:
     """Return predictions for a task's query images (label, predicted) and the boundary accuracy.
 
-    `pairs` are classes that are mistaken for one another (`classify.confusion.boundary_pairs`).
+    `pairs` are pairs of classes that are confused (`classify.confusion.boundary_pairs`).
     """
     shares = predict_proba(classifier, queries)
-    called = np.array(classifier.classes)[shares.argmax(1)]
+    predicted = np.array(classifier.classes)[shares.argmax(1)]
     near = boundary_accuracy(shares, queries.labels, classes=classifier.classes, pairs=pairs)
-    return pd.DataFrame({"label": queries.labels, "predicted": called}), near
+    return pd.DataFrame({"label": queries.labels, "predicted": predicted}), near
 
 
 def score_table(
@@ -44,8 +141,8 @@ def score_table(
     """Compute the accuracy in [0, 1] per task and model, overall and by group of training counts.
 
     `predictions` has the columns task, model, label and predicted. `tasks` is the tasks table.
-    `boundary` has the columns task, model and boundary, the accuracy between classes that are
-    mistaken for one another.
+    `boundary` has the columns task, model and boundary, the accuracy between pairs of classes that
+    are confused.
     """
     rows = []
     ids, support = task_ids(tasks), tasks[tasks["role"] == "support"]
@@ -87,17 +184,17 @@ def verdicts(
     unknown = sorted(set(table["label"]) - set(names))
     if unknown:
         log.warning(
-            "oracle.model does not know the class %r, so label consistency is not measured; "
+            "`oracle` does not know the class %r, so label consistency is not measured; "
             "give a classifier with these classes to measure it",
             unknown[0],
         )
         return empty(VERDICTS)
     probabilities = classify(images, model=oracle)
-    called = np.array(names)[probabilities.argmax(1)]
+    verdict = np.array(names)[probabilities.argmax(1)]
     return table[["key", "label"]].assign(
-        verdict=called,
+        verdict=verdict,
         probability=probabilities.max(1).round(4),
-        consistent=called == table["label"].to_numpy(),
+        consistent=verdict == table["label"].to_numpy(),
     )
 
 

@@ -53,11 +53,12 @@ def interval(
 def spread_of_mean(n: int, shared: float) -> float:
     """Return how far a mean over n tasks moves, in standard deviations of one task.
 
-    It is sqrt(1/n + shared / (1 - shared)), where tasks share a part of their support images: the
-    spread between tasks leaves out what they have in common, and more tasks do not add it (Nadeau
-    and Bengio 2003, Inference for the generalization error, equation 9, for the correlation
-    `shared`). That takes all spread to come from support images, so it is an upper bound: query
-    images and noise differ between tasks as well. With shared = 0 it is 1 / sqrt(n).
+    For tasks that share a part of their support images, it is sqrt(1/n + shared / (1 - shared)):
+    the spread between tasks does not include the variance due to shared images, and more tasks do
+    not reduce that variance (Nadeau and Bengio 2003, Inference for the generalization error,
+    equation 9, for the correlation `shared`). The result is an upper bound, because it attributes
+    all spread to support images, while query images and noise differ between tasks as well. With
+    shared = 0 it is 1 / sqrt(n).
     """
     return float(np.sqrt(1 / n + shared / (1 - shared)))
 
@@ -102,7 +103,7 @@ def boundary_accuracy(
     """Return the accuracy of choosing between a and b on their images, averaged over pairs (a, b).
 
     `probabilities` (n, c) has the columns `classes`; `labels` is (n,). Chance level is about 0.5.
-    Returns None if no pair has images.
+    Return None if no pair has images.
     """
     column = {c: i for i, c in enumerate(classes)}
     truth = np.asarray(labels)
@@ -110,8 +111,8 @@ def boundary_accuracy(
     for a, b in pairs:
         in_pair = np.isin(truth, (a, b))
         if in_pair.any():
-            called_a = probabilities[in_pair, column[a]] >= probabilities[in_pair, column[b]]
-            scores.append(float((called_a == (truth[in_pair] == a)).mean()))
+            predicted_a = probabilities[in_pair, column[a]] >= probabilities[in_pair, column[b]]
+            scores.append(float((predicted_a == (truth[in_pair] == a)).mean()))
     return round(float(np.mean(scores)), 6) if scores else None
 
 

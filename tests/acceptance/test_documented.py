@@ -1,6 +1,7 @@
 """Every command in README.md and docs/, in order, as a reader would enter them."""
 
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ WITH_COMMANDS = [document for document in DOCUMENTS if script(document)]
 )
 def test_commands_of_a_document_run_in_its_order(document: Path, cloned, bucket):
     commands = script(document)
+    shutil.copytree(ROOT / "zoo/generator", cloned / "zoo/generator")  # README's snippet loads it
     done = subprocess.run(
         ["bash", "-euxo", "pipefail", "-c", commands],
         cwd=cloned,

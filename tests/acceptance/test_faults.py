@@ -184,7 +184,8 @@ def test_read_only_store_serves_what_it_has_and_is_named_where_images_are_missin
         params["seed"] = 1
         (place / "params.yaml").write_text(yaml.safe_dump(params))
         output = failure(place, *anew("generate"), DVC_ROOT=str(shared))
-        assert f"the store {shared}/.genie/store must be writable" in output
+        assert "store must be writable" in output
+        assert f"{shared}/.genie/store" in output
         assert "Traceback" not in output
 
 

@@ -9,12 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.scratch import ENVIRONMENT, build_wheel, ran, read_json
+from tests.scratch import ENVIRONMENT, ROOT, build_wheel, ran, read_json
 
-STAGES = (
-    *("validate", "prepare", "train_baseline", "select_sources"),
-    *("generate", "retrain", "evaluate", "analyse"),
-)
+STAGES = tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +85,33 @@ def test_another_version_of_the_package_reruns_every_stage(installed, project):
     status = call(installed, project, "python", "-m", "dvc", "status", "--json")
     file.write_text(before)
     assert set(yaml.safe_load(status)) == set(STAGES)
+
+
+def changed(bin_: Path, project: Path, name: str) -> set[str]:
+    """The stages that DVC would run after an edit of a file."""
+    file = project / name
+    before = file.read_text()
+    file.write_text(before + "\n# edited\n")
+    status = call(bin_, project, "python", "-m", "dvc", "status", "--json")
+    file.write_text(before)
+    return set(yaml.safe_load(status))
+
+
+def test_edited_stage_of_the_project_reruns_and_its_command_line_does_not(installed, project):
+    assert {name: changed(installed, project, f"stages/{name}.py") for name in STAGES} == {
+        name: {name} for name in STAGES
+    }
+    assert changed(installed, project, "stages/runner.py") == set()
+
+
+def test_command_of_an_old_project_ends_in_one_line(installed, project):
+    done = subprocess.run(
+        [installed / "python", "-m", "genie.stages.generate"],
+        cwd=project,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: genie.stages was part of version 0.1: run `genie new`")
+    assert done.stderr.count("\n") == 1

@@ -7,26 +7,40 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.scratch import ROOT, call, commit, make_scratch, ran, read_json
 
-STAGES = (
-    *("validate", "prepare", "train_baseline", "select_sources"),
-    *("generate", "retrain", "evaluate", "analyse"),
+STAGES = tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+NOTHING = (
+    "genie/progress.py",
+    "genie/cli/signals.py",
+    "genie/cli/main.py",
+    "genie/cli/summary.py",
+    "stages/runner.py",
 )
+"""Files that cannot change a result: progress, signals, the command line, messages."""
+
 COMMENTED = (
-    *("genie/errors.py", "genie/keyed.py", "genie/tables.py", "genie/device.py"),
-    *("genie/data/images.py", "genie/classify/heads.py", "genie/generate/filters.py"),
-    *("genie/measure/metrics.py", "genie/figures/canvas.py", "genie/tools/summary.py"),
-    *("stages/shared/settings.py", "stages/shared/generation.py"),
+    *NOTHING,
+    "genie/core/errors.py",
+    "genie/settings.py",
+    "genie/data/images.py",
+    "genie/plan/methods.py",
+    "genie/classify/heads.py",
+    "genie/render/engine.py",
+    "genie/choose/filters.py",
+    "genie/pipeline.py",
+    "genie/measure/metrics.py",
+    "genie/figures/canvas.py",
     *(f"stages/{name}.py" for name in STAGES),
 )
-FILTER = "`keep_all` in genie/generate/filters.py rejects every second image"
+FILTER = "`keep_all` in genie/choose/filters.py rejects every second image"
 
 HEAD = f"""# What an edit reruns
 
 `make acceptance` makes this table with the real `dvc`, on a small data set and a tiny generator.
-Each row edits one more line and runs `dvc repro` again. A stage reruns if a package or a file that
+Each row edits one more line and runs `dvc repro` again. A stage reruns if a room or a file that
 it lists in dvc.yaml changed. If its outputs are the same bytes as before, as after a comment, the
 stages that follow it do not run. Images come from the store, so an edit of the code that makes them
 renders nothing. A change that alters pixels raises `RENDER_VERSION`, and every image is rendered
@@ -49,7 +63,7 @@ def edits(photos: Path, tiny_sd_folder: Path, tmp_path_factory: pytest.TempPathF
     found = {}
     for name in COMMENTED:
         found[f"a comment in {name}"] = after(place, name, lambda text: text + "# a comment\n")
-    found[FILTER] = after(place, "genie/generate/filters.py", reject_every_second)
+    found[FILTER] = after(place, "genie/choose/filters.py", reject_every_second)
     rows = [
         f"| {edit} | {', '.join(stages) or 'none'} | {images} |"
         for edit, (stages, images) in found.items()
@@ -87,8 +101,15 @@ def test_figure_reruns_analyse_alone(edits):
     assert stages_of(edits, "genie/figures/canvas.py") == ["analyse"]
 
 
-def test_tools_rerun_nothing(edits):
-    assert stages_of(edits, "genie/tools/summary.py") == []
+@pytest.mark.parametrize("name", NOTHING)
+def test_what_cannot_change_a_result_reruns_nothing(edits, name):
+    assert stages_of(edits, name) == []
+
+
+def test_rooms_rerun_the_stages_that_import_them(edits):
+    assert stages_of(edits, "genie/core/errors.py") == list(STAGES)
+    assert stages_of(edits, "genie/render/engine.py") == ["generate"]
+    assert stages_of(edits, "genie/plan/methods.py") == ["validate", "generate", "retrain"]
 
 
 def test_measuring_reruns_nothing_before_it(edits):
@@ -96,11 +117,11 @@ def test_measuring_reruns_nothing_before_it(edits):
 
 
 def test_comment_in_a_filter_stops_at_generate(edits):
-    assert stages_of(edits, "genie/generate/filters.py") == ["validate", "generate"]
+    assert stages_of(edits, "genie/choose/filters.py") == ["generate"]
 
 
 def test_filter_that_keeps_other_images_reruns_what_follows(edits):
-    assert edits[FILTER][0] == ["validate", "generate", "retrain", "evaluate", "analyse"]
+    assert edits[FILTER][0] == ["generate", "retrain", "evaluate", "analyse"]
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -13,7 +13,7 @@ log = os.open({log!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 def watch(event, arguments):
     if event == "fcntl.lockf":
         _, kind, _, place, _ = arguments
-        line = f"{{os.getpid()}} {{'release' if kind == 8 else 'claim'}} {{place}}"
+        line = f"{{os.getpid()}} {{'release' if kind == 8 else 'lock'}} {{place}}"
     elif event == "os.remove" and str(arguments[0]).endswith(".tmp"):
         line = f"{{os.getpid()}} sweep -"
     elif event == "os.rename" and ".genie/store" in str(arguments[1]):
@@ -37,8 +37,8 @@ def watching(folder: Path) -> dict[str, str]:
 def rendered(folder: Path) -> list[str]:
     """The images that were begun by runs that had the store alone, once for each time.
 
-    They are named by their place in the claims. A claim that only guards the removal of a dead
-    run's temporary file is none of them.
+    They are named by the place of their lock. A lock that only guards the removal of a dead run's
+    temporary file is none of them.
     """
     by_process: dict[str, list[tuple[str, str]]] = {}
     for line in (folder / "log").read_text().splitlines():
@@ -56,5 +56,5 @@ def saved(folder: Path) -> list[str]:
 def _begun(events: list[tuple[str, str]]) -> Iterator[str]:
     for i, (what, place) in enumerate(events):
         following = events[i + 1][0] if i + 1 < len(events) else ""
-        if what == "claim" and following != "sweep":
+        if what == "lock" and following != "sweep":
             yield place

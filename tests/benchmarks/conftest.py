@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from genie.tables import TASKS, TRAJECTORIES, write_images, write_table
+from genie.core.tables import TASKS, TRAJECTORIES, write_images, write_table
 
 LABELS = ("bag", "coat", "sandal")
 
@@ -24,7 +24,7 @@ def augmented(source_images: dict[str, bytes], tmp_path: Path) -> Path:
     level = {
         "task": 0, "target_label": "coat", "source_label": "bag", "replicate": 0, "level": 0,
         "r": 0.5, "key": "k", "steps": 20, "position": 0.0, "shift_ratio": 2.0, "chosen": False,
-        "called_target": False, "embedding": np.zeros(4),
+        "predicted_target": False, "embedding": np.zeros(4),
     }  # fmt: skip
     bags = images.loc[images["label"] == "bag", "image_id"]
     pairs = [level | {"source_id": name} for name in bags[:2]]

@@ -1,17 +1,26 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.backgrounds import (
     CHANCE,
+    METHODS,
     at_equal_consistency,
     filled,
     first_reached,
+    main,
     pairs_of,
     requests_of,
     summary,
 )
-from genie.errors import GenieError
+from genie.core.errors import GenieError
+from genie.core.tables import write_images
+from genie.data.readers import read_pools
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_sources_have_targets_of_other_classes_and_equal_numbers_of_each_class():
@@ -60,3 +69,29 @@ def test_masked_pixels_take_the_mean_colour_of_the_rest():
     image[0, 1], image[1] = 90, 30
     mask = np.array([[True, False], [False, False]])
     assert filled(image, mask)[0, 0].tolist() == [50, 50, 50]
+
+
+@pytest.mark.slow
+def test_trial_writes_what_is_recorded(photos, tiny_sd_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    pool, _ = read_pools(photos)
+    write_images(pool, tmp_path / "data/train")
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "generator").symlink_to(tiny_sd_folder)
+    for name in ("backbone", "oracle"):
+        (models / name).symlink_to(ROOT / "zoo" / name)
+    options = {"--data": tmp_path / "data", "--models": models, "--out": tmp_path}
+    arguments = [str(part) for pair in options.items() for part in pair]
+    result = CliRunner().invoke(
+        main, [*arguments, "--sources", "3", "--steps", "2"], catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.output
+    for name in ("backgrounds", "backgrounds-equal", "backgrounds-masks"):
+        recorded = pd.read_csv(ROOT / f"benchmarks/{name}.csv")
+        assert list(pd.read_csv(tmp_path / f"{name}.csv").columns) == list(recorded.columns)
+    kept = pd.read_csv(tmp_path / "backgrounds.csv")
+    assert set(kept["method"]) == {*METHODS, CHANCE}
+    assert (kept["n"] <= 3).all()
+    assert (tmp_path / "backgrounds.png").is_file()
+    assert (tmp_path / "backgrounds-rows.png").is_file()

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.draws import DRAWS, SPREAD, spread
-from genie.tables import read_table
+from genie.core.tables import read_table
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -10,7 +10,7 @@ from benchmarks.growth import (
     render_many,
     track,
 )
-from genie.generate.noise import levels
+from genie.plan.levels import Levels
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -22,7 +22,7 @@ def columns(name: str) -> list[str]:
 
 def test_requests_are_all_levels_of_one_pair_after_another():
     requests, sources = bundled_requests(12)
-    assert [request.r for request in requests[5:10]] == list(levels(0.5, 0.9, 5))
+    assert tuple(request.r for request in requests[5:10]) == Levels(0.5, 0.9, 5).ratios
     assert len({request.source_id for request in requests}) == 3
     assert {request.source_id for request in requests} <= set(sources)
     more, _ = bundled_requests(5 * (len(sources) + 1))

@@ -5,17 +5,18 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.preview import Case, agreement, cases_of, main, pairs_of_set
-from genie.generate.noise import levels
+from genie.plan.levels import Levels
 
 RECORDED = Path(__file__).parents[2] / "benchmarks/preview.csv"
 
 
 def test_pairs_are_those_of_the_set_at_all_levels(augmented, source_images):
     pairs = pairs_of_set(augmented)
-    assert len(pairs.wanted) == 2
-    for one in pairs.wanted:
-        assert [request.r for request in one.candidates] == list(levels(0.5, 0.9, 5))
-        assert {request.target_label for request in one.candidates} == {"coat"}
+    assert len(pairs.slots) == 2
+    for slot in pairs.slots:
+        assert tuple(request.r for request in slot.levels) == Levels(0.5, 0.9, 5).ratios
+        assert {request.target_label for request in slot.levels} == {"coat"}
+        assert {request.prompt for request in slot.levels} == {"a photo of a coat"}
     assert pairs.sources == source_images
 
 

@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[2]
 SMALL = {"data.regime": "episodes", "data.shots": 2, "data.n_way": 2, "data.n_query": 1}
 
 
-def sight(positions, held_out=(), called=()) -> Sight:
+def sight(positions, held_out=(), predicted=()) -> Sight:
     positions = np.array(positions, float)
-    return Sight(positions, positions / 2, np.array(held_out, float), np.array(called, bool))
+    return Sight(positions, positions / 2, np.array(held_out, float), np.array(predicted, bool))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_first_good_level_counts_from_the_start_and_the_last_if_none_is():
 def test_real_images_of_the_target_are_placed_without_themselves():
     z_source, z_targets = np.array([0.0, 0.0]), np.array([[2.0, 0.0], [1.0, 1.0]])
     levels = pd.DataFrame(
-        {"embedding": [[0.0, 0.0], [1.5, 0.5]], "called_target": [False, True], "level": [0, 1]}
+        {"embedding": [[0.0, 0.0], [1.5, 0.5]], "predicted_target": [False, True], "level": [0, 1]}
     )
     seen = sight_of(levels, z_source, z_targets)
     assert seen.positions == pytest.approx([0, 1])

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.scaling import Costs, driver_seconds, simulate
 
 FREE = Costs(
-    png_bytes=0, write_seconds=0, hand_seconds=0, claims_seconds=0, image_seconds=2.0, batch=8,
+    png_bytes=0, write_seconds=0, hand_seconds=0, locks_seconds=0, image_seconds=2.0, batch=8,
     start_seconds=0, model_bytes=0, gpus_per_node=8, bandwidth=1e9, store_bytes=1e9,
     preemptions=0, replaced_seconds=60, put_seconds=0, gpu_price=1, driver_price=0, put_price=0,
     at_once=1_000,
@@ -15,7 +15,7 @@ FREE = Costs(
 
 
 def test_one_gpu_takes_the_sum_of_all_images_and_starts():
-    costs = replace(FREE, start_seconds=30, claims_seconds=4, model_bytes=5e9)
+    costs = replace(FREE, start_seconds=30, locks_seconds=4, model_bytes=5e9)
     found = simulate(2_000, 1, costs)
     assert found.seconds == pytest.approx(2_000 * 2.0 + 2 * 30 + 2 * 4 + 5)
     assert (found.stored, found.rendered) == (2_000, 2_000)

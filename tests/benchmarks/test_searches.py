@@ -9,7 +9,7 @@ from diffusers import StableDiffusionPipeline
 
 from benchmarks.preview import pairs_of_set
 from benchmarks.searches import WAYS, bisected, encoded_prompts, main
-from genie.generate.model import load_generator
+from genie.render.model import load_generator
 
 RECORDED = Path(__file__).parents[2] / "benchmarks/searches.csv"
 

@@ -15,7 +15,7 @@ def models(tiny_sd_folder: Path) -> Models:
 
 
 def test_every_contender_renders_all_levels_of_all_pairs(models):
-    work = replace(noise_work(2, models.ours.size), steps=4)
+    work = replace(noise_work(2, models.ours.info.size), steps=4)
     table = measure(work, models, repeats=1)
     assert list(table.columns) == list(RECORDED.columns)
     assert set(table["contender"]) == set(RECORDED["contender"])
@@ -27,7 +27,7 @@ def test_every_contender_renders_all_levels_of_all_pairs(models):
 
 
 def test_shares_of_time_and_of_the_peak_are_measured(models):
-    work = replace(noise_work(1, models.ours.size), steps=2)
+    work = replace(noise_work(1, models.ours.info.size), steps=2)
     found = shares(work, models.ours)
     assert 0 < found["share_outside_denoiser"] < 1
     assert found["matrix_product_tflops"] > 0

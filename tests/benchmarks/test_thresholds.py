@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.thresholds import bound, main, thresholds, to_support
-from genie.errors import GenieError
+from genie.core.errors import GenieError
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -54,7 +54,7 @@ def test_real_images_pass_and_those_of_another_class_do_not(vectors):
     assert every["kept"] >= 1 - every["below_text"] - every["below_image"]
     assert every["others_kept"] == 0
     swapped = thresholds(vectors, LABELS, np.eye(6)[1::-1])
-    assert swapped["least_text"].iloc[0] < every["least_text"]
+    assert swapped["min_text"].iloc[0] < every["min_text"]
 
 
 def test_a_class_of_one_image_is_an_error():
@@ -70,4 +70,4 @@ def test_the_command_writes_the_bounds_of_the_training_images_alone(photos, tmp_
     table = pd.read_csv(out)
     images = sum(1 for path in (photos / "train").rglob("*") if path.is_file())
     assert (table["n"] == images).all()
-    assert f"filter.least_text={table['least_text'].iloc[0]:g}" in result.output
+    assert f"filter.min_text={table['min_text'].iloc[0]:g}" in result.output

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from genie.errors import GenieError
+from genie.core.errors import MissingFileError
+from genie.settings import check_params, in_keys, read_yaml
 from protocols.execution import commit, row_inputs, run_row, run_rows, shared_support, upstream_of
-from protocols.specification import BASELINE, Changes, Protocol, Run, Setting, runs_of
-from stages.shared.params import check_params, read_yaml
+from protocols.specification import BASELINE, Changes, Protocol, Row, Setting, rows_of
 from tests.scratch import call
 from tests.scratch import commit as make_commit
 
@@ -37,7 +37,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small(photos, tiny_sd_folder, monkeypatch) -> Changes:
-    """Parameters of a run of seconds, with a store of its own."""
+    """Parameters of a row that takes seconds, with a store of its own."""
     monkeypatch.delenv("DVC_ROOT", raising=False)
     return {
         "data.path": str(photos),
@@ -63,7 +63,7 @@ def ran(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def test_early_stages_run_again_only_where_what_they_read_changes(small, tmp_path, capsys):
-    first, other, again, fewer = runs_of(
+    first, other, again, fewer = rows_of(
         protocol(
             small,
             A={"method": "none"},
@@ -88,7 +88,7 @@ def test_early_stages_run_again_only_where_what_they_read_changes(small, tmp_pat
 
 def test_rows_give_scores_by_task_and_facts_and_the_baseline_once(small, tmp_path):
     rows = {"Copies": {"method": "none"}, "Half": {"noise.r": 0.5}}
-    scores, facts = run_rows(runs_of(protocol(small, **rows), BASE, tmp_path))
+    scores, facts = run_rows(rows_of(protocol(small, **rows), BASE, tmp_path))
     noted = [set(pd.read_parquet(path)["key"]) for path in tmp_path.rglob("rows/*.parquet")]
     assert sorted(map(len, noted)) == sorted(facts["images"])  # `genie gc` reads them
     assert sorted(zip(scores["row"], scores["task"], strict=True)) == [
@@ -106,18 +106,19 @@ def test_rows_give_scores_by_task_and_facts_and_the_baseline_once(small, tmp_pat
 
 def test_row_with_a_missing_path_stops_before_any_row_runs(tmp_path):
     rows = {"A": {}, "B": {"generator.model": "models/nowhere"}}
-    runs = runs_of(protocol({}, **rows), BASE, tmp_path)
-    with pytest.raises(GenieError, match=r"generator\.model must be .*got models/nowhere"):
-        run_rows(runs)
+    invalid = rows_of(protocol({}, **rows), BASE, tmp_path)
+    with pytest.raises(MissingFileError, match=r"model must be .*got '?models/nowhere") as caught:
+        run_rows(invalid)
+    assert in_keys(caught.value).startswith("generator.model must be an existing model folder")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("file", "early", "late"),
     [
-        ("genie/tables.py", True, False),
+        ("genie/core/tables.py", True, False),
         ("stages/prepare.py", True, False),
-        ("stages/shared/settings.py", True, False),
+        ("genie/settings.py", True, False),
         ("prompts/names.csv", True, True),
         ("prompts/captions.csv", False, True),
         ("prompts/contexts.csv", False, True),
@@ -153,11 +154,11 @@ def test_row_names_the_commit_and_marks_changed_code(tmp_path, monkeypatch):
     assert commit() == clean + "+"
 
 
-def test_parameters_of_a_run_decide_its_key():
+def test_parameters_of_a_row_decide_its_key():
     def inputs(**changes: object) -> tuple[str, str]:
-        (run,) = runs_of(protocol({}, A=changes), BASE, Path("work"))
-        assert isinstance(run, Run)
-        return upstream_of(run.params), row_inputs(run.params)
+        (row,) = rows_of(protocol({}, A=changes), BASE, Path("work"))
+        assert isinstance(row, Row)
+        return upstream_of(row.params), row_inputs(row.params)
 
     plain = inputs()
     other_ratio = inputs(**{"noise.r": 0.7})

@@ -14,7 +14,7 @@ from protocols.numbers import main, missing, pages, rounds_to
 from tests.scratch import ROOT
 
 MINUS = "\N{MINUS SIGN}"
-PARAMS = "noise: {low: 0.5, high: 0.9, M: 5, least: 0.8}\nsources: {top_k: 4}\n"
+PARAMS = "noise: {low: 0.5, high: 0.9, M: 5, min_position: 0.8}\nsources: {top_k: 4}\n"
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_accuracies_of_single_tasks_and_differences_as_percentages_are_not_resul
 def test_noise_ratios_and_named_parameters_are_found(scratch):
     assert not_found(scratch, "r = 0.7 of the grid, r = 0.3 of a protocol") == []
     assert not_found(scratch, "r = 0.65") == [(1, "0.65")]
-    assert not_found(scratch, "`noise.least` is 0.8, not 0.9") == [(1, "0.9")]
+    assert not_found(scratch, "`noise.min_position` is 0.8, not 0.9") == [(1, "0.9")]
 
 
 def test_json_gives_means_with_intervals_and_errors_and_code_its_constants(scratch):

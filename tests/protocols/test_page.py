@@ -4,7 +4,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from genie.errors import GenieError
+from genie.core.errors import GenieError
 from protocols.page import page
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +17,7 @@ def test_committed_page_is_what_the_records_give():
 @pytest.fixture
 def root(tmp_path) -> Path:
     shutil.copytree(ROOT / "protocols/fewshot", tmp_path / "fewshot")
-    for name in ("claims.csv", "claims.yaml"):
+    for name in ("comparisons.csv", "comparisons.yaml"):
         shutil.copy(ROOT / "protocols" / name, tmp_path)
     return tmp_path
 
@@ -35,13 +35,15 @@ def test_columns_stand_side_by_side_and_missing_ones_are_named(root):
 
 def test_part_that_is_not_known_is_named(root):
     (root / "page.md").write_text("{{figure fewshot}}\n")
-    with pytest.raises(GenieError, match=r"\{\{figure fewshot\}\} must be one of table, claims"):
+    with pytest.raises(
+        GenieError, match=r"\{\{figure fewshot\}\} must be one of table, comparisons"
+    ):
         page(root)
 
 
-def test_claims_of_a_setting_are_one_paragraph_clear_ones_first(root):
+def test_comparisons_of_a_setting_are_one_paragraph_clear_ones_first(root):
     table = (
-        pd.read_csv(root / "claims.csv")
+        pd.read_csv(root / "comparisons.csv")
         .iloc[:3]
         .assign(
             row=["A", "A", "A"],
@@ -54,8 +56,8 @@ def test_claims_of_a_setting_are_one_paragraph_clear_ones_first(root):
             share=["few", "accuracy", "accuracy"],
         )
     )
-    table.to_csv(root / "claims.csv", index=False)
-    (root / "page.md").write_text("{{claims fewshot}}\n")
+    table.to_csv(root / "comparisons.csv", index=False)
+    (root / "page.md").write_text("{{comparisons fewshot}}\n")
     assert page(root).splitlines()[-1] == (
         "- **Fashion-MNIST, 1-shot** (n = 100). A is above C (+2.0 ± 2.0, p = 0.040) and "
         "D (+3.0 ± 2.0, p < 0.001). Not clearly different: A from B on `few` (+1.0 ± 2.0)."

@@ -4,9 +4,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from genie.settings import read_yaml
 from protocols.run import main
-from protocols.specification import read_protocol, runs_of
-from stages.shared.params import read_yaml
+from protocols.specification import read_protocol, rows_of
 
 ROOT = Path(__file__).parents[2]
 BASE = read_yaml(ROOT / "params.yaml")
@@ -20,8 +20,8 @@ def test_stage_names_what_the_protocol_reads_and_writes(folder):
     assert stage["cmd"] == f"python -m protocols.run {place}"
     assert stage["params"] == [{"params.yaml": None}]
     read = {f"{place}/protocol.yaml", "prompts"}
-    for run in runs_of(read_protocol(folder / "protocol.yaml"), BASE, ROOT):
-        given = run.params
+    for row in rows_of(read_protocol(folder / "protocol.yaml"), BASE, ROOT):
+        given = row.params
         models = given.generator.model, given.classifier.backbone, given.oracle.model
         read |= {path.as_posix() for path in (given.data.path, given.filter.clip, *models)}
     assert read == set(stage["deps"])  # code is none: results are held by protocols/check.py

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genie.errors import GenieError
-from genie.generate.methods import METHODS
-from protocols.specification import Protocol, Setting, override, read_protocol, runs_of
-from stages.shared.params import read_yaml
+from genie.core.errors import GenieError
+from genie.plan.methods import METHODS
+from genie.settings import read_yaml
+from protocols.specification import Protocol, Setting, override, read_protocol, rows_of
 
 ROOT = Path(__file__).parents[2]
 BASE = read_yaml(ROOT / "params.yaml")
@@ -40,21 +40,21 @@ def test_there_are_protocols_and_overlays_to_check():
 )
 def test_every_row_of_every_protocol_is_a_valid_set_of_parameters(folder, overlay):
     protocol = read_protocol(folder / "protocol.yaml", overlay)
-    runs = runs_of(protocol, BASE, Path("work"))
-    assert {run.setting for run in runs} == set(protocol.settings)
-    assert {run.row for run in runs} == set(protocol.rows)
-    for run in runs:
+    rows = rows_of(protocol, BASE, Path("work"))
+    assert {row.setting for row in rows} == set(protocol.settings)
+    assert {row.name for row in rows} == set(protocol.rows)
+    for row in rows:
         for key, value in protocol.overlay.items():
-            if key not in protocol.rows[run.row]:
+            if key not in protocol.rows[row.name]:
                 section, name = key.split(".")
-                assert run.params.model_dump(mode="json")[section][name] == value
+                assert row.params.model_dump(mode="json")[section][name] == value
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.name)
 def test_rows_of_methods_that_compare_no_levels_say_their_ratio(folder):
-    for run in runs_of(read_protocol(folder / "protocol.yaml"), BASE, Path("work")):
-        if METHODS[run.params.method].ratio is not None:
-            assert run.params.noise.r != "ada", run.row
+    for row in rows_of(read_protocol(folder / "protocol.yaml"), BASE, Path("work")):
+        if METHODS[row.params.method].ratio is not None:
+            assert row.params.noise.r != "ada", row.name
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.name)
@@ -68,22 +68,22 @@ def test_overlay_goes_over_settings_and_under_rows(tmp_path):
     overlay = tmp_path / "paper.yaml"
     overlay.write_text(yaml.safe_dump({"seed": 2, "data.tasks": 600, "noise.r": 0.9}))
     protocol = read_protocol(written(tmp_path), overlay)
-    first, second = runs_of(protocol, BASE, tmp_path)
+    first, second = rows_of(protocol, BASE, tmp_path)
     assert (first.params.seed, first.params.data.tasks, first.params.noise.r) == (2, 600, 0.7)
     assert second.params.noise.r == 0.9
 
 
 def test_settings_and_rows_change_what_they_name_and_nothing_else(tmp_path):
-    run, plain = runs_of(read_protocol(written(tmp_path)), BASE, tmp_path)
+    row, plain = rows_of(read_protocol(written(tmp_path)), BASE, tmp_path)
     expected = override(BASE, {"seed": 1, "data.tasks": 5, "noise.r": 0.7})
-    assert run.params.model_dump(mode="json") == expected
+    assert row.params.model_dump(mode="json") == expected
     assert plain.params.noise.r == BASE["noise"]["r"]
 
 
-def test_runs_of_a_setting_share_a_folder_of_their_own(tmp_path):
+def test_rows_of_a_setting_share_a_folder_of_their_own(tmp_path):
     settings = {"1-shot": {}, "5 shots": {"data.shots": 5}}
-    runs = runs_of(read_protocol(written(tmp_path, settings=settings)), BASE, Path("work"))
-    places = {run.setting: run.place for run in runs}
+    rows = rows_of(read_protocol(written(tmp_path, settings=settings)), BASE, Path("work"))
+    places = {row.setting: row.place for row in rows}
     assert places == {"1-shot": Path("work/1-shot"), "5 shots": Path("work/5%20shots")}
 
 
@@ -138,7 +138,7 @@ def test_missing_key_is_named(tmp_path):
 def test_mistake_in_a_row_names_setting_row_and_key_on_one_line(changes, message):
     protocol = Protocol("t", {}, {"one": Setting({}, ["A"])}, {"A": changes}, "A", {}, {})
     with pytest.raises(GenieError, match=f"^one: A: {message}") as caught:
-        runs_of(protocol, BASE, Path("work"))
+        rows_of(protocol, BASE, Path("work"))
     assert "\n" not in str(caught.value)
 
 
@@ -146,4 +146,4 @@ def test_mistake_in_an_overlay_is_named(tmp_path):
     overlay = tmp_path / "paper.yaml"
     overlay.write_text(yaml.safe_dump({"data.n_shot": 1}))
     with pytest.raises(GenieError, match=r"data\.n_shot is no longer a key; it is data\.shots"):
-        runs_of(read_protocol(written(tmp_path), overlay), BASE, tmp_path)
+        rows_of(read_protocol(written(tmp_path), overlay), BASE, tmp_path)

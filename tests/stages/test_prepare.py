@@ -8,7 +8,7 @@ import yaml
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from genie.tables import SKIPPED, TASKS, read_images, read_table, write_images
+from genie.core.tables import SKIPPED, TASKS, read_images, read_table, write_images
 from stages.prepare import main
 
 REPOSITORY = Path(__file__).parents[2]
@@ -88,7 +88,7 @@ def test_images_of_train_that_nearly_equal_one_of_test_are_left_out(tmp_path, ca
     assert result.exit_code == 0, result.stderr
     support, query, _ = outputs(tmp_path)
     assert (len(support), len(query)) == (6, 8)
-    assert "2 images to draw support sets from nearly equal a query image" in caplog.text
+    assert "dropped 2 support candidates that nearly duplicate query images" in caplog.text
 
 
 def test_bundled_images_make_the_default_tasks(folder):
@@ -163,7 +163,7 @@ def test_images_that_cannot_be_read_are_skipped_on_request_and_listed(folder):
     broken.write_text("not a picture")
     stopped = run(folder)
     assert stopped.exit_code == 1
-    assert "broken.png (not an image); repair or remove them, or set data.broken=skip" in (
+    assert "broken.png (not an image); repair or remove them, or set `data.broken` to skip" in (
         stopped.stderr
     )
     result = run(folder, broken="skip")

@@ -6,60 +6,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
-from click.testing import CliRunner
 
+from genie.classify import tasks as trainings
 from genie.classify.examples import Examples
-from genie.tables import (
-    MEMBERS,
-    MIXTURES,
-    SOURCES,
-    TASKS,
-    read_images,
-    read_table,
-    write_images,
-    write_table,
-)
+from genie.core.tables import MEMBERS, MIXTURES, SOURCES, TASKS, read_table, write_table
 from stages import generate, retrain, select_sources, train_baseline
+from tests.stages.running import done, prepare
 
-ROOT = Path(__file__).parents[2]
 LABELS = ("bag", "coat", "shirt", "dress", "sandal", "trouser")
-SHOTS = 3
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
     """Three tasks of three images per class: the first two are equal, the third shares no image."""
-    place = tmp_path_factory.mktemp("tasks")
-    table = read_images(ROOT / "data/bundled/train")
-    table = table[table["label"].isin(LABELS)].groupby("label").head(2 * SHOTS)
-    write_images(table, place / "data/prepared/support")
-    (place / "data/prepared/LICENSE.txt").write_text("")
-    half = table.groupby("label").cumcount() < SHOTS
-    parts = [(0, table[half]), (1, table[half]), (2, table[~half])]
-    tasks = pd.concat([part.assign(task=task, role="support") for task, part in parts])
+    place = prepare(tmp_path_factory.mktemp("tasks"), LABELS, tasks=2, shots=3)
+    two = read_table(place / "data/prepared/tasks.csv", TASKS)
+    parts = [(0, two[two["task"] == 0]), (1, two[two["task"] == 0]), (2, two[two["task"] == 1])]
+    tasks = pd.concat([part.assign(task=task) for task, part in parts])
     write_table(tasks, place / "data/prepared/tasks.csv", TASKS)
     return place
 
 
-def run(stage, place: Path, generator: Path, **changes) -> None:
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["generator"] |= {"model": str(generator), "steps": 4}
-    params["augment"] |= {"per_class": 4}
-    for section, values in changes.items():
-        params[section] = params[section] | values if isinstance(values, dict) else values
-    (place / "params.yaml").write_text(yaml.safe_dump(params))
-    arguments = ["--params", str(place / "params.yaml"), "--root", str(place)]
-    result = CliRunner(env={"DVC_ROOT": str(place)}).invoke(
-        stage.main, arguments, catch_exceptions=False
-    )
-    assert result.exit_code == 0, result.output
-
-
 @pytest.fixture(scope="module")
 def trained(prepared, tiny_sd_folder) -> Path:
-    run(train_baseline, prepared, tiny_sd_folder)
-    run(select_sources, prepared, tiny_sd_folder, sources={"strategy": "random"})
+    done(train_baseline, prepared, tiny_sd_folder)
+    done(select_sources, prepared, tiny_sd_folder, sources={"strategy": "random"})
     return prepared
 
 
@@ -70,7 +41,7 @@ def place(trained, tmp_path) -> Path:
 
 @pytest.mark.parametrize("method", ["txt2img", "img2img", "genie"])
 def test_only_equal_tasks_share_images(place, tiny_sd_folder, method):
-    run(generate, place, tiny_sd_folder, method=method, noise={"r": 0.5})
+    done(generate, place, tiny_sd_folder, method=method, noise={"r": 0.5})
     members = read_table(place / "data/augmented/members.csv", MEMBERS)
     keys = [set(members.loc[members["task"] == task, "key"]) for task in range(3)]
     assert len(keys[0]) == 4 * len(LABELS)
@@ -84,7 +55,7 @@ def test_only_equal_tasks_share_crops_partners_boxes_and_shares(
 ):
     """Copies are drawn from equal pictures here, so that they differ by what is drawn alone."""
     made: list[Examples] = []
-    copies = retrain.copies
+    copies = trainings.copies
 
     def watched(examples, *args, **options) -> Examples:
         greys = [image.convert("L").point(lambda v: v // 64 * 64) for image in first(examples)]
@@ -97,9 +68,9 @@ def test_only_equal_tasks_share_crops_partners_boxes_and_shares(
         return kept["images"]
 
     kept: dict[str, list] = {}
-    monkeypatch.setattr(retrain, "copies", watched)
-    run(generate, place, tiny_sd_folder, method=method)
-    run(retrain, place, tiny_sd_folder, method=method)
+    monkeypatch.setattr(trainings, "copies", watched)
+    done(generate, place, tiny_sd_folder, method=method)
+    done(retrain, place, tiny_sd_folder, method=method)
     weights = [np.ones(len(m.labels)) if m.weights is None else m.weights for m in made]
     pixels = [np.stack([np.asarray(image) for image in m.images]) for m in made]
     assert (pixels[0] == pixels[1]).all()
@@ -115,8 +86,8 @@ def test_only_equal_tasks_share_crops_partners_boxes_and_shares(
 def test_only_equal_tasks_share_the_shares_of_mixtures(place, tiny_sd_folder):
     """Mixtures of a generated and a real image; a filter that keeps all leaves all of them."""
     options = {"method": "diffcore-mix", "filter": {"rule": "none"}}
-    run(generate, place, tiny_sd_folder, **options)
-    run(retrain, place, tiny_sd_folder, **options)
+    done(generate, place, tiny_sd_folder, **options)
+    done(retrain, place, tiny_sd_folder, **options)
     table = read_table(place / "models/augmented/mixtures.csv", MIXTURES)
     pixel = table[table["level"] == "pixel"]
     shares = [list(pixel.loc[pixel["task"] == task, "share"]) for task in range(3)]
@@ -136,9 +107,7 @@ def test_random_sources_are_drawn_for_each_task(place):
 
 def test_networks_start_from_weights_of_their_task(place, tiny_sd_folder, monkeypatch):
     seeds = []
-    monkeypatch.setattr(
-        train_baseline, "fit", lambda head, examples, *, settings: seeds.append(settings.seed)
-    )
+    monkeypatch.setattr(trainings, "fit", lambda examples, settings: seeds.append(settings.seed))
     monkeypatch.setattr(train_baseline, "save_classifiers", lambda models, folder: None)
-    run(train_baseline, place, tiny_sd_folder)
+    done(train_baseline, place, tiny_sd_folder)
     assert seeds[0] == seeds[1] != seeds[2]

@@ -5,7 +5,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from genie.generate.methods import METHODS
+from genie.plan.methods import METHODS
 from stages.validate import main
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def test_path_that_is_not_there_stops_before_any_work(tmp_path, key):
     result = run(tmp_path, **{key.replace(".", "__"): "models/nowhere"})
     assert result.exit_code == 1
     assert f"{key} must be an existing" in result.stderr
-    assert "got models/nowhere; " in result.stderr
+    assert "got 'models/nowhere'; " in result.stderr
     assert "genie fetch ID models/nowhere" in result.stderr
 
 
@@ -70,14 +70,14 @@ def test_file_that_the_folder_of_prompts_lacks_is_named(tmp_path, missing):
 def test_ratio_of_a_method_that_compares_no_levels_is_said(tmp_path, method):
     ratio = METHODS[method].ratio
     said = run(tmp_path, method=method, noise__r="ada").stdout
-    assert ("; noise.r is" in said) == (ratio is not None)
+    assert ("; `noise.r` is" in said) == (ratio is not None)
     if ratio is not None:
-        assert said.endswith(f"; noise.r is {ratio} for {method}, which compares no levels\n")
-    assert "noise.r is" not in run(tmp_path, method=method, noise__r=0.6).stdout
+        assert said.endswith(f"; `noise.r` is {ratio} for {method}, which compares no levels\n")
+    assert "noise.r" not in run(tmp_path, method=method, noise__r=0.6).stdout
 
 
 def test_images_edited_within_their_class_take_the_ratio_of_their_method(tmp_path):
-    assert "noise.r is 0.7 for img2img" in run(tmp_path, method="img2img").stdout
+    assert "`noise.r` is 0.7 for img2img" in run(tmp_path, method="img2img").stdout
 
 
 def classes_of(tmp_path: Path, *names: str) -> str:

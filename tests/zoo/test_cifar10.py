@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from genie.errors import GenieError
-from genie.tables import read_images
+from genie.core.errors import GenieError
+from genie.core.tables import read_images
 from zoo.cifar10 import CLASSES, load_parts, main, near_duplicates, read_part
 from zoo.parts import Part
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from genie.core.errors import GenieError
+from genie.core.tables import read_images
 from genie.data.images import decode_image, image_id
-from genie.errors import GenieError
-from genie.tables import read_images
 from zoo.fashion_mnist import BUNDLED, CLASSES, main, read_idx
 from zoo.parts import Part, split
 

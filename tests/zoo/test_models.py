@@ -17,10 +17,11 @@ from transformers import (
 )
 
 from genie.classify.clip import load_clip, zero_shot
+from genie.core.tables import read_images, read_table
 from genie.data.images import decode_image
-from genie.data.wording import prompt_for, read_captions
-from genie.generate.model import load_generator
-from genie.tables import read_images, read_table
+from genie.data.prompts import prompt_for, read_captions
+from genie.render.model import load_generator
+from genie.render.model_info import STABLE_DIFFUSION, RenderSettings
 from zoo.captions import captioned
 from zoo.generator_parts import STEPS, known_names
 from zoo.recipes import FASHION, PHOTOGRAPHS, Recipe
@@ -112,10 +113,10 @@ def test_weights_are_safetensors_only_and_under_40_megabytes() -> None:
 
 def test_clip_tells_real_query_images_apart_by_their_prompts() -> None:
     query = read_images(ZOO.parent / "data/bundled/test").groupby("label").head(12)
-    clip = load_clip(ZOO / "clip", parameter="filter.clip")
+    clip = load_clip(ZOO / "clip", argument="clip")
     prompts = {name: prompt_for(name) for name in CLASSES}
-    called = zero_shot([decode_image(png) for png in query["png"]], prompts, clip)
-    assert np.mean(np.array(called) == query["label"].to_numpy()) > 0.7
+    predicted = zero_shot([decode_image(png) for png in query["png"]], prompts, clip)
+    assert np.mean(np.array(predicted) == query["label"].to_numpy()) > 0.7
 
 
 def test_every_bundled_support_image_has_a_caption() -> None:
@@ -139,9 +140,10 @@ def test_models_of_photographs_are_the_recipe_s_and_under_16_megabytes() -> None
     assert [oracle.config.id2label[i] for i in range(10)] == list(PHOTOGRAPHS.classes)
 
 
-def test_generator_of_photographs_takes_the_fast_path_and_predicts_velocity() -> None:
-    generator = load_generator(ZOO / "photographs/generator", device="cpu", compile=False)
-    assert generator.fast
+def test_generator_of_photographs_is_of_stable_diffusions_family_and_predicts_velocity() -> None:
+    settings = RenderSettings(compile=False)
+    generator = load_generator(ZOO / "photographs/generator", settings, device="cpu")
+    assert generator.info.family == STABLE_DIFFUSION
     assert generator.pipeline.scheduler.config.prediction_type == "v_prediction"
     assert generator.pipeline.vae.config.latent_channels == PHOTOGRAPHS.latent_channels
 
@@ -153,7 +155,7 @@ def test_recorded_sizes_are_those_of_the_models_that_transformers_and_diffusers_
     folder = ZOO.parent / recipe.out
     recorded = read_table(folder / "sizes.csv", SIZES)
     pd.testing.assert_frame_equal(recorded, sizes(folder))
-    held = recorded.set_index("model")["million_parameters"]
+    millions = recorded.set_index("model")["million_parameters"]
     generator = load_generator(folder / "generator").pipeline
     clip = AutoModel.from_pretrained(folder / "clip")
     for name, model in [
@@ -162,4 +164,4 @@ def test_recorded_sizes_are_those_of_the_models_that_transformers_and_diffusers_
         ("generator/text_encoder", generator.text_encoder),
         ("clip", clip),
     ]:
-        assert held[name] == pytest.approx(model.num_parameters() / 1e6, abs=0.001)
+        assert millions[name] == pytest.approx(model.num_parameters() / 1e6, abs=0.001)

@@ -10,7 +10,8 @@ from diffusers import DDPMScheduler
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from genie.generate.model import load_generator
+from genie.render.model import load_generator
+from genie.render.model_info import STABLE_DIFFUSION
 from zoo.clip_part import matching_loss
 from zoo.feature_parts import contrastive_loss, random_view
 from zoo.generator_parts import (
@@ -134,7 +135,7 @@ def test_trained_denoiser_loads_as_a_pipeline_that_predicts_velocity(tmp_path: P
     denoiser = Denoiser(word_tokenizer(PHOTOGRAPHS), PHOTOGRAPHS)
     save_generator(tiny_vae(PHOTOGRAPHS), denoiser, PHOTOGRAPHS, tmp_path)
     generator = load_generator(tmp_path, device="cpu")
-    assert generator.fast
+    assert generator.info.family == STABLE_DIFFUSION
     assert generator.pipeline.scheduler.config.prediction_type == "v_prediction"
 
 

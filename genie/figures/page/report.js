@@ -45,12 +45,12 @@
   }
 
   function strip(card) {
-    const levels = card.levels.map(([r, image, position, called], i) => {
+    const levels = card.levels.map(([r, image, position, predicted], i) => {
       const kept = i === card.chosen;
       const place = position === null ? "" : `, position ${position.toFixed(2)}`;
-      const call = called ? ", the baseline calls it the target" : "";
+      const prediction = predicted ? ", the baseline predicts the target" : "";
       const caption = position === null ? [`r ${short(r)}`] : [`r ${short(r)}`, `d ${position.toFixed(2)}`];
-      return picture(image, caption, `r = ${short(r)}${place}${call}${kept ? ", kept" : ""}`, kept);
+      return picture(image, caption, `r = ${short(r)}${place}${prediction}${kept ? ", kept" : ""}`, kept);
     });
     const source = card.source_image === undefined ? []
       : [picture(card.source_image, ["source"], `source: ${card.source}`)];
@@ -90,9 +90,9 @@
   }
 
   function update() {
-    const wanted = Object.keys(VALUE).map((id) => [VALUE[id], document.getElementById(id).value])
+    const filters = Object.keys(VALUE).map((id) => [VALUE[id], document.getElementById(id).value])
       .filter(([, value]) => value !== "");
-    shown = cards.filter((card) => wanted.every(([of, value]) => of(card) === value));
+    shown = cards.filter((card) => filters.every(([of, value]) => of(card) === value));
     const order = document.getElementById("order").value;
     if (order !== "failures") shown.sort(ORDER[order]);
     document.getElementById("count").textContent =

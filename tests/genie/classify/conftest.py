@@ -12,7 +12,7 @@ from transformers import ViTConfig, ViTModel
 from genie.classify.backbone import ImageModel, load_backbone
 from genie.classify.clip import Clip, load_clip
 from genie.classify.examples import Examples
-from genie.classify.finetune import TrainingSettings
+from genie.classify.settings import TrainingSettings
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def backbone() -> ImageModel:
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
     cache = tmp_path_factory.mktemp("vectors") / "features.sqlite"
-    return load_clip(Path("zoo/clip"), parameter="filter.clip", device="cpu", cache=cache)
+    return load_clip(Path("zoo/clip"), argument="clip", device="cpu", cache=cache)
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +57,7 @@ def tiny_vit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(tiny_vit_folder: Path) -> TrainingSettings:
     """Few steps of a small network from fresh weights."""
     return TrainingSettings(
-        tiny_vit_folder,
+        backbone=tiny_vit_folder,
         start="scratch",
         steps=30,
         batch_size=16,
@@ -69,7 +69,7 @@ def settings(tiny_vit_folder: Path) -> TrainingSettings:
 
 @pytest.fixture(scope="session")
 def blobs():
-    """From classes and images of each to examples that are easy to tell apart.
+    """From classes and images of each to examples that are easy to separate.
 
     Unit vectors around one axis per class, with grey pictures as bright as the class.
     """

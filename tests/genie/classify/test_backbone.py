@@ -17,7 +17,7 @@ from genie.classify.backbone import (
     load_oracle,
     load_untrained,
 )
-from genie.errors import GenieError
+from genie.core.errors import FailedError, MissingFileError
 
 BACKBONE, ORACLE = Path("zoo/backbone"), Path("zoo/oracle")
 
@@ -50,7 +50,7 @@ def test_oracle_gives_the_softmax_of_its_logits():
     assert "ankle boot" in class_names(oracle)
 
 
-def test_vector_is_bitwise_the_same_whatever_is_beside_it(backbone):
+def test_vector_is_bitwise_the_same_in_any_batch(backbone):
     images = noise(BATCH + 9)
     together = embed(images, model=backbone)
     assert (embed(images[BATCH:], model=backbone) == together[BATCH:]).all()
@@ -97,10 +97,24 @@ def test_no_images_have_no_vectors(backbone):
 
 
 def test_missing_folder_and_missing_weights_are_named(tmp_path):
-    with pytest.raises(GenieError, match=r"classifier\.backbone must be a model folder"):
+    with pytest.raises(
+        MissingFileError, match=r"embedder must be a model folder.*nowhere does not exist"
+    ):
         load_backbone(tmp_path / "nowhere")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(GenieError, match=r"oracle\.model: .* has no \*\.safetensors"):
+    with pytest.raises(MissingFileError, match=r"oracle must be .* has no \*\.safetensors"):
+        load_oracle(tmp_path)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(MissingFileError, match=r"embedder must be .* has no config\.json"):
+        load_untrained(tmp_path)
+
+
+@pytest.mark.parametrize("config", ["{}", "no JSON", '{"model_type": "nonsense"}'])
+def test_folder_that_transformers_cannot_load_is_named(tmp_path, config):
+    (tmp_path / "config.json").write_text(config)
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(FailedError, match="oracle must load as a transformers model, but"):
         load_oracle(tmp_path)
 
 

@@ -9,13 +9,13 @@ from sklearn.model_selection import cross_val_predict
 from genie.classify.classifier import FINETUNE, fit, out_of_fold, predict, predict_proba
 from genie.classify.examples import Examples, join, take
 from genie.classify.heads import HEADS
-from genie.errors import GenieError
+from genie.core.errors import InvalidValueError
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_separable_classes_are_told_apart(head, blobs, settings):
+def test_separable_classes_are_predicted(head, blobs, settings):
     examples = blobs(3)
-    model = fit(head, examples, settings=settings)
+    model = fit(examples, replace(settings, head=head))
     probabilities = predict_proba(model, examples)
     assert model.classes == ("class 0", "class 1", "class 2")
     assert probabilities.shape == (18, 3)
@@ -24,10 +24,10 @@ def test_separable_classes_are_told_apart(head, blobs, settings):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_columns_are_the_sorted_classes_whatever_the_order_of_the_examples(head, blobs, settings):
+def test_columns_are_the_sorted_classes_in_any_order_of_the_examples(head, blobs, settings):
     examples = blobs(3)
     backwards = take(examples, range(17, -1, -1))
-    model = fit(head, backwards, settings=settings)
+    model = fit(backwards, replace(settings, head=head))
     assert model.classes == ("class 0", "class 1", "class 2")
     assert list(predict(model, examples)) == examples.labels
 
@@ -35,15 +35,15 @@ def test_columns_are_the_sorted_classes_whatever_the_order_of_the_examples(head,
 def test_two_halves_of_an_example_count_as_a_whole(blobs, settings):
     examples = blobs(2)
     half = replace(examples, weights=np.full(12, 0.5))
-    whole = fit("logistic", examples, settings=settings)
-    doubled = fit("logistic", join(half, half), settings=settings)
+    whole = fit(examples, replace(settings, head="logistic"))
+    doubled = fit(join(half, half), replace(settings, head="logistic"))
     expected = predict_proba(whole, examples)
     assert predict_proba(doubled, examples) == pytest.approx(expected, abs=1e-3)
 
 
 def test_one_class_is_refused(blobs, settings):
-    with pytest.raises(GenieError, match="at least two classes"):
-        fit("logistic", blobs(1), settings=settings)
+    with pytest.raises(InvalidValueError, match="at least two classes"):
+        fit(blobs(1), replace(settings, head="logistic"))
 
 
 def test_head_of_ones_own_is_one_more_entry(monkeypatch, blobs, settings):
@@ -54,7 +54,7 @@ def test_head_of_ones_own_is_one_more_entry(monkeypatch, blobs, settings):
         return {"weight": np.zeros((len(bias), embeddings.shape[1]), np.float32), "bias": bias}
 
     monkeypatch.setitem(HEADS, "last class", last_class)
-    model = fit("last class", blobs(3), settings=settings)
+    model = fit(blobs(3), replace(settings, head="last class"))
     assert model.head == "last class"
     assert set(predict(model, blobs(3))) == {"class 2"}
 
@@ -82,7 +82,7 @@ def remembered(probabilities: np.ndarray) -> int:
 
 
 def dealt(examples: Examples, head: str, settings, *, leaked=()) -> np.ndarray:
-    """Out-of-fold probabilities by a plain loop; all training sets hold the leaked rows."""
+    """Out-of-fold probabilities by a plain loop; all training sets have the leaked rows."""
     count = {label: 0 for label in examples.labels}
     fold = []
     for label in examples.labels:
@@ -94,7 +94,7 @@ def dealt(examples: Examples, head: str, settings, *, leaked=()) -> np.ndarray:
         kept = take(examples, rows)
         sizes = Counter(kept.labels)  # all classes count the same
         weights = np.array([len(rows) / len(sizes) / sizes[label] for label in kept.labels])
-        model = fit(head, replace(kept, weights=weights), settings=settings)
+        model = fit(replace(kept, weights=weights), replace(settings, head=head))
         found[i] = predict_proba(model, take(examples, [i]))[0]
     return found
 
@@ -102,7 +102,7 @@ def dealt(examples: Examples, head: str, settings, *, leaked=()) -> np.ndarray:
 def test_out_of_fold_never_trains_on_the_example_that_it_predicts(monkeypatch, settings):
     monkeypatch.setitem(HEADS, "memorising", memorising)
     examples = axes([f"class {k}" for k in np.random.default_rng(0).integers(0, 2, 40)])
-    held_out = out_of_fold("memorising", examples, settings=settings)
+    held_out = out_of_fold(examples, replace(settings, head="memorising"))
     assert remembered(held_out) == 0
     assert held_out == pytest.approx(np.full((40, 2), 0.5))
     for leaked in ([], [7], range(40)):  # what the same check says of a loop that leaks
@@ -113,7 +113,7 @@ def test_out_of_fold_never_trains_on_the_example_that_it_predicts(monkeypatch, s
 def test_out_of_fold_agrees_with_a_plain_loop(head, blobs, settings):
     examples = blobs(3)
     expected = dealt(examples, head, settings)
-    assert out_of_fold(head, examples, settings=settings) == pytest.approx(expected, abs=1e-6)
+    assert out_of_fold(examples, replace(settings, head=head)) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("folds", [2, 3, 5])
@@ -125,42 +125,42 @@ def test_out_of_fold_trains_on_all_other_folds(monkeypatch, settings, folds):
         return memorising(embeddings, targets, weights, seed)
 
     monkeypatch.setitem(HEADS, "counting", counting)
-    out_of_fold("counting", axes(["a"] * 30 + ["b"] * 30), settings=settings, folds=folds)
+    out_of_fold(axes(["a"] * 30 + ["b"] * 30), replace(settings, head="counting"), folds=folds)
     assert sizes == [60 - 60 // folds] * folds
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_out_of_fold_tells_separable_classes_apart(head, blobs, settings):
+def test_out_of_fold_predicts_separable_classes(head, blobs, settings):
     examples = blobs(3)
-    probabilities = out_of_fold(head, examples, settings=settings)
+    probabilities = out_of_fold(examples, replace(settings, head=head))
     classes = sorted(set(examples.labels))
     assert [classes[k] for k in probabilities.argmax(1)] == examples.labels
 
 
-def test_logistic_regression_stands_in_for_networks_out_of_fold(blobs, settings):
+def test_logistic_regression_replaces_networks_out_of_fold(blobs, settings):
     examples = blobs(3)
     assert (
-        out_of_fold(FINETUNE, examples, settings=settings)
-        == out_of_fold("logistic", examples, settings=settings)
+        out_of_fold(examples, replace(settings, head=FINETUNE))
+        == out_of_fold(examples, replace(settings, head="logistic"))
     ).all()
 
 
 def test_out_of_fold_gives_zero_to_a_class_that_training_lacked(blobs, settings):
     single = blobs(3, each=1)  # one fold holds everything: nothing is left to train on
-    assert (out_of_fold("prototype", single, settings=settings, folds=2) == 0).all()
+    assert (out_of_fold(single, replace(settings, head="prototype"), folds=2) == 0).all()
     rare = take(blobs(3, each=4), [0, 1, 2, 3, 4, 5, 6, 7, 8])  # one image of class 2
-    held_out = out_of_fold("prototype", rare, settings=settings, folds=2)
+    held_out = out_of_fold(rare, replace(settings, head="prototype"), folds=2)
     assert held_out[8, 2] == 0
     assert held_out.sum(1) == pytest.approx(np.ones(9))
 
 
-def test_out_of_fold_takes_no_image_for_a_large_class_because_it_is_large(settings):
+def test_out_of_fold_does_not_prefer_a_class_for_its_size(settings):
     """Overlapping classes of 60 and 6 images: without weights, the small one seems to be large."""
     random = np.random.default_rng(0)
     labels = ["large"] * 60 + ["small"] * 6
     z = random.normal(size=(66, 8)) + 0.8 * np.eye(2, 8)[[0] * 60 + [1] * 6]
     examples = Examples([None] * 66, z / np.linalg.norm(z, axis=1)[:, None], labels)
-    mistaken = out_of_fold("logistic", examples, settings=settings)
+    mistaken = out_of_fold(examples, replace(settings, head="logistic"))
     rows = np.array(labels) == "small"
     fair = LogisticRegression(max_iter=1000, class_weight="balanced")
     expected = cross_val_predict(fair, examples.embeddings, labels, cv=5, method="predict_proba")

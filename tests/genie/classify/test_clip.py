@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from genie.classify.clip import embed_images, embed_texts, load_clip, load_image_tower, zero_shot
-from genie.errors import GenieError
+from genie.core.errors import FailedError, MissingFileError
 
 TEXTS = ["a photo of a bag", "coat", "a photo of a shirt, a type of top"]
 
@@ -30,13 +30,13 @@ def test_zero_shot_names_the_class_whose_prompt_transformers_scores_highest(
     clip, pictures, similarities
 ):
     for prompts in ({"x": 0, "y": 1}, {"x": 2, "y": 0, "z": 1}):
-        called = zero_shot(pictures, {name: TEXTS[i] for name, i in prompts.items()}, clip)
+        predicted = zero_shot(pictures, {name: TEXTS[i] for name, i in prompts.items()}, clip)
         scores = [{name: row[i] for name, i in prompts.items()} for row in similarities]
-        assert called == [max(own, key=own.get) for own in scores]
+        assert predicted == [max(own, key=own.get) for own in scores]
 
 
 def test_image_tower_gives_the_image_embedding_times_the_logit_scale(clip, pictures):
-    tower = load_image_tower(Path("zoo/clip"), parameter="classifier.backbone", device="cpu")
+    tower = load_image_tower(Path("zoo/clip"), argument="embedder", device="cpu")
     stack = torch.from_numpy(np.stack([np.asarray(p) for p in pictures])).permute(0, 3, 1, 2)
     with torch.inference_mode():
         found = tower.model(stack.float() / 127.5 - 1).pooler_output.numpy()
@@ -45,7 +45,7 @@ def test_image_tower_gives_the_image_embedding_times_the_logit_scale(clip, pictu
 
 
 def test_folder_that_is_no_clip_is_an_error():
-    with pytest.raises(GenieError, match=r"filter\.clip must be a CLIP .*zoo/backbone"):
-        load_clip(Path("zoo/backbone"), parameter="filter.clip")
-    with pytest.raises(GenieError, match=r"filter\.clip must be a model folder"):
-        load_clip(Path("nowhere"), parameter="filter.clip")
+    with pytest.raises(FailedError, match=r"clip must be a CLIP .*zoo/backbone"):
+        load_clip(Path("zoo/backbone"), argument="clip")
+    with pytest.raises(MissingFileError, match="clip must be a model folder"):
+        load_clip(Path("nowhere"), argument="clip")

@@ -1,7 +1,13 @@
 import pandas as pd
 import pytest
 
-from genie.classify.confusion import STRATEGIES, boundary_pairs, confusion, source_classes
+from genie.classify.confusion import (
+    STRATEGIES,
+    boundary_pairs,
+    confusion,
+    rank_sources,
+    source_classes,
+)
 
 PREDICTIONS = pd.DataFrame(
     [
@@ -24,7 +30,7 @@ def ranked(strategy: str, *, top_k: int = 2, seed: int = 0) -> dict[str, list[st
     return {t: list(own.sort_values("rank")["source"]) for t, own in table.groupby("target")}
 
 
-def test_sources_are_what_the_target_is_taken_for_with_ties_by_name():
+def test_sources_are_the_classes_most_confused_with_the_target_with_ties_by_name():
     assert ranked("confusion") == {"a": ["c", "b"], "b": ["a", "c"], "c": ["b", "a"]}
 
 
@@ -43,11 +49,11 @@ def test_top_k_keeps_the_most_confused():
     assert ranked("confusion", top_k=1) == {"a": ["c"], "b": ["a"], "c": ["b"]}
 
 
-def test_all_takes_every_other_class_whatever_top_k():
+def test_all_is_every_other_class_for_any_top_k():
     assert ranked("all", top_k=1)["a"] == ["b", "c"]
 
 
-def test_random_sources_depend_on_seed_and_never_hold_the_target():
+def test_random_sources_depend_on_seed_and_never_include_the_target():
     draws = [ranked("random", top_k=1, seed=s) for s in range(20)]
     assert all(target not in sources for d in draws for target, sources in d.items())
     assert len({tuple(d["a"]) for d in draws}) == 2
@@ -66,3 +72,22 @@ def test_sources_are_ranked_from_one_and_never_the_target(strategy):
 def test_strategy_of_ones_own_is_one_more_entry(monkeypatch):
     monkeypatch.setitem(STRATEGIES, "last", lambda target, shares, top_k, seed: [max(shares)])
     assert ranked("last") == {"a": ["c"], "b": ["c"], "c": ["b"]}
+
+
+def test_sources_of_a_task_are_ranked_by_its_confusion():
+    table = PREDICTIONS.assign(image_id=list("iiijjjkkklll"))
+    matrix, sources = rank_sources(table, strategy="confusion", top_k=2, seed=0)
+    pd.testing.assert_frame_equal(matrix, confusion(PREDICTIONS))
+    expected = source_classes(matrix, strategy="confusion", top_k=2, seed=0)
+    pd.testing.assert_frame_equal(sources, expected)
+
+
+def test_random_sources_of_a_task_are_keyed_by_its_support_set():
+    def ranked(names: str, *, order: int = 1, seed: int = 0) -> list[str]:
+        table = PREDICTIONS.assign(image_id=list(names))[::order]
+        _, sources = rank_sources(table, strategy="random", top_k=2, seed=seed)
+        return list(sources["source"])
+
+    assert ranked("iiijjjkkklll") == ranked("iiijjjkkklll", order=-1)
+    assert len({tuple(ranked(f"{n * 3}jjjkkklll")) for n in "abcdefgh"}) > 1
+    assert len({tuple(ranked("iiijjjkkklll", seed=seed)) for seed in range(8)}) > 1

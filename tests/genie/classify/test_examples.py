@@ -35,7 +35,7 @@ def test_images_of_a_table_are_embedded_in_its_order(backbone, pictures):
     assert weights_of(loaded).tolist() == [1.0] * 5
 
 
-def test_examples_are_taken_in_the_order_asked_for():
+def test_examples_are_selected_in_the_given_order():
     taken = take(examples("abcd", weights=[0.1, 0.2, 0.3, 0.4]), [3, 1, 1])
     assert numbers(taken) == [3, 1, 1]
     assert list(taken.labels) == ["d", "b", "b"]

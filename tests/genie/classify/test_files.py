@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,13 +7,13 @@ import pytest
 from genie.classify.classifier import Classifier, fit, predict_proba
 from genie.classify.files import load_classifiers, save_classifiers
 from genie.classify.heads import HEADS
-from genie.errors import GenieError
+from genie.core.errors import MissingFileError
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_saved_classifiers_come_back_whole(tmp_path, head, blobs, settings):
     examples = blobs(3)
-    models = {task: fit(head, blobs(n), settings=settings) for task, n in ((0, 3), (12, 2))}
+    models = {task: fit(blobs(n), replace(settings, head=head)) for task, n in ((0, 3), (12, 2))}
     save_classifiers(models, tmp_path / "models")
     back = load_classifiers(tmp_path / "models")
     assert list(back) == [0, 12]
@@ -36,7 +37,7 @@ def test_transposed_weights_and_any_class_name_come_back_as_they_were(tmp_path):
 
 def test_classifiers_are_the_same_bytes_every_time(tmp_path, blobs, settings):
     for name in ("a", "b"):
-        save_classifiers({0: fit("logistic", blobs(3), settings=settings)}, tmp_path / name)
+        save_classifiers({0: fit(blobs(3), replace(settings, head="logistic"))}, tmp_path / name)
     first, second = (
         {p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("a", "b")
     )
@@ -44,6 +45,6 @@ def test_classifiers_are_the_same_bytes_every_time(tmp_path, blobs, settings):
     assert sorted(first) == ["classes.json", "task0.safetensors"]
 
 
-def test_folder_without_classifiers_says_how_to_make_them(tmp_path):
-    with pytest.raises(GenieError, match=r"classes\.json does not exist; run `dvc repro`"):
+def test_folder_without_classifiers_is_named_with_the_remedy(tmp_path):
+    with pytest.raises(MissingFileError, match=r"classes\.json does not exist; run `dvc repro`"):
         load_classifiers(tmp_path)

@@ -13,41 +13,46 @@ from genie.classify.classifier import FINETUNE, fit, predict, predict_proba
 from genie.classify.files import load_classifiers, save_classifiers
 from genie.classify.finetune import STARTS
 from genie.classify.losses import LOSSES
-from genie.data.wording import prompt_for, read_names
+from genie.classify.settings import TrainingSettings
+from genie.data.prompts import prompt_for, read_names
 
 CLIP = Path("zoo/clip")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_network_from_fresh_weights_learns_to_tell_classes_apart(blobs, settings):
+@pytest.fixture
+def settings(settings: TrainingSettings) -> TrainingSettings:
+    """Few steps of a whole network."""
+    return replace(settings, head=FINETUNE)
+
+
+def test_network_from_fresh_weights_learns_to_separate_classes(blobs, settings):
     examples = blobs(3)
     own = replace(settings, backbone=Path("zoo/backbone"), learning_rate=2e-3)
-    model = fit(FINETUNE, examples, settings=own)
+    model = fit(examples, own)
     assert list(predict(model, examples)) == examples.labels
     assert predict_proba(model, examples).sum(1) == pytest.approx(np.ones(18), abs=1e-5)
 
 
 def test_network_does_not_learn_from_examples_without_weight(blobs, settings):
     weights = np.repeat([0.0, 1.0], 6)
-    model = fit(FINETUNE, replace(blobs(2), weights=weights), settings=settings)
+    model = fit(replace(blobs(2), weights=weights), settings)
     assert set(predict(model, blobs(2))) == {"class 1"}
     assert predict_proba(model, blobs(2))[:, 1].min() > 0.9
 
 
 def test_network_repeats_itself_and_another_seed_is_another_network(blobs, settings):
     few = replace(settings, steps=3)
-    model, again, other = (
-        fit(FINETUNE, blobs(3), settings=replace(few, seed=seed)) for seed in (0, 0, 1)
-    )
+    model, again, other = (fit(blobs(3), replace(few, seed=seed)) for seed in (0, 0, 1))
     assert all((again.weights[k] == v).all() for k, v in model.weights.items())
     assert any((other.weights[k] != v).any() for k, v in model.weights.items())
 
 
 def test_every_training_step_reports_its_loss(blobs, settings):
     seen: dict[int, float] = {}
-    watched = replace(settings, steps=30, on_step=seen.__setitem__)
-    fit(FINETUNE, blobs(3), settings=watched)
+    recorded = replace(settings, steps=30, on_step=seen.__setitem__)
+    fit(blobs(3), recorded)
     assert list(seen) == list(range(30))
     assert seen[0] == pytest.approx(np.log(3), abs=0.7)  # classes are equally likely at first
     assert np.mean([seen[i] for i in range(25, 30)]) < seen[0]
@@ -57,15 +62,15 @@ def test_training_leaves_torchs_generator_as_it_was(blobs, settings):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    fit(FINETUNE, blobs(2), settings=replace(settings, steps=2))
+    fit(blobs(2), replace(settings, steps=2))
     assert (torch.rand(3) == expected).all()
 
 
 def test_network_starts_from_the_weights_of_the_backbone(blobs, settings, tiny_vit_folder):
     still = replace(settings, start="backbone", steps=1, learning_rate=1e-12)
     own = STARTS["backbone"](tiny_vit_folder).model.state_dict()
-    trained = fit(FINETUNE, blobs(2), settings=still).weights
-    fresh = fit(FINETUNE, blobs(2), settings=replace(still, start="scratch")).weights
+    trained = fit(blobs(2), still).weights
+    fresh = fit(blobs(2), replace(still, start="scratch")).weights
     for name, value in own.items():
         assert trained[f"body.{name}"] == pytest.approx(value.numpy(), abs=1e-6)
     assert any(np.abs(fresh[f"body.{n}"] - v.numpy()).max() > 0.01 for n, v in own.items())
@@ -86,7 +91,7 @@ def test_saved_network_predicts_the_same_and_reads_no_prompts(start, blobs, sett
         if start == "prompts"
         else None,
     )
-    model = fit(FINETUNE, examples, settings=own)
+    model = fit(examples, own)
     expected = predict_proba(model, examples)
     save_classifiers({3: model}, tmp_path / "models")
     names.unlink()
@@ -110,7 +115,7 @@ def test_head_that_starts_from_prompts_begins_as_clips_zero_shot_classifier(
     examples = replace(
         blobs(5, each=1), images=pictures, labels=["bag", "coat", "bag", "coat", "bag"]
     )
-    model = fit(FINETUNE, examples, settings=start)
+    model = fit(examples, start)
     tokens = clip.tokenizer(
         [prompt_for(c) for c in ("bag", "coat")], padding=True, return_tensors="pt"
     )
@@ -128,18 +133,18 @@ def test_loss_of_ones_own_is_one_more_entry(monkeypatch, blobs, settings):
         return torch.nn.functional.cross_entropy(logits, labels * 0, reduction="none")
 
     monkeypatch.setitem(LOSSES, "first class", first_class)
-    model = fit(FINETUNE, blobs(3), settings=replace(settings, loss="first class"))
+    model = fit(blobs(3), replace(settings, loss="first class"))
     assert set(predict(model, blobs(3))) == {"class 0"}
 
 
 TRAIN = """
 import os, pickle, sys
 from pathlib import Path
-from genie.classify.classifier import FINETUNE, fit
+from genie.classify.classifier import fit
 from genie.classify.files import save_classifiers
 place = Path(sys.argv[1])
 examples, settings = pickle.loads((place / "problem.pickle").read_bytes())
-model = fit(FINETUNE, examples, settings=settings)
+model = fit(examples, settings)
 save_classifiers({0: model}, place / os.environ["RANK"])
 """
 
@@ -191,7 +196,7 @@ def test_processes_that_share_the_batches_learn_what_one_learns_alone(blobs, set
     (tmp_path / "problem.pickle").write_bytes(pickle.dumps(problem))
     launched(TRAIN, tmp_path)
     examples, own = problem
-    alone = fit(FINETUNE, examples, settings=own).weights
+    alone = fit(examples, own).weights
     for rank in ("0", "1"):
         shared = load_classifiers(tmp_path / rank)[0].weights
         for name, value in alone.items():

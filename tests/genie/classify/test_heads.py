@@ -29,7 +29,7 @@ def test_logistic_probabilities_are_scikit_learns(classes):
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_svm_calls_what_scikit_learns_calls(classes):
+def test_svm_predicts_as_scikit_learns_does(classes):
     z, targets, weights = problem(classes)
     theirs = LinearSVC(C=1.0, max_iter=10_000, random_state=3).fit(z, targets, weights)
     ours = head_probabilities(HEADS["svm"](z, targets, weights, 3), queries())
@@ -37,7 +37,7 @@ def test_svm_calls_what_scikit_learns_calls(classes):
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_prototype_calls_the_nearest_class_mean(classes):
+def test_prototype_predicts_the_nearest_class_mean(classes):
     z, targets, _ = problem(classes)
     theirs = NearestCentroid().fit(z, targets)
     ours = head_probabilities(HEADS["prototype"](z, targets, np.ones(40), 0), queries())

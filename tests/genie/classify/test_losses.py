@@ -31,7 +31,7 @@ def test_logit_adjustment_is_the_softmax_weighted_by_the_prior():
 @pytest.mark.parametrize(
     ("loss", "share"), [("cross-entropy", 0.1), ("logit-adjustment", 0.5), ("bal-bce", 0.5)]
 )
-def test_rare_class_is_only_held_back_by_plain_cross_entropy(loss, share):
+def test_rare_class_is_penalised_by_plain_cross_entropy_alone(loss, share):
     # nothing to see but the class counts, 36 to 4: what the logits say at the optimum
     targets = torch.tensor([0] * 36 + [1] * 4)
     logits = torch.zeros(2, dtype=torch.double, requires_grad=True)

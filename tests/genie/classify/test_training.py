@@ -4,43 +4,17 @@ from PIL import Image
 
 from genie.classify.backbone import embed
 from genie.classify.examples import Examples
-from genie.classify.training import (
-    COPIERS,
-    MIX_WITH_SOURCES,
-    MIXERS,
-    copies,
-    generated_per_class,
-    mixed,
-    shortfall,
-    softened,
-)
-from genie.classify.transforms import Mixture, pixel_and_patch_mix
-from genie.generate.methods import METHODS
-
-LABELS = ["a"] * 3 + ["b"] * 25
+from genie.classify.training import copies, mixed, shortfall, softened
+from genie.classify.transforms import COPIERS, MIXERS, Mixture, pixel_and_patch_mix
+from genie.plan.methods import METHODS
 
 
-def test_every_class_gets_the_same_number():
-    wanted = generated_per_class(LABELS, per_class=4, classes="all", every_source=False)
-    assert wanted == {"a": 4, "b": 4}
-
-
-def test_few_leaves_out_classes_with_twenty_images_or_more():
-    wanted = generated_per_class(LABELS, per_class=4, classes="few", every_source=False)
-    assert wanted == {"a": 4}
-
-
-def test_every_source_gives_one_image_per_image_of_the_other_classes():
-    wanted = generated_per_class(LABELS, per_class=4, classes="all", every_source=True)
-    assert wanted == {"a": 25, "b": 3}
-
-
-def test_shortfall_is_what_generation_left_out():
+def test_shortfall_is_the_number_of_images_that_were_not_generated():
     assert shortfall({"a": 4, "b": 2}, ["a", "b", "b"]) == {"a": 3}
 
 
 @pytest.mark.parametrize("name", COPIERS)
-def test_copies_are_as_many_as_wanted_by_every_method(name, backbone, pictures):
+def test_copies_of_every_copier_are_as_many_as_requested(name, backbone, pictures):
     examples = Examples(pictures, embed(pictures, model=backbone), list("aabbb"))
     made = copies(examples, {"a": 3, "b": 1}, COPIERS[name], backbone=backbone, seed=0)
     weights = np.ones(len(made.labels)) if made.weights is None else made.weights
@@ -51,7 +25,7 @@ def test_copies_are_as_many_as_wanted_by_every_method(name, backbone, pictures):
     assert not nothing.labels
 
 
-def test_generated_images_count_towards_what_is_wanted():
+def test_class_with_enough_generated_images_has_no_shortfall():
     assert shortfall({"a": 2}, ["a", "a", "a"]) == {}
 
 
@@ -107,9 +81,9 @@ def test_mixtures_with_sources_pair_each_image_with_its_own(backbone):
 def test_pictures_of_different_sizes_are_copied_and_mixed_at_the_backbones_size(backbone):
     pictures = [Image.new("RGB", size, (90, 90, 90)) for size in ((40, 30), (20, 64), (32, 32))]
     examples = Examples(pictures, embed(pictures, model=backbone), list("abb"))
-    wanted = {"a": 1, "b": 2}
+    counts = {"a": 1, "b": 2}
     for copier in set(COPIERS.values()):
-        made = copies(examples, wanted, copier, backbone=backbone, seed=0)
+        made = copies(examples, counts, copier, backbone=backbone, seed=0)
         assert {image.size for image in made.images} == {(32, 32)}
     large = [Image.new("RGB", (64, 64), (200, 200, 200))]
     generated = Examples(large, embed(large, model=backbone), ["b"])
@@ -117,6 +91,16 @@ def test_pictures_of_different_sizes_are_copied_and_mixed_at_the_backbones_size(
     assert {image.size for image in mixtures.images} == {(32, 32)}
 
 
+WEAK = ("cap2aug", "da-fusion", "diff-mix", "diffcore-mix", "diffusemix", "genie", "img2img")
+WEAK += ("real-guidance", "txt2img", "weak")
+
+
 def test_every_method_has_a_copier_and_mixers_belong_to_methods():
-    assert set(COPIERS) == set(METHODS)
-    assert set(MIX_WITH_SOURCES) <= set(MIXERS) <= set(METHODS)
+    copier = {name: method.copier for name, method in METHODS.items()}
+    others = {"cutmix": "cutmix", "mixup": "mixup", "none": "unchanged", "strong": "strong"}
+    assert copier == dict.fromkeys(WEAK, "weak") | others
+    assert set(copier.values()) == set(COPIERS)
+    mixer = {name: method.mixer for name, method in METHODS.items() if method.mixer}
+    assert mixer == {"diffcore-mix": "pixel-and-patch", "diffusemix": "half-and-fractal"}
+    assert set(mixer.values()) == set(MIXERS)
+    assert [name for name, method in METHODS.items() if method.mixes_with_sources] == ["diffusemix"]

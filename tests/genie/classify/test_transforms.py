@@ -56,7 +56,7 @@ def test_seed_decides_the_copies(fill):
 
 
 @pytest.mark.parametrize("fill", FILLS)
-def test_nothing_wanted_is_nothing_made(fill):
+def test_no_images_have_no_copies(fill):
     copies = fill([], [], 0)
     assert not copies.images
     assert not copies.labels

@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genie.data.images import decode_image, encode_png, image_id, square, to_square_rgb
+from genie.core.errors import InvalidValueError
+from genie.data.images import (
+    decode_image,
+    decode_source,
+    encode_png,
+    image_id,
+    is_blank,
+    square,
+    to_square_rgb,
+)
 
 
 def picture(seed: int = 0, width: int = 16, height: int = 16) -> Image.Image:
@@ -72,8 +81,28 @@ def test_square_picture_of_the_size_stays_as_it_is():
 
 
 def test_pixels_beyond_16_bits_are_refused():
-    with pytest.raises(ValueError, match="exceed 16 bits, save the image with 8 bits"):
+    with pytest.raises(InvalidValueError, match="exceed 16 bits; save the image with 8 bits"):
         to_square_rgb(Image.fromarray(np.full((4, 4), 70_000, np.int32)))
+
+
+def test_source_is_decoded_by_the_id_of_its_pixels():
+    own = picture(3)
+    found = decode_source({image_id(own): encode_png(own)}, image_id(own))
+    assert found.tobytes() == own.tobytes()
+
+
+@pytest.mark.parametrize(
+    "png", [b"", b"text", encode_png(picture(3))[:-40], encode_png(picture(4))]
+)
+def test_source_with_other_pixels_than_its_id_names_is_an_error_with_a_remedy(png):
+    name = image_id(picture(3))
+    with pytest.raises(InvalidValueError, match=f"source image {name} .* is damaged; run `dvc"):
+        decode_source({name: png}, name)
+
+
+def test_blank_image_is_black_in_all_pixels():
+    assert is_blank(Image.new("RGB", (4, 4)))
+    assert not is_blank(picture())
 
 
 def test_png_of_a_picture_is_the_same_bytes_every_time():

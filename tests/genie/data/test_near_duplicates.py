@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.sparse.csgraph import connected_components
 
+from genie.core.errors import InvalidValueError
 from genie.data.images import encode_png, image_id
 from genie.data.near_duplicates import (
     NEAR_DUPLICATE_BITS,
@@ -17,7 +18,6 @@ from genie.data.near_duplicates import (
     near_any,
     split_queries,
 )
-from genie.errors import GenieError
 
 
 def picture(seed: int, width: int = 16, height: int = 16) -> Image.Image:
@@ -35,7 +35,7 @@ def images_table(labels: dict[str, int], *, first: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["image_id", "label", "png"])
 
 
-def test_queries_are_the_wanted_fraction_of_each_class():
+def test_queries_are_the_given_fraction_of_each_class():
     support, query = split_queries(images_table({"a": 20, "b": 10}), fraction=0.3, seed=0)
     assert query["label"].value_counts().to_dict() == {"a": 6, "b": 3}
     assert not set(support["image_id"]) & set(query["image_id"])
@@ -69,17 +69,17 @@ def test_near_duplicates_stay_on_one_side():
 
 
 def test_class_that_cannot_be_split_is_named():
-    with pytest.raises(GenieError, match="class 'b' cannot be split"):
+    with pytest.raises(InvalidValueError, match="class 'b' cannot be split"):
         split_queries(images_table({"a": 5, "b": 1}), fraction=0.3, seed=0)
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1])
 def test_fraction_outside_the_unit_interval_is_refused(fraction):
-    with pytest.raises(GenieError, match=r"data.query_fraction must be between 0 and 1"):
+    with pytest.raises(InvalidValueError, match="query_fraction must be between 0 and 1"):
         split_queries(images_table({"a": 5}), fraction=fraction, seed=0)
 
 
-def test_clusters_hold_what_is_alike_also_through_a_chain():
+def test_near_duplicates_are_clustered_also_through_a_chain():
     def striped(brightness: int) -> Image.Image:
         bands = np.repeat(np.arange(8) % 2, 4)[:, None] * np.ones((1, 32))
         return Image.fromarray((bands * brightness).astype(np.uint8)).convert("RGB")

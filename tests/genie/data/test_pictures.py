@@ -20,7 +20,7 @@ def level_of(image: Image.Image) -> int:
     return int(np.asarray(image)[0, 0, 0])
 
 
-def test_an_image_is_loaded_each_time_it_is_asked_for_and_only_then():
+def test_an_image_is_loaded_on_each_access_and_only_then():
     asked: list[int] = []
 
     def load(key: int) -> Image.Image:

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from genie.core.errors import InvalidValueError, MissingFileError
+from genie.core.tables import write_images
 from genie.data.images import decode_image, encode_png, image_id
-from genie.data.readers import read_class_names, read_pools
-from genie.errors import GenieError
-from genie.tables import write_images
+from genie.data.readers import open_square, read_class_names, read_pools
 
 
 def picture(seed: int, width: int = 16, height: int = 16) -> Image.Image:
@@ -103,8 +103,13 @@ def test_other_files_and_hidden_folders_are_passed_over(tmp_path):
 
 def test_progress_goes_around_all_pictures(tmp_path):
     seen = []
-    read_pools(class_folders(tmp_path, "a", "b"), wrap=lambda raws: seen.append(len(raws)) or raws)
-    assert seen == [4]
+
+    def progress(raws, label, *, total, unit, **options):
+        seen.append((len(raws), label, total, unit))
+        return raws
+
+    read_pools(class_folders(tmp_path, "a", "b"), progress=progress)
+    assert seen == [(4, "reading images", 4, "image")]
 
 
 # Formats and modes
@@ -144,10 +149,10 @@ def test_all_bad_files_are_listed_with_what_is_wrong(tmp_path):
     picture(1, 64, 64).save(buffer, format="JPEG")
     (tmp_path / "b" / "short.jpg").write_bytes(buffer.getvalue()[:-200])
     message = (
-        r"3 of 7 images in .*text.png \(not an image\), .*empty.jpg \(not an image\), "
-        r".*short.jpg \(.*truncated.*\); repair or remove them"
+        r"path must .* 3 of 7 images in .*text.png \(not an image\), .*empty.jpg "
+        r"\(not an image\), .*short.jpg \(.*truncated.*\); repair or remove them, or set `broken`"
     )
-    with pytest.raises(GenieError, match=message):
+    with pytest.raises(InvalidValueError, match=message):
         read_pools(tmp_path)
 
 
@@ -156,7 +161,7 @@ def test_truncated_png_is_named(tmp_path, cut):
     class_folders(tmp_path, "a", "b")
     png = encode_png(picture(1, 64, 64))
     (tmp_path / "a" / "short.png").write_bytes(png[:-cut])
-    with pytest.raises(GenieError, match=r"1 of 5 images .*short.png"):
+    with pytest.raises(InvalidValueError, match=r"1 of 5 images .*short.png"):
         read_pools(tmp_path)
 
 
@@ -164,29 +169,33 @@ def test_decompression_bomb_is_named(tmp_path, monkeypatch):
     class_folders(tmp_path, "a", "b")
     save(Image.new("RGB", (100, 100)), tmp_path / "a" / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(GenieError, match=r"bomb.png \(too many pixels"):
+    with pytest.raises(InvalidValueError, match=r"bomb.png \(too many pixels"):
         read_pools(tmp_path)
 
 
-def test_missing_path_is_named(tmp_path):
-    with pytest.raises(GenieError, match=r"data.path .*nowhere does not exist"):
-        read_pools(tmp_path / "nowhere")
+@pytest.mark.parametrize("read", [read_pools, read_class_names])
+def test_missing_path_is_named(tmp_path, read):
+    message = r"path must be an existing image folder, .*nowhere'; give a folder"
+    with pytest.raises(MissingFileError, match=message) as caught:
+        read(tmp_path / "nowhere")
+    assert caught.value.argument == "path"
+    assert caught.value.value == str(tmp_path / "nowhere")
 
 
 def test_empty_class_folder_is_named(tmp_path):
     (class_folders(tmp_path, "a", "b") / "empty").mkdir()
-    with pytest.raises(GenieError, match=r"class folder .*empty holds no images \(.*\.jpeg"):
+    with pytest.raises(InvalidValueError, match=r"images in each class .*\.jpeg.*empty has none"):
         read_pools(tmp_path)
 
 
 def test_folder_without_classes_names_the_endings_looked_for(tmp_path):
     save(picture(0), tmp_path / "x.png")
-    with pytest.raises(GenieError, match=r"found no images in .*\.bmp, \.jpeg"):
+    with pytest.raises(InvalidValueError, match=r"\.bmp, \.jpeg.* found no images in"):
         read_pools(tmp_path)
 
 
 def test_one_class_is_refused(tmp_path):
-    with pytest.raises(GenieError, match="at least 2 classes, found only 'a'"):
+    with pytest.raises(InvalidValueError, match=r"at least 2 classes, but .* has only 'a'"):
         read_pools(class_folders(tmp_path, "a"))
 
 
@@ -194,7 +203,7 @@ def test_one_class_is_refused(tmp_path):
 def test_class_in_one_split_only_is_named(tmp_path, more, fewer):
     class_folders(tmp_path / more, "a", "b", "c")
     class_folders(tmp_path / fewer, "a", "b", first=50)
-    with pytest.raises(GenieError, match=f"'c' is in {more} but has no images in {fewer}"):
+    with pytest.raises(InvalidValueError, match=f"'c' is in {more} but has no images in {fewer}"):
         read_pools(tmp_path)
 
 
@@ -265,19 +274,35 @@ def test_hub_parquet_gives_class_names_and_splits_by_file_name(tmp_path):
 
 def test_label_without_a_class_is_named(tmp_path):
     hub_parquet(tmp_path / "x.parquet", labels=(0, 1, -1))
-    with pytest.raises(GenieError, match="row 2 has no class: label is -1"):
+    with pytest.raises(InvalidValueError, match=r"label in row 2 of .*x.parquet is -1"):
         read_pools(tmp_path / "x.parquet")
 
 
 def test_parquet_without_an_image_column_names_the_columns(tmp_path):
     pd.DataFrame({"label": ["a"], "photo": [b""]}).to_parquet(tmp_path / "x.parquet")
-    with pytest.raises(GenieError, match="column named png or image or img, found only: label"):
+    message = "column named png or image or img, but .* has only: label, photo; rename one"
+    with pytest.raises(InvalidValueError, match=message):
+        read_pools(tmp_path / "x.parquet")
+
+
+def test_split_column_without_train_is_an_error(tmp_path):
+    table = images_table({"a": 2, "b": 2}).assign(split="validation")
+    table.to_parquet(tmp_path / "all.parquet")
+    with pytest.raises(InvalidValueError, match=r"'train' in the column .*\['validation'\]"):
+        read_pools(tmp_path / "all.parquet")
+
+
+def test_cell_without_an_encoded_image_is_named(tmp_path):
+    pd.DataFrame({"label": ["a"], "image": [7]}).to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(InvalidValueError, match=r"row 0 of .*x.parquet is of type int"):
         read_pools(tmp_path / "x.parquet")
 
 
 def test_file_that_is_no_parquet_is_named(tmp_path):
     (tmp_path / "x.parquet").write_text("text")
-    with pytest.raises(GenieError, match=r"x.parquet is not a readable Parquet file"):
+    with pytest.raises(
+        InvalidValueError, match=r"readable Parquet file, but .*x.parquet is not \("
+    ):
         read_pools(tmp_path / "x.parquet")
 
 
@@ -303,6 +328,21 @@ def test_saved_dataset_is_read(tmp_path, splits):
     assert (test is not None) == ("test" in splits)
 
 
+def test_saved_dataset_without_train_names_its_splits(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    part = datasets.Dataset.from_dict({"label": ["a"]})
+    datasets.DatasetDict({"validation": part}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(InvalidValueError, match=r"split 'train', but .*\['validation'\]"):
+        read_pools(tmp_path / "saved")
+
+
+def test_damaged_saved_dataset_is_named(tmp_path):
+    pytest.importorskip("datasets")
+    (tmp_path / "dataset_info.json").write_text("{")
+    with pytest.raises(InvalidValueError, match="must be a data set that can be read, but"):
+        read_pools(tmp_path)
+
+
 # Class names alone
 
 
@@ -321,7 +361,7 @@ def test_class_names_of_parquet_are_those_of_its_labels(tmp_path):
 
 def test_class_names_of_a_file_that_is_no_parquet_are_an_error(tmp_path):
     (tmp_path / "a.parquet").write_text("no parquet")
-    with pytest.raises(GenieError, match="not a readable Parquet file"):
+    with pytest.raises(InvalidValueError, match="must be a readable Parquet file"):
         read_class_names(tmp_path)
 
 
@@ -358,5 +398,22 @@ def test_a_class_without_a_readable_image_is_named(tmp_path):
     class_folders(tmp_path, "a", "b")
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "text.png").write_text("not a picture")
-    with pytest.raises(GenieError, match="no image of class 'c' can be read"):
+    with pytest.raises(InvalidValueError, match=r"no image of class 'c' in .* can be read"):
         read_pools(tmp_path, broken=lambda table: None)
+
+
+# Single images
+
+
+def test_image_is_opened_from_a_file_and_from_bytes_as_a_square(tmp_path):
+    file = save(picture(1, 24, 16), tmp_path / "x.png")
+    for data in (file, file.read_bytes()):
+        assert open_square(data, size=8).size == (8, 8)
+    assert open_square(file, size=None).size == (16, 16)
+
+
+def test_image_that_cannot_be_opened_raises_the_reason_alone(tmp_path):
+    with pytest.raises(InvalidValueError, match=r"^not an image$"):
+        open_square(b"text", size=None)
+    with pytest.raises(InvalidValueError, match="No such file"):
+        open_square(tmp_path / "nowhere.png", size=None)

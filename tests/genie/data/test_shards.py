@@ -3,9 +3,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from genie.core.errors import InvalidValueError, MissingFileError
 from genie.data.images import decode_image, encode_png
 from genie.data.shards import GROUP, ShardRow, Shards, shard_files, write_shards
-from genie.errors import GenieError
 
 
 def rows(count: int, *, length: int = 10) -> list[ShardRow]:
@@ -14,7 +14,7 @@ def rows(count: int, *, length: int = 10) -> list[ShardRow]:
 
 
 @pytest.mark.parametrize(("size", "counts"), [(1, [1] * 5), (2, [2, 2, 1]), (5, [5]), (9, [5])])
-def test_images_come_back_from_shards_of_the_wanted_size(tmp_path, size, counts):
+def test_images_come_back_from_shards_of_the_given_size(tmp_path, size, counts):
     write_shards(rows(5), tmp_path, size=size)
     files = shard_files(tmp_path)
     assert [path.name for path in files] == [f"images-{i:05}.parquet" for i in range(len(counts))]
@@ -86,5 +86,13 @@ def test_damaged_shard_is_named_with_the_remedy(tmp_path):
     write_shards(rows(2), tmp_path, size=2)
     (path,) = shard_files(tmp_path)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(GenieError, match=r"images-00000.parquet must be .* `genie verify --repair"):
+    with pytest.raises(
+        InvalidValueError, match=r"images-00000.parquet must be .* `genie verify --repair"
+    ):
         Shards([path])
+
+
+def test_image_that_no_shard_has_is_missing(tmp_path):
+    write_shards(rows(2), tmp_path, size=2)
+    with pytest.raises(MissingFileError, match="no shard has it"):
+        Shards(shard_files(tmp_path)).png("c/99.png")

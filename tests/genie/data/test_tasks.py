@@ -4,8 +4,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genie.data.tasks import REGIMES, leaks, make_tasks, shot_group, shot_groups, task_ids
-from genie.errors import GenieError
+from genie.core.errors import InvalidValueError
+from genie.data.tasks import (
+    REGIMES,
+    Draws,
+    generated_per_class,
+    leaks,
+    make_tasks,
+    shot_group,
+    shot_groups,
+    task_ids,
+)
 
 CALL = {
     "all": {},
@@ -18,6 +27,10 @@ CALL = {
 def pool_of(name: str, counts: dict[str, int]) -> pd.DataFrame:
     rows = [(f"{name}-{label}-{i}", label, b"") for label, n in counts.items() for i in range(n)]
     return pd.DataFrame(rows, columns=["image_id", "label", "png"])
+
+
+def tasks_of(support: pd.DataFrame, query: pd.DataFrame, **draws) -> pd.DataFrame:
+    return make_tasks(support, query, Draws(**draws))
 
 
 def pools(classes: int = 4, support: int = 10, query: int = 6) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -42,7 +55,7 @@ def counts(tasks: pd.DataFrame, role: str) -> pd.Series:
 )
 def test_support_and_query_are_disjoint_in_every_regime(regime, seed, support, query):
     classes = {f"c{i}": n for i, n in enumerate(support)}
-    tasks = make_tasks(
+    tasks = tasks_of(
         pool_of("s", classes),
         pool_of("q", dict.fromkeys(classes, query)),
         regime=regime,
@@ -56,7 +69,7 @@ def test_support_and_query_are_disjoint_in_every_regime(regime, seed, support, q
 
 
 def test_a_thousand_episodes_have_exact_counts_and_no_leak():
-    tasks = make_tasks(
+    tasks = tasks_of(
         *pools(classes=8, support=30, query=20), regime="episodes", seed=0, tasks=1000, shots=1
     )
     assert leaks(tasks).empty
@@ -80,57 +93,57 @@ def test_the_leaking_sampler_of_the_authors_is_caught():
 def test_pools_that_share_an_image_are_refused():
     support, query = pools()
     shared = pd.concat([query, support.head(1)])
-    with pytest.raises(GenieError, match="1 images are in both"):
-        make_tasks(support, shared, regime="all", seed=0)
+    with pytest.raises(InvalidValueError, match="1 images are in both"):
+        tasks_of(support, shared, regime="all", seed=0)
 
 
 def test_more_shots_contain_fewer_shots():
-    few = make_tasks(*pools(), regime="shots", seed=3, shots=2, tasks=3)
-    more = make_tasks(*pools(), regime="shots", seed=3, shots=5, tasks=3)
+    few = tasks_of(*pools(), regime="shots", seed=3, shots=2, tasks=3)
+    more = tasks_of(*pools(), regime="shots", seed=3, shots=5, tasks=3)
     for task in range(3):
         assert ids(few, task) < ids(more, task)
     assert (counts(more, "support") == 5).all()
 
 
 def test_a_milder_long_tail_contains_a_steeper_one():
-    steep = make_tasks(*pools(), regime="longtail", seed=3, imbalance=10, tasks=1)
-    mild = make_tasks(*pools(), regime="longtail", seed=3, imbalance=2, tasks=1)
+    steep = tasks_of(*pools(), regime="longtail", seed=3, imbalance=10, tasks=1)
+    mild = tasks_of(*pools(), regime="longtail", seed=3, imbalance=2, tasks=1)
     assert ids(steep, 0) < ids(mild, 0)
 
 
 def test_more_shots_per_episode_contain_fewer():
-    one = make_tasks(*pools(6, 30, 20), regime="episodes", seed=1, tasks=20, shots=1)
-    five = make_tasks(*pools(6, 30, 20), regime="episodes", seed=1, tasks=20, shots=5)
+    one = tasks_of(*pools(6, 30, 20), regime="episodes", seed=1, tasks=20, shots=1)
+    five = tasks_of(*pools(6, 30, 20), regime="episodes", seed=1, tasks=20, shots=5)
     for task in range(20):
         assert ids(one, task) < ids(five, task)
         assert ids(one, task, "query") == ids(five, task, "query")
 
 
 def test_another_task_changes_no_task_before_it():
-    three = make_tasks(*pools(), regime="shots", seed=0, tasks=3)
-    four = make_tasks(*pools(), regime="shots", seed=0, tasks=4)
+    three = tasks_of(*pools(), regime="shots", seed=0, tasks=3)
+    four = tasks_of(*pools(), regime="shots", seed=0, tasks=4)
     pd.testing.assert_frame_equal(four[four["task"] < 3], three)
     assert ids(three, 0) != ids(three, 1)
 
 
 def test_another_class_changes_no_draw_of_the_others():
-    four = make_tasks(*pools(4), regime="shots", seed=0)
-    five = make_tasks(*pools(5), regime="shots", seed=0)
+    four = tasks_of(*pools(4), regime="shots", seed=0)
+    five = tasks_of(*pools(5), regime="shots", seed=0)
     kept = five[five["label"] != "class 4"].reset_index(drop=True)
     pd.testing.assert_frame_equal(kept, four)
 
 
 def test_draw_does_not_depend_on_row_order_but_on_seed():
     support, query = pools()
-    one = make_tasks(support, query, regime="shots", seed=0)
-    shuffled = make_tasks(support.sample(frac=1, random_state=1), query, regime="shots", seed=0)
+    one = tasks_of(support, query, regime="shots", seed=0)
+    shuffled = tasks_of(support.sample(frac=1, random_state=1), query, regime="shots", seed=0)
     pd.testing.assert_frame_equal(one, shuffled)
-    assert not one.equals(make_tasks(support, query, regime="shots", seed=1))
+    assert not one.equals(tasks_of(support, query, regime="shots", seed=1))
 
 
 def test_long_tail_falls_exponentially_to_the_imbalance():
     support, query = pools(classes=3, support=100)
-    tasks = make_tasks(support, query, regime="longtail", seed=0, imbalance=100, tasks=2)
+    tasks = tasks_of(support, query, regime="longtail", seed=0, imbalance=100, tasks=2)
     sizes = counts(tasks, "support")
     assert sorted(sizes[0]) == [1, 10, 100]
     assert sizes[0].equals(sizes[1])
@@ -140,57 +153,59 @@ def test_long_tail_falls_exponentially_to_the_imbalance():
 def test_long_tail_without_imbalance_is_one_task_of_the_datas_own_counts():
     support = pool_of("s", {"a": 30, "b": 7})
     query = pool_of("q", {"a": 3, "b": 3})
-    tasks = make_tasks(support, query, regime="longtail", seed=0)
+    tasks = tasks_of(support, query, regime="longtail", seed=0)
     assert counts(tasks, "support")[0].to_dict() == {"a": 30, "b": 7}
 
 
 def test_all_is_one_task_of_every_image():
     support, query = pools()
-    tasks = make_tasks(support, query, regime="all", seed=0)
+    tasks = tasks_of(support, query, regime="all", seed=0)
     assert ids(tasks, 0) == set(support["image_id"])
     assert ids(tasks, 0, "query") == set(query["image_id"])
     assert tasks["task"].unique().tolist() == [0]
 
 
 def test_episode_support_comes_from_the_same_capped_pool_in_every_task():
-    tasks = make_tasks(*pools(5, 50, 16), regime="episodes", seed=0, tasks=200, pool=4, shots=2)
+    tasks = tasks_of(*pools(5, 50, 16), regime="episodes", seed=0, tasks=200, pool=4, shots=2)
     drawn = tasks[tasks["role"] == "support"].groupby("label")["image_id"].nunique()
     assert (drawn == 4).all()
 
 
 def test_episodes_without_n_query_ask_the_whole_query_pool_of_their_classes():
-    tasks = make_tasks(*pools(), regime="episodes", seed=0, n_way=2, n_query=None, tasks=3)
+    tasks = tasks_of(*pools(), regime="episodes", seed=0, n_way=2, n_query=None, tasks=3)
     assert (counts(tasks, "query") == 6).all()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"regime": "few"}, "data.regime must be one of all, shots, longtail, episodes"),
-        ({"regime": "shots", "shots": 11}, r"data.shots must be .*'class 0' has 10, got 11"),
-        ({"regime": "shots", "shots": 0}, "data.shots must be at least 1, got 0"),
-        ({"regime": "shots", "tasks": 0}, "data.tasks must be at least 1, got 0"),
-        ({"regime": "longtail", "imbalance": 0.5}, "data.imbalance must be 1 or more"),
-        ({"regime": "episodes", "n_way": 5}, "data.n_way must be from 2 to .* 4, got 5"),
-        ({"regime": "episodes", "n_way": 2, "n_query": 7}, r"data.n_query .* has 6, got 7"),
-        ({"regime": "episodes", "n_way": 2, "shots": 3, "pool": 2}, r"data.shots .* has 2"),
+        ({"regime": "few"}, "regime must be one of all, shots, longtail, episodes"),
+        ({"regime": "shots", "shots": 11}, r"shots must be .*'class 0' has 10, got 11"),
+        ({"regime": "shots", "shots": 0}, "shots must be at least 1, got 0"),
+        ({"regime": "shots", "tasks": 0}, "tasks must be at least 1, got 0"),
+        ({"regime": "longtail", "imbalance": 0.5}, "imbalance must be 1 or more"),
+        ({"regime": "episodes", "n_way": 5}, "n_way must be from 2 to .* 4, got 5"),
+        ({"regime": "episodes", "n_way": 2, "n_query": 7}, r"n_query .* has 6, got 7"),
+        ({"regime": "episodes", "n_way": 2, "shots": 3, "pool": 2}, r"shots .* has 2"),
         ({"regime": "all", "seed": -1}, "seed must be 0 or more"),
     ],
 )
-def test_impossible_draws_name_the_parameter(arguments, message):
-    with pytest.raises(GenieError, match=message):
-        make_tasks(*pools(), **{"seed": 0, **arguments})
+def test_impossible_draws_name_the_argument(arguments, message):
+    with pytest.raises(InvalidValueError, match=message):
+        tasks_of(*pools(), **{"seed": 0, **arguments})
 
 
 def test_one_class_alone_is_refused():
     support, query = (table[table["label"] == "class 0"] for table in pools())
-    with pytest.raises(GenieError, match="at least two classes to tell apart, got only class 0"):
-        make_tasks(support, query, regime="all", seed=0)
+    with pytest.raises(
+        InvalidValueError, match="at least two classes to distinguish, got only class 0"
+    ):
+        tasks_of(support, query, regime="all", seed=0)
 
 
 def test_class_without_query_images_is_named():
-    with pytest.raises(GenieError, match="'b' must have both"):
-        make_tasks(pool_of("s", {"a": 3, "b": 3}), pool_of("q", {"a": 3}), regime="all", seed=0)
+    with pytest.raises(InvalidValueError, match="'b' must have both"):
+        tasks_of(pool_of("s", {"a": 3, "b": 3}), pool_of("q", {"a": 3}), regime="all", seed=0)
 
 
 def test_groups_follow_the_papers_bounds():
@@ -202,21 +217,42 @@ def test_groups_follow_the_papers_bounds():
 
 def test_tasks_have_the_same_id_if_and_only_if_their_sets_are_the_same():
     pair = pools()
-    first = make_tasks(*pair, regime="episodes", seed=0, **CALL["episodes"])
+    first = tasks_of(*pair, regime="episodes", seed=0, **CALL["episodes"])
     named = task_ids(first)
     assert len(set(named.values())) == 5
     assert all(len(name) == 16 and set(name) <= set("0123456789abcdef") for name in named.values())
     shuffled = first.sample(frac=1, random_state=0).assign(task=first["task"] + 7)
     assert task_ids(shuffled) == {task + 7: name for task, name in named.items()}
-    fewer = make_tasks(*pair, regime="episodes", seed=0, **CALL["episodes"] | {"tasks": 2})
+    fewer = tasks_of(*pair, regime="episodes", seed=0, **CALL["episodes"] | {"tasks": 2})
     assert task_ids(fewer) == {0: named[0], 1: named[1]}
 
 
 @pytest.mark.parametrize("column", ["role", "label", "image_id"])
 def test_one_changed_row_changes_the_id_of_its_task_alone(column):
-    tasks = make_tasks(*pools(), regime="shots", seed=0, shots=2, tasks=2)
+    tasks = tasks_of(*pools(), regime="shots", seed=0, shots=2, tasks=2)
     changed = tasks.copy()
     changed.loc[0, column] = "other"
     before, after = task_ids(tasks), task_ids(changed)
     assert before[0] != after[0]
     assert before[1] == after[1]
+
+
+# Images that every method adds
+
+
+LABELS = ["a"] * 3 + ["b"] * 25
+
+
+def test_every_class_gets_the_same_number():
+    added = generated_per_class(LABELS, per_class=4, classes="all", every_source=False)
+    assert added == {"a": 4, "b": 4}
+
+
+def test_few_leaves_out_classes_with_twenty_images_or_more():
+    added = generated_per_class(LABELS, per_class=4, classes="few", every_source=False)
+    assert added == {"a": 4}
+
+
+def test_every_source_gives_one_image_per_image_of_the_other_classes():
+    added = generated_per_class(LABELS, per_class=4, classes="all", every_source=True)
+    assert added == {"a": 25, "b": 3}

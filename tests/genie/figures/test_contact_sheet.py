@@ -61,7 +61,7 @@ def test_text_to_image_has_neither_a_source_nor_positions(shown):
     assert [axis.get_title() for axis in axes] == ["", "r = 0.1", "target\nbag"]
 
 
-def test_no_images_are_said_so(shown):
+def test_sheet_without_images_has_a_text_for_it(shown):
     drawn = shown(lambda path: contact_sheet([], path))
     assert drawn.texts == ["no images were generated"]
 

@@ -17,7 +17,7 @@ def trajectories(count: int = 5, source: str | None = "coat") -> pd.DataFrame:
                 "source_label": source,
                 "r": r,
                 "position": 0.1 * k + level,
-                "called_target": level == 1 and k > 0,
+                "predicted_target": level == 1 and k > 0,
                 "chosen": level == (0 if k == 0 else 1),
             }
             for k in range(count)
@@ -33,9 +33,9 @@ def test_table_has_quartiles_shares_and_counts_of_each_ratio():
     quartiles = np.percentile(positions, [25, 50, 75])
     assert [low["low"], low["median"], low["high"]] == pytest.approx(quartiles)
     assert [high["low"], high["median"], high["high"]] == pytest.approx(quartiles + 1)
-    assert (low["r"], low["images"], low["called_target"], low["chosen"]) == (0.5, 5, 0, 1)
+    assert (low["r"], low["images"], low["predicted_target"], low["chosen"]) == (0.5, 5, 0, 1)
     assert (high["r"], high["images"], high["chosen"]) == (0.9, 5, 4)
-    assert high["called_target"] == pytest.approx(0.8)
+    assert high["predicted_target"] == pytest.approx(0.8)
 
 
 def test_curves_are_svg_whose_words_stay_text_and_the_same_every_time():
@@ -48,12 +48,12 @@ def test_curves_are_svg_whose_words_stay_text_and_the_same_every_time():
         if name != "table"
     }
     assert texts["position"] >= {"position d", "noise ratio r", "source", "target"}
-    assert texts["called_target"] >= {"share called target"}
+    assert texts["predicted_target"] >= {"share predicted as target"}
     assert texts["chosen"] >= {"images with this r*", "0.5", "0.9"}
     again = curves(trajectories())
-    assert (drawn.position, drawn.called_target, drawn.chosen) == (
+    assert (drawn.position, drawn.predicted_target, drawn.chosen) == (
         again.position,
-        again.called_target,
+        again.predicted_target,
         again.chosen,
     )
     assert curves(trajectories(4)).position != drawn.position

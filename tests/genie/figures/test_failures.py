@@ -14,7 +14,7 @@ def failure(title: str, *, source: int | None = 90, generated: int = 200) -> Fai
     return Failure(title, None if source is None else flat(source), flat(generated))
 
 
-def test_source_stands_above_the_generated_image_under_what_went_wrong(shown):
+def test_source_is_above_the_generated_image_and_below_the_title(shown):
     rows = [failure("one", generated=150), failure("two", source=None)]
     figure = shown(lambda path: failure_sheet(rows, path, judged=5)).figure
     above, below = np.array(figure.axes).reshape(2, 2)
@@ -24,7 +24,7 @@ def test_source_stands_above_the_generated_image_under_what_went_wrong(shown):
     assert [np.asarray(axis.images[0].get_array()).mean() for axis in below] == [150, 200]
 
 
-def test_without_failures_the_sheet_says_how_many_were_judged(shown):
+def test_without_failures_the_sheet_has_the_number_of_judged_images(shown):
     assert shown(lambda path: failure_sheet([], path, judged=7)).texts == [
         "the oracle confirms all 7 labels"
     ]
@@ -54,7 +54,7 @@ def test_failures_are_read_from_the_set_the_surest_first(tmp_path):
     rows = failure_rows(members, verdicts, {"b": encode_png(flat(90))}, folder=tmp_path)
     assert len(rows) == SHOWN
     assert [row.generated.getpixel((0, 0))[0] for row in rows] == list(range(SHOWN))
-    assert rows[0].title == "bag → coat\nr = 0.7, called shirt"
+    assert rows[0].title == "bag → coat\nr = 0.7, verdict shirt"
     assert rows[1].title.startswith("noise → coat")
     assert rows[0].source.getpixel((0, 0))[0] == 90
     assert [row.source for row in rows[1:]] == [None] * (SHOWN - 1)

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from genie.data.images import encode_png
+from genie.data.thumbnails import thumbnail
 from genie.figures import gallery
 from genie.figures.gallery import fit, gallery_of
-from genie.generate.thumbnails import thumbnail
 
 CLASSES = ["bag", "coat", "shirt"]
 SUPPORT = pd.DataFrame(
@@ -38,18 +38,18 @@ def levels(name: str, *, target="coat", source="bag", ratio=1.5, chosen=1, count
             "position": [0.4 * i if source else np.nan for i in range(count)],
             "shift_ratio": ratio,
             "chosen": [i == chosen for i in range(count)],
-            "called_target": [i > 0 for i in range(count)],
+            "predicted_target": [i > 0 for i in range(count)],
         }
     )
 
 
-def verdict(key: str, called: str, probability: float, label: str = "coat") -> dict:
+def verdict(key: str, predicted: str, probability: float, label: str = "coat") -> dict:
     return {
         "key": key,
         "label": label,
-        "verdict": called,
+        "verdict": predicted,
         "probability": probability,
-        "consistent": called == label,
+        "consistent": predicted == label,
     }
 
 
@@ -77,12 +77,12 @@ def test_card_leads_from_the_source_over_its_levels_to_a_real_target():
         (pytest.approx(0.7), "a1", 0.4),
         (pytest.approx(0.9), "a2", 0.8),
     ]
-    assert [one.called_target for one in card.levels] == [False, True, True]
+    assert [one.predicted_target for one in card.levels] == [False, True, True]
     assert card.chosen == 1
     assert (card.outcome, card.verdict, card.probability) == ("confirmed", "coat", 0.9)
 
 
-def test_gallery_holds_each_image_once_as_webp():
+def test_gallery_has_each_image_once_as_webp():
     made = gallery_from(levels("a"), levels("b"))
     assert set(made.images) == {f"{n}{i}" for n in "ab" for i in range(3)} | {
         "image of bag",

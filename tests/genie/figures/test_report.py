@@ -12,7 +12,7 @@ import pytest
 
 from genie.figures.curves import Curves
 from genie.figures.gallery import Card, Gallery, Level
-from genie.figures.report import CHANGES, WIDEST, write_report
+from genie.figures.report import CHANGES, WIDEST, Measured, write_report
 
 EVIL = "<img src=x onerror=alert(1)>"
 NAMES = ["bag", EVIL, '"quoted" & </script>', "猫"]
@@ -104,30 +104,24 @@ GALLERY = Gallery(
 EMPTY = Gallery([], {}, 0)
 CONFUSION = pd.DataFrame(
     [
-        (label, called, 0.7 if label == called else 0.1, 0.85 if label == called else 0.05)
+        (label, predicted, *((0.7, 0.85) if label == predicted else (0.1, 0.05)))
         for label in NAMES
-        for called in NAMES
+        for predicted in NAMES
     ],
     columns=["label", "predicted", "before", "after"],
 )
 TABLE = pd.DataFrame(
     {
         **{"r": [0.5, 0.7], "images": [12, 12], "low": [0.1, 0.4], "median": [0.2, 0.5]},
-        **{"high": [0.3, 0.6], "called_target": [0.25, 0.75], "chosen": [5, 7]},
+        **{"high": [0.3, 0.6], "predicted_target": [0.25, 0.75], "chosen": [5, 7]},
     }
 )
 CURVES = Curves(TABLE, *(f"<svg><text>{name}</text></svg>" for name in ("one", "two", "three")))
 
 
 def written(path: Path, gallery: Gallery = GALLERY, **changes: object) -> Page:
-    values = {
-        "summary": SUMMARY,
-        "cost": COST,
-        "metadata": METADATA,
-        "confusion": CONFUSION,
-        "curves": CURVES,
-    }
-    write_report(path, gallery, **(values | changes))
+    measured = Measured(SUMMARY, COST, METADATA, CONFUSION, CURVES)
+    write_report(path, gallery, replace(measured, **changes))
     page = Page()
     page.feed(path.read_text(encoding="utf-8"))
     page.close()
@@ -158,7 +152,7 @@ def test_headline_is_the_gain_with_its_interval_and_what_it_cost(page):
         (interval(0.01, n=1), "One task alone has no interval"),
     ],
 )
-def test_sentence_says_what_the_interval_says(tmp_path, gain, sentence):
+def test_sentence_interprets_the_interval(tmp_path, gain, sentence):
     assert sentence in written(tmp_path / "r.html", summary=SUMMARY | {"gain": gain}).text
 
 
@@ -189,7 +183,7 @@ def test_nothing_is_loaded_from_elsewhere_and_only_our_script_may_run(page):
     assert "default-src 'none'" in policy
 
 
-def test_data_hold_the_cards_in_order_and_each_image_once(page):
+def test_data_have_the_cards_in_order_and_each_image_once(page):
     images = [base64.b64decode(text) for text in page.data["images"]]
     assert images == [b"source", b"first", b"second", b"target"]
     assert [(one["target"], one["source"]) for one in page.data["cards"]] == [
@@ -200,7 +194,7 @@ def test_data_hold_the_cards_in_order_and_each_image_once(page):
     assert (first["source_image"], first["target_image"]) == (0, 3)
 
 
-def test_what_a_card_lacks_is_left_out_of_the_data(tmp_path):
+def test_missing_values_of_a_card_are_left_out_of_the_data(tmp_path):
     bare = card(
         *("bag", None), chosen=None, outcome="rejected", verdict=None, probability=None,
         choice="none", shift_ratio=None,
@@ -226,7 +220,7 @@ def test_confusion_before_and_after_is_shown_in_percent(page):
         for right, wrong in expected
         for i in range(16)
     ]
-    assert "true \\ called" in page.text
+    assert "true \\ predicted" in page.text
     assert page.texts["td"].count("85") == 4
     assert page.texts["caption"][-1] == "Confusions that changed most"
 
@@ -249,14 +243,14 @@ def test_curves_are_pictures_with_their_values_beside_them(page):
     kind = "data:image/svg+xml;base64,"
     assert [base64.b64decode(src.removeprefix(kind)).decode() for src in shown] == [
         CURVES.position,
-        CURVES.called_target,
+        CURVES.predicted_target,
         CURVES.chosen,
     ]
     assert "0.10 to 0.30" in page.text
     assert "75%" in page.text
 
 
-def test_report_without_images_says_so(tmp_path):
+def test_report_without_images_has_a_sentence_for_each_section(tmp_path):
     page = written(
         tmp_path / "r.html",
         EMPTY,
@@ -269,10 +263,10 @@ def test_report_without_images_says_so(tmp_path):
     assert page.all("form") == page.all("img") == []
 
 
-def test_part_of_the_images_is_said_to_be_one(tmp_path, page):
-    assert "images were wanted" not in page.text
+def test_number_of_all_images_is_given_where_only_a_part_is_shown(tmp_path, page):
+    assert "images were requested" not in page.text
     assert (
-        "70,000 images were wanted"
+        "70,000 images were requested"
         in written(tmp_path / "r.html", replace(GALLERY, total=70000)).text
     )
 

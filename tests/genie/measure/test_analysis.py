@@ -6,7 +6,7 @@ from sklearn.metrics import confusion_matrix
 from sklearn.svm import LinearSVC
 
 from genie.classify.examples import Examples
-from genie.data.augmented_set import UNCLEAR
+from genie.core.tables import UNCLEAR
 from genie.measure.analysis import (
     ADA,
     between_classes,
@@ -47,7 +47,7 @@ def trajectories(levels: int = 3) -> pd.DataFrame:
                 "r": 0.5 + 0.1 * m,
                 "position": 0.3 * m,
                 "chosen": m == 1,
-                "called_target": m > 0,
+                "predicted_target": m > 0,
                 "embedding": random.normal(size=6).astype(np.float32),
             }
             for s in CLASSES
@@ -76,7 +76,7 @@ def test_levels_are_averaged_and_the_chosen_images_are_a_row_of_their_own():
     assert list(table.index) == ["r = 0.5", "r = 0.6", "r = 0.7", ADA]
     assert table["images"].tolist() == [6, 6, 6, 6]
     assert table.loc[ADA].tolist() == table.loc["r = 0.6"].tolist()
-    assert table.loc["r = 0.5", "called_target"] == 0
+    assert table.loc["r = 0.5", "predicted_target"] == 0
     means = found[found["r"] == 0.5]["p_source"].mean()
     assert table.loc["r = 0.5", "p_source"] == pytest.approx(means, abs=1e-6)
 
@@ -92,17 +92,17 @@ def test_images_without_a_foreign_source_have_no_boundary():
 def test_confusion_before_and_after_is_that_of_scikit_learn():
     random = np.random.default_rng(0)
     labels = np.repeat(CLASSES, (5, 9, 7))
-    called = [random.choice(CLASSES, len(labels)) for _ in range(2)]
-    tables = [pd.DataFrame({"label": labels, "predicted": one}) for one in called]
+    predicted = [random.choice(CLASSES, len(labels)) for _ in range(2)]
+    tables = [pd.DataFrame({"label": labels, "predicted": one}) for one in predicted]
     found = confusion_change(*tables)
     assert list(found["label"]) == [a for a in CLASSES for _ in CLASSES]
     assert list(found["predicted"]) == list(CLASSES) * 3
-    for column, one in zip(("before", "after"), called, strict=True):
+    for column, one in zip(("before", "after"), predicted, strict=True):
         theirs = confusion_matrix(labels, one, labels=CLASSES, normalize="true")
         assert found[column].to_numpy() == pytest.approx(theirs.ravel())
 
 
-def test_class_without_queries_has_no_row_in_the_confusion_but_may_be_called():
+def test_class_without_queries_has_no_row_in_the_confusion_but_may_be_predicted():
     table = pd.DataFrame({"label": ["a", "a"], "predicted": ["a", "b"]})
     found = confusion_change(table, table)
     assert found.values.tolist() == [["a", "a", 0.5, 0.5], ["a", "b", 0.5, 0.5]]
@@ -114,7 +114,7 @@ def test_plane_is_that_of_principal_components():
     assert np.abs(plane(vectors)) == pytest.approx(np.abs(theirs))
 
 
-def test_trajectories_are_told_apart_by_task_target_source_and_replicate():
+def test_trajectories_are_identified_by_task_target_source_and_replicate():
     table = trajectories()
     mixed = pd.concat([table, table.assign(replicate=1), table.assign(task=1)])
     shuffled = mixed.sample(frac=1, random_state=0)
@@ -174,7 +174,7 @@ def test_choices_count_what_was_chosen_and_what_was_unclear():
     assert choices(table.assign(shift_ratio=np.nan), verdicts).empty
 
 
-def test_failures_are_what_the_oracle_calls_otherwise_the_surest_first():
+def test_failures_are_images_with_another_verdict_the_surest_first():
     members = pd.DataFrame({"key": ["a", "b", "b", "c", "d"], "label": "coat"})
     verdicts = pd.DataFrame(
         {

@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from genie.measure.comparison import Run, compare_runs, varying
-from genie.tables import COMPARISON, SCORES
+from genie.core.tables import COMPARISON, SCORES
+from genie.measure.comparison import PipelineRun, compare_runs, varying
 
 
 def run_of(
@@ -15,7 +15,7 @@ def run_of(
     ids: list[str] | None = None,
     seconds: float | None = None,
     **params: object,
-) -> Run:
+) -> PipelineRun:
     """A run whose baseline has accuracy 0.5; tasks have ids of the seed unless others are given."""
     count = len(with_generated)
     rows = [
@@ -31,16 +31,16 @@ def run_of(
     ]
     scores = pd.DataFrame(rows).reindex(columns=list(SCORES))
     values = {"seed": seed, "data.shots": 5} | {k.replace("__", "."): v for k, v in params.items()}
-    return Run((name,), values, scores, images=10, guided_steps=100, seconds=seconds)
+    return PipelineRun((name,), values, scores, images=10, guided_steps=100, seconds=seconds)
 
 
-def compared(*runs: Run, reference: int = 0) -> pd.DataFrame:
+def compared(*runs: PipelineRun, reference: int = 0) -> pd.DataFrame:
     table, notes = compare_runs(runs, reference)
     assert notes == []
     return table
 
 
-def noted(*runs: Run) -> str:
+def noted(*runs: PipelineRun) -> str:
     (note,) = compare_runs(runs, 0)[1]
     return note
 
@@ -89,7 +89,7 @@ def test_equal_tasks_of_one_run_are_paired_one_by_one():
     assert table.loc[1, "p"] == pytest.approx(stats.ttest_rel(A, B).pvalue)
 
 
-def test_runs_without_common_tasks_are_not_paired_and_the_note_says_why():
+def test_runs_without_common_tasks_are_not_paired_and_a_note_has_the_reason():
     other = run_of("two", B, ids=list("abcd"), data__shots=3, noise__r=1)
     table, notes = compare_runs([run_of("one", A), other], 0)
     assert table.loc[1, ["to_reference", "p", "p_holm"]].isna().all()

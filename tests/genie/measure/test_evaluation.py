@@ -1,3 +1,5 @@
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +11,32 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, recall_score
 from transformers import AutoModelForImageClassification
 
-from genie.classify.backbone import load_oracle
+from genie.classify.backbone import load_backbone, load_oracle
 from genie.classify.classifier import Classifier
 from genie.classify.examples import Examples
+from genie.core.errors import MissingFileError
+from genie.core.tables import (
+    CLASS_SCORES,
+    MEMBERS,
+    PREDICTED,
+    SCORES,
+    TASKS,
+    VERDICTS,
+    read_images,
+    read_table,
+)
 from genie.data.images import decode_image
-from genie.measure.evaluation import class_table, predict_queries, score_table, summarise, verdicts
-from genie.tables import TASKS, read_images
+from genie.measure.evaluation import (
+    class_table,
+    evaluate,
+    predict_queries,
+    read_scored,
+    score_table,
+    summarise,
+    verdicts,
+    write_evaluation,
+)
+from tests.genie.measure.small_run import CLASSES, write_small_run
 
 LABELS = ("a", "b", "c")
 
@@ -126,19 +148,19 @@ def test_class_table_is_scikit_learns_recall_averaged_over_tasks():
             assert table.loc[(label, model), "tasks"] == 2
 
 
-def test_queries_are_called_by_the_highest_probability_and_pairs_compete_alone():
+def test_queries_are_predicted_by_the_highest_probability_and_pairs_compete_alone():
     # probabilities are the softmax of the embeddings themselves
     weights = {"weight": np.eye(3), "bias": np.zeros(3)}
     classifier = Classifier("logistic", "backbone", Path(), LABELS, weights)
     scores = np.array([[3.0, 1.0, 2.0], [1.0, 2.0, 3.0], [2.0, 1.0, 3.0], [0.0, 1.0, 2.0]])
-    called, near = predict_queries(
+    predicted, near = predict_queries(
         classifier, Examples([], scores, ["a", "b", "b", "c"]), [("a", "b")]
     )
-    assert called.to_dict("list") == {"label": ["a", "b", "b", "c"], "predicted": list("accc")}
+    assert predicted.to_dict("list") == {"label": ["a", "b", "b", "c"], "predicted": list("accc")}
     assert near == pytest.approx(2 / 3)  # of a and b alone: right, right, wrong
 
 
-def test_label_consistency_is_the_share_transformers_own_model_calls_by_the_label():
+def test_label_consistency_is_the_share_that_transformers_own_model_predicts_as_the_label():
     query = read_images(Path("data/bundled/test")).groupby("label").head(3)
     pictures = [decode_image(png) for png in query["png"]]
     labels = np.roll(query["label"].to_numpy(), 1)  # some of them are wrong on purpose
@@ -150,15 +172,99 @@ def test_label_consistency_is_the_share_transformers_own_model_calls_by_the_labe
     model = AutoModelForImageClassification.from_pretrained("zoo/oracle", dtype=torch.float32)
     stack = torch.from_numpy(np.stack([np.asarray(p) for p in pictures])).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        called = model(stack.float() / 127.5 - 1).logits.argmax(1)
-    names = [model.config.id2label[int(i)] for i in called]
+        predicted = model(stack.float() / 127.5 - 1).logits.argmax(1)
+    names = [model.config.id2label[int(i)] for i in predicted]
     assert judged["consistent"].mean() == pytest.approx(np.mean(np.array(names) == labels))
     assert 0 < judged["consistent"].mean() < 1
 
 
-def test_oracle_that_does_not_know_a_class_is_not_asked(caplog):
+def test_oracle_that_does_not_know_a_class_gives_no_verdicts(caplog):
     members = pd.DataFrame({"key": ["k"], "label": ["zebra"], "file_name": ["f"]})
     picture = Image.new("RGB", (32, 32))
     judged = verdicts(members, [picture], oracle=load_oracle(Path("zoo/oracle")))
     assert judged.empty
     assert "does not know the class 'zebra'" in caplog.text
+
+
+# A whole run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("run")
+    write_small_run(root, load_backbone(Path("zoo/backbone"), device="cpu"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def evaluated(run):
+    shown = []
+
+    def progress(items, label, *, total, unit="", **options):
+        shown.append((label, total, unit))
+        return items
+
+    backbone = load_backbone(Path("zoo/backbone"), device="cpu")
+    oracle = load_oracle(Path("zoo/oracle"), device="cpu")
+    found = evaluate(read_scored(run), backbone=backbone, oracle=oracle, progress=progress)
+    assert shown == [("evaluate", 2, "task")]
+    return found
+
+
+def test_every_query_is_predicted_by_both_models_of_its_task(run, evaluated):
+    query = read_table(run / "data/prepared/tasks.csv", TASKS).query("role == 'query'")
+    table = evaluated.predictions
+    assert list(table.columns) == ["label", "predicted", "task", "model"]
+    for (_, number), own in table.groupby(["model", "task"]):
+        assert sorted(own["label"]) == sorted(query.loc[query["task"] == number, "label"])
+    assert set(table["model"]) == {"baseline", "augmented"}
+
+
+def test_evaluation_is_the_scores_and_the_summary_of_its_predictions(run, evaluated):
+    accuracy = evaluated.scores.set_index(["task", "model"])["accuracy"]
+    for (model, task), own in evaluated.predictions.groupby(["model", "task"]):
+        expected = accuracy_score(own["label"], own["predicted"])
+        assert accuracy[task, model] == pytest.approx(expected, abs=1e-6)
+    assert evaluated.scores["boundary"].between(0, 1).all()
+    members = read_table(run / "data/augmented/members.csv", MEMBERS)
+    expected = summarise(evaluated.scores, members=members, verdicts=evaluated.verdicts)
+    assert evaluated.summary == expected
+    assert len(evaluated.verdicts) == members["file_name"].nunique() == expected["images"]
+
+
+def test_written_evaluation_is_read_back(evaluated, tmp_path):
+    write_evaluation(evaluated, tmp_path)
+    scores = read_table(tmp_path / "metrics/tasks.csv", SCORES)
+    expected = evaluated.scores.fillna(np.nan)
+    pd.testing.assert_frame_equal(scores, expected.infer_objects(), check_dtype=False)
+    verdicts = read_table(tmp_path / "data/evaluation/verdicts.csv", VERDICTS)
+    assert list(verdicts["verdict"]) == list(evaluated.verdicts["verdict"])
+    classes = read_table(tmp_path / "metrics/classes.csv", CLASS_SCORES)
+    assert len(classes) == 2 * len(CLASSES)
+    own = evaluated.predictions
+    for file, model in (("confusion_baseline.csv", "baseline"), ("confusion.csv", "augmented")):
+        table = read_table(tmp_path / "plots" / file, PREDICTED)
+        assert list(table["predicted"]) == list(own.loc[own["model"] == model, "predicted"])
+    summary = json.loads((tmp_path / "metrics/evaluate.json").read_text())
+    assert summary["gain"] == asdict(evaluated.summary["gain"])
+    assert summary["images"] == evaluated.summary["images"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "data/augmented/members.csv",
+        "data/prepared/query/images.parquet",
+        "data/prepared/tasks.csv",
+        "data/sources/confusion.csv",
+        "models/augmented/classes.json",
+    ],
+)
+def test_missing_output_of_an_earlier_stage_is_named(run, name):
+    hidden = run / "hidden"
+    (run / name).rename(hidden)
+    try:
+        with pytest.raises(MissingFileError, match=f"{name} does not exist; run `dvc repro`"):
+            read_scored(run)
+    finally:
+        hidden.rename(run / name)

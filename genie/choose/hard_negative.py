@@ -1,0 +1,91 @@
+"""One image edited towards a target class, with all that is known of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from genie.choose.search import Trajectory
+from genie.plan.requests import Slot
+from genie.render.loop import Renderer
+
+Landmark = Literal["examples", "txt2img"] | None
+"""What the mean embedding of a target is taken over; None where no levels were compared."""
+
+
+@dataclass(frozen=True, eq=False)
+class HardNegative:
+    """An image of a source, edited towards a target class.
+
+    - `image`: the chosen RGB image; `r`: its noise ratio, in (0, 1]
+    - `target`: the class it was edited towards, which is its label
+    - `source`: the name of its source, or the id of the source image
+    - `levels`: [(r, image), ...] at all levels that competed, r ascending
+    - `positions`: (M,) float, where each level lies between source (0) and target (1); NaN where
+      nothing was compared
+    - `shift_ratio`: the largest shift over the second largest; the higher, the clearer the choice
+    - `landmark`: what the target's position is the mean of: "examples", "txt2img" if there were
+      none, or None if no levels were compared; `examples` are these images
+    - `prompt`, `negative_prompt`, `key`: its wording, and its key in the store
+    """
+
+    image: Image.Image
+    r: float
+    target: str
+    source: str
+    levels: list[tuple[float, Image.Image]]
+    positions: np.ndarray
+    shift_ratio: float
+    landmark: Landmark
+    examples: Sequence[Image.Image]
+    prompt: str
+    negative_prompt: str
+    key: str
+
+
+def hard_negative(
+    trajectory: Trajectory,
+    renderer: Renderer,
+    *,
+    landmark: Landmark = None,
+    examples: Sequence[Image.Image] = (),
+) -> HardNegative:
+    """Return the chosen level of a trajectory with all others."""
+    requests = trajectory.slot.levels
+    images = [renderer.store.image(key) for key in trajectory.keys]
+    level = trajectory.chosen or 0
+    request = requests[level]
+    return HardNegative(
+        image=images[level],
+        r=request.r,
+        target=request.target_label,
+        source=str(request.source_label),
+        levels=[(q.r, image) for q, image in zip(requests, images, strict=True)],
+        positions=trajectory.positions,
+        shift_ratio=trajectory.shift_ratio,
+        landmark=landmark,
+        examples=examples,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        key=trajectory.keys[level],
+    )
+
+
+def without_positions(slot: Slot, renderer: Renderer) -> HardNegative:
+    """Return the one level of a slot, which was rendered in full and compared with nothing."""
+    steps = renderer.engine.info.steps
+    nowhere = np.full(1, np.nan)
+    return hard_negative(
+        Trajectory(
+            slot=slot,
+            keys=(renderer.key(slot.levels[0], steps),),
+            steps=(steps,),
+            positions=nowhere,
+            embeddings=nowhere[:, None],
+            shift_ratio=np.nan,
+            chosen=0,
+        ),
+        renderer,
+    )

@@ -1,0 +1,8 @@
+"""The command line: the commands of `genie`, and what the command line of the stages needs.
+
+`main` defines the commands `caption`, `compare`, `convert-resnet`, `difference`, `doctor`, `fetch`,
+`gc`, `methods`, `new`, `predict`, `preview`, `reproduced`, `summary` and `verify`. Other modules
+implement them and print nothing. Stages take their log, signals, curves, working folders and engine
+from here (`log`, `signals`, `curves`, `places`, `engine_settings`). Nothing here can change a
+result, so dvc.yaml does not list this package. `template` holds the files of a new project.
+"""

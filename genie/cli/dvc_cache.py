@@ -1,0 +1,153 @@
+"""What DVC recorded: the files of the folders that it tracks, in the workspace and elsewhere."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genie.core.errors import FailedError, GenieError, InvalidValueError, MissingFileError, one_line
+from genie.render.store import write_durably
+
+SET = "data/augmented"
+"""The set of the stage `generate`."""
+
+
+@dataclass(frozen=True)
+class TrackedFolder:
+    """The files of a tracked folder in one revision.
+
+    `hashes` maps their names to MD5 (hex). `cache` is DVC's cache on this machine.
+    """
+
+    revision: str
+    folder: str
+    hashes: Mapping[str, str]
+    cache: Path
+
+    def content(self, name: str) -> bytes | None:
+        """Return a file as it was recorded, or None if the cache lacks it or has it damaged."""
+        return _content(self.cache, self.hashes[name])
+
+    def heal(self, name: str, content: bytes) -> None:
+        """Put the content of a file into the cache if the copy there is missing or damaged."""
+        if self.content(name) is None and md5(content) == self.hashes[name]:
+            replace_file(_place(self.cache, self.hashes[name]), content, mode=0o444)
+
+    def drop_damaged(self, name: str) -> None:
+        """Remove a file from the cache if the copy there is damaged, so that DVC makes it again."""
+        if self.content(name) is None:
+            _place(self.cache, self.hashes[name]).unlink(missing_ok=True)
+
+
+def md5(content: bytes) -> str:
+    """Return the hash by which DVC knows a file."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write a file with `write_durably`."""
+    write_durably(path, content, prefix=f".{path.name}-", mode=mode)
+
+
+def tracked_folder(root: Path, folder: Path) -> TrackedFolder | None:
+    """Return what DVC recorded of a folder in the workspace, or None if it recorded nothing.
+
+    Raise GenieError if the list of the folder's files is not in DVC's cache.
+    """
+    repo = _open(root)
+    if repo is None:
+        return None
+    for out in repo.index.outs:
+        if Path(out.fs_path) == folder.absolute() and out.hash_info:
+            return _tracked(out, "the workspace")
+    return None
+
+
+def tracked_sets(root: Path) -> Iterator[TrackedFolder]:
+    """Yield the sets of workspace, branches, tags and experiments.
+
+    A set is a folder with members.csv and trajectories.parquet. Raise GenieError for a folder that
+    is not a DVC repository, and for a set whose list of files is not in DVC's cache.
+    """
+    from dvc.exceptions import DvcException  # dvc is slow to import
+
+    repo = _open(root)
+    if repo is None:
+        raise InvalidValueError(
+            "must be a DVC repository, because DVC knows which sets exist",
+            argument=str(root.absolute()),
+            remedy="name its folder with --root",
+        )
+    try:
+        for revision in repo.brancher(all_branches=True, all_tags=True, all_experiments=True):
+            for out in repo.index.outs:
+                found = _tracked_set(out, revision)
+                if found is not None:
+                    yield found
+    except DvcException as error:
+        raise FailedError(
+            f"DVC cannot read all revisions: {one_line(error)}", remedy="repair the repository"
+        ) from error
+
+
+def missing_tables(folder: str, revision: str) -> MissingFileError:
+    """Return the error for a set whose tables are not on this machine."""
+    return MissingFileError(
+        f"the tables of {folder} in {revision} are not in DVC's cache, so it is unknown which "
+        "images they refer to",
+        remedy="fetch them with `dvc fetch --all-branches --all-tags`, or delete that branch, tag "
+        "or experiment",
+    )
+
+
+def _open(root: Path) -> Any:
+    """Return the DVC repository at `root`, or None."""
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    try:
+        return Repo(os.fspath(root))
+    except NotDvcRepoError:
+        return None
+
+
+def _tracked_set(out: Any, revision: str) -> TrackedFolder | None:
+    if not out.hash_info or not out.hash_info.isdir:
+        return None
+    try:
+        found = _tracked(out, revision)
+    except GenieError:
+        if _name(out) == SET or out.stage.is_data_source:  # `dvc add` tracks sets too
+            raise
+        return None  # another stage's output
+    return found if {"members.csv", "trajectories.parquet"} <= set(found.hashes) else None
+
+
+def _tracked(out: Any, revision: str) -> TrackedFolder:
+    cache = Path(out.cache.path)
+    listed = _content(cache, out.hash_info.value)
+    if listed is None:
+        raise missing_tables(_name(out), revision)
+    hashes = {entry["relpath"]: entry["md5"] for entry in json.loads(listed)}
+    return TrackedFolder(revision, _name(out), hashes, cache)
+
+
+def _name(out: Any) -> str:
+    """Return the path of a tracked folder in its repository."""
+    return Path(os.path.relpath(out.fs_path, out.repo.root_dir)).as_posix()
+
+
+def _content(cache: Path, name: str) -> bytes | None:
+    """Return what the cache holds under a hash, or None if it is missing or damaged."""
+    try:
+        content = _place(cache, name).read_bytes()
+    except FileNotFoundError:
+        return None
+    return content if md5(content) == name.removesuffix(".dir") else None
+
+
+def _place(cache: Path, name: str) -> Path:
+    return cache / name[:2] / name[2:]

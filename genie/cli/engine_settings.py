@@ -1,0 +1,82 @@
+"""Who renders: this process or workers of Ray, and which remote store holds images.
+
+Settings come from environment variables, or else from `.genie/engine.yaml`, which git ignores. They
+are no parameters, because they do not change what is rendered.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from genie.cli.places import work_folder
+from genie.core.errors import InvalidValueError, one_line
+from genie.render.ray_engine import Cluster
+from genie.settings import Section
+
+VARIABLES = {
+    "engine": "GENIE_ENGINE",
+    "address": "GENIE_RAY_ADDRESS",
+    "workers": "GENIE_RAY_WORKERS",
+    "gpus_per_worker": "GENIE_RAY_GPUS_PER_WORKER",
+    "remote_store": "GENIE_REMOTE_STORE",
+}
+"""The environment variable of each setting; a variable that is set wins over the file."""
+
+
+class EngineSettings(Section):
+    """The settings of the engine; see docs/engine.md."""
+
+    engine: Literal["local", "ray"] = "local"
+    address: str | None = None
+    workers: Annotated[int, Field(ge=1)] | None = None
+    gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
+    remote_store: str | None = None
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """The cluster on which Ray renders, or None where this process does."""
+        if self.engine == "local":
+            return None
+        return Cluster(self.address, self.workers, self.gpus_per_worker)
+
+
+def read_engine(root: Path) -> EngineSettings:
+    """Read the settings; raise InvalidValueError for one that is unknown or out of range."""
+    if "GENIE_SHARED_STORE" in os.environ:
+        raise InvalidValueError(
+            "is no longer read", argument="GENIE_SHARED_STORE", remedy="set GENIE_REMOTE_STORE"
+        )
+    file = work_folder(root) / "engine.yaml"
+    given: dict[str, Any] = {}
+    if file.is_file():
+        given = _content(file)
+    given |= {key: os.environ[name] for key, name in VARIABLES.items() if os.environ.get(name)}
+    try:
+        return EngineSettings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        raise InvalidValueError(
+            f"{key} of the engine ({VARIABLES.get(key, 'no variable')}, or {file}): {first['msg']}",
+            value=first["input"],
+            remedy=f"the settings are {', '.join(VARIABLES)} (docs/engine.md)",
+        ) from None
+
+
+def _content(file: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidValueError(
+            f"must be YAML, but: {one_line(error)}", argument=str(file), remedy="correct it"
+        ) from error
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise InvalidValueError(
+            "must hold settings by name", argument=str(file), value=found, remedy="correct it"
+        )
+    return found

@@ -1,0 +1,32 @@
+"""The log on stderr."""
+
+import logging
+import os
+import sys
+
+from genie.settings import line_in_keys
+
+# these libraries warn about optional packages that are not needed here
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+
+
+def show_log() -> None:
+    """Show warnings of all libraries on stderr, and info messages of this one.
+
+    Messages name keys of params.yaml where the library names arguments. Hide the bars that
+    libraries show for a second while they load a model.
+    """
+    for name in ("transformers", "diffusers"):
+        if library := sys.modules.get(name):  # importing one takes seconds
+            library.utils.logging.disable_progress_bar()
+    handler = logging.StreamHandler()
+    handler.setFormatter(_LogLine())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("genie").setLevel(logging.INFO)
+
+
+class _LogLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        message = line_in_keys(super().format(record))
+        return f"Warning: {message}" if record.levelno >= logging.WARNING else message

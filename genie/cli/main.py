@@ -1,0 +1,392 @@
+"""The command line `genie`. This is the only module of the library that prints."""
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from genie.cli.dvc_cache import SET, tracked_folder
+from genie.cli.fetch import fetch_dataset, fetch_model
+from genie.cli.garbage import collect
+from genie.cli.integrity import faults
+from genie.cli.log import show_log
+from genie.cli.new import new_project
+from genie.cli.places import runs_folder, store_folder
+from genie.cli.reproduction import TOLERANCE, disagreements
+from genie.cli.revisions import Selection, position, read_runs
+from genie.cli.styles import ENDINGS, STYLES, style_of
+from genie.cli.summary import seconds_by_stage, summary_lines
+from genie.cli.table_scores import read_scores, read_shared
+from genie.core.errors import (
+    FailedError,
+    GenieError,
+    InvalidValueError,
+    MissingFileError,
+    one_line,
+)
+from genie.core.progress import Progress, silent
+from genie.core.tables import read_images
+from genie.measure.comparison import compare_runs, differences
+from genie.measure.metrics import percent
+from genie.progress import bar
+from genie.settings import in_keys, read_params
+
+FILE = click.Path(path_type=Path)
+
+
+class Commands(click.Group):
+    """A group whose commands report a GenieError in click's form and exit with code 1.
+
+    Messages name keys of params.yaml where the library names arguments.
+    """
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except GenieError as error:
+            raise click.ClickException(in_keys(error)) from error
+
+
+@click.group(cls=Commands)
+def main() -> None:
+    """Tools around the GeNIe pipeline; `dvc repro` runs the pipeline itself."""
+
+
+@main.command()
+@click.argument("repo_id", metavar="ID")
+@click.argument("folder", type=FILE)
+@click.option("--revision", default="main", show_default=True, help="branch, tag or commit")
+@click.option("--kind", type=click.Choice(["model", "dataset"]), default="model", show_default=True)
+@click.option("--config", help="configuration of the data set, if it has several")
+def fetch(repo_id: str, folder: Path, revision: str, kind: str, config: str | None) -> None:
+    """Download the model or data set ID from the Hugging Face hub to FOLDER.
+
+    Weights are downloaded as safetensors only, and FOLDER records the commit. A gated model needs a
+    token in the environment (HF_TOKEN). A data set may also be a local folder.
+    """
+    endpoint = os.environ.get("HF_ENDPOINT")
+    if kind == "model":
+        commit: str | None = fetch_model(repo_id, folder, revision=revision, endpoint=endpoint)
+    else:
+        commit = fetch_dataset(repo_id, folder, revision=revision, config=config, endpoint=endpoint)
+    click.echo(f"{kind} {repo_id} ({commit or 'local'}) is in {folder}")
+
+
+@main.command()
+@click.argument("folder", type=FILE)
+@click.option("--data", "images", type=FILE, help="image folder or Parquet file, which is copied")
+def new(folder: Path, images: Path | None) -> None:
+    """Write a project for your own images to FOLDER, with its pipeline and CI workflows.
+
+    FOLDER must be new or empty. It becomes a git and DVC repository, unless it is inside one.
+    """
+    classes = new_project(folder, images, progress=_progress())
+    if images:
+        click.echo(
+            f"{folder} is a project with {len(classes)} classes; run `git commit` and `dvc repro` "
+            "there"
+        )
+    else:
+        click.echo(
+            f"{folder} is a project without images; put one sub-folder per class into "
+            f"{folder}/photos, then run `dvc add photos`, `git commit` and `dvc repro` there"
+        )
+    click.echo(
+        "it starts with `method: strong`, because the embedded generator knows only the classes of "
+        f"Fashion-MNIST; {folder}/README.md says how to bring one that knows yours"
+    )
+
+
+@main.command("convert-resnet")
+@click.argument("checkpoint", type=FILE)
+@click.argument("folder", type=FILE)
+@click.option(
+    "--size", default=224, show_default=True, help="pixels per side of the training images"
+)
+def convert(checkpoint: Path, folder: Path, size: int) -> None:
+    """Convert CHECKPOINT, a ResNet with torchvision's names such as UniSiam's, to FOLDER.
+
+    FOLDER can then be used as classifier.backbone.
+    """
+    from genie.cli.convert import convert_resnet  # slow to import, as torch is
+
+    config = convert_resnet(checkpoint, folder, size=size)
+    click.echo(f"a {config.layer_type} ResNet with depths {config.depths} is in {folder}")
+
+
+@main.command()
+@click.argument("model", type=FILE)
+@click.argument("images", type=FILE)
+@click.argument("captions", type=FILE)
+def caption(model: Path, images: Path, captions: Path) -> None:
+    """Caption IMAGES with MODEL and write CAPTIONS, a CSV file that you may edit.
+
+    MODEL is the folder of an image-to-text model such as BLIP. IMAGES is data/prepared/support.
+    Existing captions are kept.
+    """
+    from genie.cli.captioning import write_captions  # slow to import, as transformers is
+
+    count = write_captions(read_images(images), model=model, path=captions)
+    click.echo(f"{count} captions added to {captions}")
+
+
+@main.command()
+@click.argument("image", type=FILE)
+@click.argument("target")
+@click.option("--params", "params_file", type=FILE, default="params.yaml", show_default=True)
+@click.option("--generator", type=FILE, help="diffusers folder instead of generator.model")
+@click.option(
+    "--root", type=FILE, default=".", show_default=True, help="folder of data/ and .genie/"
+)
+@click.option("--out", type=FILE, default="preview.png", show_default=True)
+def preview(
+    image: Path, target: str, params_file: Path, generator: Path | None, root: Path, out: Path
+) -> None:
+    """Show what IMAGE becomes under the prompt of the class TARGET, at every noise level.
+
+    Writes the levels with their positions between source (0) and target (1), and marks the level
+    that GeNIe-Ada chooses. The position of the target is that of the class's support images, once
+    `dvc repro` has drawn some, else that of eight images that the generator makes from the prompt.
+    """
+    params = read_params(params_file)
+    if generator is not None:
+        section = params.generator.model_copy(update={"model": generator})
+        params = params.model_copy(update={"generator": section})
+    show_log()
+    from genie.cli.preview import preview_image  # slow to import, as torch is
+
+    for line in preview_image(image, target, params, root, out):
+        click.echo(line)
+
+
+@main.command()
+@click.option("--names", is_flag=True, help="Show only their names, with commas between them.")
+def methods(names: bool) -> None:
+    """List the augmentation methods, with their costs at 50 steps per image."""
+    from genie.plan.methods import METHODS, methods_table
+
+    click.echo(",".join(METHODS) if names else methods_table())
+
+
+@main.command()
+@click.option("--root", type=FILE, default=".", show_default=True)
+def summary(root: Path) -> None:
+    """Show the results of the pipeline.
+
+    Seconds are shown for the stages that have run on this machine.
+    """
+    found = _metrics(root / "metrics")
+    for name, value in summary_lines(found, seconds_by_stage(runs_folder(root))):
+        click.echo(f"  {name:<28}{value}")
+    if (report := root / "plots/report.html").is_file():
+        click.echo(f"  {'report, for a browser':<28}{report}")
+
+
+@main.command()
+@click.argument("revisions", nargs=-1)
+@click.option("-a", "--all-branches", "branches", is_flag=True, help="all branches")
+@click.option("-T", "--all-tags", "tags", is_flag=True, help="all tags")
+@click.option("-A", "--all-commits", "commits", is_flag=True, help="all commits of all branches")
+@click.option("--all-experiments", "experiments", is_flag=True, help="experiments of any commit")
+@click.option("--reference", help="run that others are compared with  [default: the first]")
+@click.option("--format", "style", type=click.Choice(list(STYLES)), help="[default: terminal]")
+@click.option("--out", type=FILE, help=f"file to write; it ends in {', '.join(ENDINGS)}")
+@click.option("--root", type=FILE, default=".", show_default=True)
+def compare(
+    revisions: tuple[str, ...],
+    reference: str | None,
+    style: str | None,
+    out: Path | None,
+    root: Path,
+    **swept: bool,
+) -> None:
+    """Compare REVISIONS: branches, tags, commits, experiments, or "workspace".
+
+    Without any, HEAD, its experiments and the workspace are compared. Accuracies and gains have 95%
+    intervals over tasks and, where runs differ only in seed, over seeds. Differences to the
+    reference are paired between equal support and query sets.
+    """
+    style = style or (style_of(out) if out else "terminal")
+    selection = Selection(revisions, **swept)
+    if reference and revisions and reference not in revisions:
+        selection = replace(selection, revisions=(reference, *revisions))
+    runs, skipped = read_runs(root, selection, progress=_progress())
+    chosen = position(runs, reference)
+    table, notes = compare_runs(runs, chosen)
+    text = STYLES[style](table, runs[chosen].names[0])
+    if out:
+        out.write_text(text + "\n", encoding="utf-8")
+        click.echo(f"{len(runs)} runs compared in {out}")
+    else:
+        click.echo(text)
+    for note in (*skipped, *notes):
+        click.echo(f"Note: {note}", err=True)
+
+
+@main.command()
+@click.argument("folder", type=FILE)
+@click.argument("setting")
+@click.argument("row")
+@click.argument("other")
+def difference(folder: Path, setting: str, row: str, other: str) -> None:
+    """Show ROW minus OTHER under SETTING in the table of a protocol's FOLDER, paired by task.
+
+    Reads tasks.csv of FOLDER, for example:
+
+    genie difference protocols/fewshot 1-shot "GeNIe r = 0.8" Txt2Img
+    """
+    scores = read_scores(folder, setting, (row, other))
+    shared = read_shared(folder, setting)
+    gaps = differences(scores, setting=setting, row=row, other=other, shared=shared)
+    for share, gap in gaps.items():
+        points = percent(gap.mean, gap.low, gap.high, signed=True)
+        click.echo(f"{share:9} {points} points (n = {gap.n})")
+
+
+@main.command()
+@click.argument("images", type=FILE, nargs=-1, required=True)
+@click.option("--task", type=int, help="support set  [default: mean over all]")
+@click.option("--out", type=FILE, help="CSV file to write  [default: standard output]")
+@click.option("--root", type=FILE, default=".", show_default=True)
+def predict(images: tuple[Path, ...], task: int | None, out: Path | None, root: Path) -> None:
+    """Classify IMAGES, files or folders, with models/augmented, and write CSV.
+
+    The columns are file, predicted, probability, and P(CLASS) for each class.
+    """
+    from transformers.utils.logging import disable_progress_bar
+
+    from genie.cli.prediction import find_images, load_predictor, predict_files  # imports torch
+
+    disable_progress_bar()  # of one second, while the model is loaded
+    files = find_images(images)
+    predictor = load_predictor(root, task)
+    numbers = ", ".join(map(str, predictor.classifiers))
+    mean = len(predictor.classifiers) > 1
+    which = (
+        f"mean over the support sets {numbers} (--task takes one)" if mean else f"task {numbers}"
+    )
+    click.echo(f"{root / 'models/augmented'}: {which}", err=True)
+    broken: dict[Path, str] = {}
+    first = True
+    unfinished = out.with_name(f"{out.name}.part") if out else None
+    with click.open_file(str(unfinished or "-"), "w", encoding="utf-8") as file:
+        for part in predict_files(predictor, files, progress=_progress()):
+            if len(part.table):
+                part.table.to_csv(file, index=False, header=first, lineterminator="\n")
+                first = False
+            broken |= part.broken
+    for path, why in broken.items():
+        click.echo(f"Warning: {path} cannot be read ({why})", err=True)
+    if len(broken) == len(files):
+        if unfinished:
+            unfinished.unlink()
+        raise InvalidValueError(f"none of the {len(files)} images can be read")
+    if out and unfinished:
+        unfinished.replace(out)
+        click.echo(f"{len(files) - len(broken)} of {len(files)} images classified in {out}")
+
+
+@main.command()
+@click.option("--root", type=FILE, default=".", show_default=True)
+def doctor(root: Path) -> None:
+    """Check this machine and project before a run; exit with code 1 if it would stop."""
+    from genie.cli.doctor import STOP, findings
+
+    stops = []
+    for finding in findings(root):
+        click.echo(f"  {finding.about:<12}{finding.state:<9}{finding.text}")
+        stops += [finding.about] if finding.state == STOP else []
+    if stops:
+        raise FailedError("`dvc repro` would stop", remedy=f"see {', '.join(stops)} above")
+
+
+@main.command()
+@click.argument("committed", type=FILE)
+@click.argument("made", type=FILE)
+def reproduced(committed: Path, made: Path) -> None:
+    """Check that the metrics in MADE agree with those in COMMITTED; exit with code 1 if not."""
+    if wrong := disagreements(_metrics(committed), _metrics(made)):
+        raise InvalidValueError(f"metrics do not reproduce: {'; '.join(wrong)}")
+    click.echo(f"metrics reproduce: all values of {made}/evaluate.json within {TOLERANCE}")
+
+
+@main.command()
+@click.argument("folder", type=FILE, metavar="[SET]", default=SET)
+@click.option("--repair", is_flag=True, help="Heal what is wrong; run `dvc repro` afterwards.")
+@click.option("--root", type=FILE, default=".", show_default=True)
+def verify(folder: Path, repair: bool, root: Path) -> None:
+    """Check every image of SET (data/augmented) and of the store; exit with code 1 for a fault.
+
+    Each image must be there, decode, and have the pixels, name and row that the tables give it;
+    rows, DVC's hashes and the store must agree. Files are read, so changes that keep their time of
+    modification are found. --repair puts back the set that dvc.lock records.
+    """
+    folder = root / folder
+    if not folder.is_dir():
+        raise MissingFileError(
+            "must be the folder of a set",
+            argument="SET",
+            value=str(folder),
+            remedy="run `dvc repro` to make it",
+        )
+    tracked, store = tracked_folder(root, folder), store_folder(root)
+    found = list(faults(folder, store, tracked, repair=repair, progress=_progress()))
+    for fault in found:
+        click.echo(f"{fault.path}: {fault.what}" + (f" ({fault.done})" if fault.done else ""))
+    if left := sum(not fault.done for fault in found):
+        remedy = "correct them by hand" if repair else "`genie verify --repair` heals what it can"
+        raise InvalidValueError(
+            f"{left} faults in {folder} and the store", remedy=f"{remedy}, then run `dvc repro`"
+        )
+    hashes = "DVC's hashes" if tracked else "no hashes, because DVC does not track it"
+    click.echo(
+        f"{len(found)} files healed; run `dvc repro`"
+        if found
+        else f"{folder}: files, tables, {hashes} and the store agree"
+    )
+
+
+@main.command()
+@click.option("--delete", is_flag=True, help="Delete the images; without it, they are counted.")
+@click.option("--days", default=1.0, show_default=True, help="Keep images younger than this.")
+@click.option("--root", type=FILE, default=".", show_default=True)
+def gc(delete: bool, days: float, root: Path) -> None:
+    """Drop images from the store that no set refers to.
+
+    Sets of workspace, branches, tags, experiments and kept rows of protocols count. Nothing is
+    dropped while the tables of one of them are not on this machine, or while a run uses the store.
+    Young images are kept because an interrupted run goes on with them.
+    """
+    found = collect(root, store_folder(root), days=days, delete=delete)
+    size = f"{found.images} images ({found.bytes / 1e6:.1f} MB)"
+    if delete:
+        click.echo(f"{size} dropped from the store, {found.kept} kept")
+    else:
+        click.echo(f"{size} of the store can be dropped with --delete, {found.kept} are kept")
+
+
+def _progress() -> Progress:
+    """Return the progress bar, which only a terminal shows."""
+    return bar if sys.stderr.isatty() else silent
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    """Read `evaluate.json` in a folder; raise GenieError if it is missing or malformed."""
+    path, remedy = folder / "evaluate.json", "run `dvc repro` to make it"
+    if not path.is_file():
+        raise MissingFileError("does not exist", argument=str(path), remedy=remedy)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InvalidValueError(
+            f"is not valid JSON: {one_line(error)}", argument=str(path), remedy=remedy
+        ) from None
+    if not isinstance(values, dict):
+        raise InvalidValueError(
+            "must hold values by name", argument=str(path), value=values, remedy=remedy
+        )
+    return values

@@ -1,0 +1,179 @@
+"""A project for one's own images: its pipeline, stages, parameters, models and CI workflows."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from genie.core.errors import FailedError, InvalidValueError, one_line
+from genie.core.progress import Progress, silent
+from genie.data.readers import read_class_names
+
+PACKAGE = "genie-pipeline"
+VERSION_FILE = "genie-version.txt"
+
+_GENIE = Path(__file__).parents[1]
+_ORIGIN = _GENIE / "project" if (_GENIE / "project").is_dir() else _GENIE.parent
+"""The folder with this repository's files: a wheel carries some of them as genie/project."""
+
+_DVC = (sys.executable, "-m", "dvc")
+_TEMPLATE = Path(__file__).parent / "template"
+
+COPIED = (
+    ".dvcignore",
+    ".ci/reproduce",
+    ".ci/report",
+    "stages",
+    "zoo/backbone",
+    "zoo/clip",
+    "zoo/generator",
+    "zoo/oracle",
+)
+"""Files and folders that a project has in common with this repository."""
+
+WRITTEN = {
+    "README.md": "README.md",
+    "gitignore": ".gitignore",
+    "dvcconfig": ".dvc/config",
+    "requirements.txt": "requirements.txt",
+    "github.yml": ".github/workflows/genie.yml",
+    "gitlab.yml": ".gitlab-ci.yml",
+    "prompts": "prompts",
+}
+"""File or folder of the template -> path in the project."""
+
+
+def new_project(
+    folder: Path, images: Path | None = None, *, progress: Progress = silent
+) -> list[str]:
+    """Write a project to `folder` and put it under git and DVC; return its class names.
+
+    `images` is a data set that `genie.data.readers` can read; it is copied to `photos` in the
+    project. Without it, there are no class names yet. Raise InvalidValueError if the folder is not
+    empty or the images cannot be read, and FailedError if git or DVC fails.
+    """
+    classes = _checked_classes(folder, images)
+    photos = f"photos{images.suffix if images and images.is_file() else ''}"
+    folder.mkdir(parents=True, exist_ok=True)
+    _start_repositories(folder)
+    for name in COPIED:
+        _copy(_ORIGIN / name, folder / name)
+    for name, target in WRITTEN.items():
+        _copy(_TEMPLATE / name, folder / target)
+    (folder / VERSION_FILE).write_text(f"{PACKAGE}=={version(PACKAGE)}\n")
+    (folder / "dvc.yaml").write_text(project_pipeline((_ORIGIN / "dvc.yaml").read_text()))
+    parameters = project_parameters((_ORIGIN / "params.yaml").read_text(), photos=photos)
+    (folder / "params.yaml").write_text(parameters)
+    tracked = ["zoo"]
+    if images:
+        _copy_images(images, folder / photos, progress)
+        tracked.append(photos)
+    _run(folder, [*_DVC, "add", "--quiet", *tracked])
+    _run(folder, ["git", "add", "."])
+    return classes
+
+
+def project_pipeline(pipeline: str) -> str:
+    """Return dvc.yaml of a project, given this repository's.
+
+    Each stage depends on its file in stages/, which is the project's own, and on the file that
+    names the version of the installed library, in place of the library's code.
+    """
+    editor = _round_trip()
+    document = editor.load(pipeline)
+    document.yaml_set_start_comment(
+        "The pipeline, whose stages are in stages/. Another version of the library in\n"
+        f"{VERSION_FILE} reruns all of them."
+    )
+    for stage in document["stages"].values():
+        own = [d for d in stage["deps"] if not d.startswith("genie/")]
+        stage["deps"] = [*own, VERSION_FILE]
+    return _dumped(editor, document)
+
+
+def project_parameters(parameters: str, *, photos: str) -> str:
+    """Return params.yaml of a project, given this repository's, with their comments.
+
+    `photos` is its data.path. The method is "strong", which needs no generator.
+    """
+    editor = _round_trip()
+    document = editor.load(parameters)
+    document["data"]["path"] = photos
+    document["method"] = "strong"
+    return _dumped(editor, document).replace("docs/methods.md", "README.md")
+
+
+def _checked_classes(folder: Path, images: Path | None) -> list[str]:
+    """Return the class names of the images; raise GenieError if the project cannot be written."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InvalidValueError(
+            "must be a new or empty folder",
+            argument="FOLDER",
+            value=str(folder),
+            remedy="choose another one",
+        )
+    if images and folder.resolve().is_relative_to(images.resolve()):
+        raise InvalidValueError(
+            f"must not be inside the images {images}",
+            argument="FOLDER",
+            value=str(folder),
+            remedy="choose another one",
+        )
+    if shutil.which("git") is None:
+        raise FailedError("a project needs git, which was not found", remedy="install it")
+    return read_class_names(images) if images else []
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copy(source, target)
+
+
+def _copy_images(images: Path, target: Path, progress: Progress) -> None:
+    if images.is_file():
+        shutil.copyfile(images, target)
+        return
+    files = sorted(f for f in images.rglob("*") if f.is_file())
+    for file in progress(files, "copy", total=len(files), unit="file"):
+        copied = target / file.relative_to(images)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copied)
+
+
+def _start_repositories(folder: Path) -> None:
+    """Start a git repository, unless the folder is in one, and a DVC repository."""
+    inside = subprocess.run(["git", "rev-parse"], cwd=folder, capture_output=True).returncode == 0
+    if not inside:
+        _run(folder, ["git", "init", "--quiet"])
+    _run(folder, [*_DVC, "init", "--quiet", *(["--subdir"] if inside else [])])
+
+
+def _run(folder: Path, command: Sequence[str]) -> None:
+    done = subprocess.run(command, cwd=folder, text=True, capture_output=True)
+    if done.returncode:
+        output = one_line(RuntimeError(done.stderr or done.stdout))
+        raise FailedError(f"`{' '.join(command)}` failed in {folder}: {output}")
+
+
+def _round_trip() -> YAML:
+    yaml = YAML()
+    yaml.width = 110
+    yaml.preserve_quotes = True
+    null = "tag:yaml.org,2002:null"
+    yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar(null, "null"))
+    return yaml
+
+
+def _dumped(yaml: YAML, document: Any) -> str:
+    text = StringIO()
+    yaml.dump(document, text)
+    return text.getvalue()

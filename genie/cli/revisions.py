@@ -1,0 +1,253 @@
+"""What the revisions of a repository recorded: scores, costs and parameters of each.
+
+A revision is a branch, a tag, a commit, a DVC experiment, or "workspace" for the files on disk.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.repo.experiments.refs import ExpRefInfo
+from dvc.repo.experiments.utils import exp_refs, exp_refs_by_baseline
+from dvc.scm import Git, iter_revs, resolve_rev
+from scmrepo.exceptions import SCMError
+
+from genie.cli.summary import seconds_by_stage
+from genie.core.errors import InvalidValueError, MissingFileError, one_line
+from genie.core.progress import Progress, silent
+from genie.core.tables import SCORES
+from genie.measure.comparison import PipelineRun
+
+WORKSPACE = "workspace"
+
+FILES = ("metrics/tasks.csv", "metrics/evaluate.json", "metrics/cost.json", "params.yaml")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which revisions to read. Without any, the workspace, HEAD and HEAD's experiments are."""
+
+    revisions: Sequence[str] = ()
+    branches: bool = False
+    tags: bool = False
+    commits: bool = False
+    experiments: bool = False
+
+
+def read_runs(
+    root: Path, selection: Selection, *, progress: Progress = silent
+) -> tuple[list[PipelineRun], list[str]]:
+    """Read the runs of revisions of the repository at `root`; return them and notes.
+
+    Names of the same commit, and a workspace that equals another revision, become one run. Raise
+    InvalidValueError for a revision that does not exist, and MissingFileError for one that was
+    named and has no metrics. Other revisions without metrics get a note.
+    """
+    with _repository(root) as repo:
+        names = _names(repo, selection)
+        runs, without = {}, []
+        for revision in progress(list(names), "read runs", total=len(names), unit="run"):
+            files = _files(repo, revision)
+            if files is not None:
+                runs[revision] = _run(names[revision], files, _seconds(root, names[revision]))
+            elif set(names[revision]) & set(selection.revisions):
+                raise MissingFileError(
+                    f"{names[revision][0]} has no {FILES[0]}",
+                    remedy="run `dvc repro` there and commit it",
+                )
+            else:
+                without.append(names[revision][0])
+    notes = [f"left out, because they have no metrics: {', '.join(without)}"] if without else []
+    return _merged(list(runs.values())), notes
+
+
+def position(runs: Sequence[PipelineRun], name: str | None) -> int:
+    """Return the number of the run with a name, or 0 for None.
+
+    Raise InvalidValueError if no run has the name, and MissingFileError if there are no runs.
+    """
+    if not runs:
+        raise MissingFileError("no revision has metrics", remedy="run `dvc repro` to make them")
+    if name is None:
+        return 0
+    for i, run in enumerate(runs):
+        if name in run.names:
+            return i
+    names = ", ".join(run.name for run in runs)
+    raise InvalidValueError(
+        f"must be one of the compared runs, {names}", argument="--reference", value=name
+    )
+
+
+def read_parameters(root: Path) -> dict[str, Any]:
+    """Read params.yaml of a folder by dotted key; empty if there is none."""
+    path = root / "params.yaml"
+    return _flat(_yaml(path.read_text(encoding="utf-8"), path)) if path.is_file() else {}
+
+
+def _repository(root: Path) -> Repo:
+    try:
+        return Repo(str(root))
+    except (DvcException, SCMError) as error:
+        raise InvalidValueError(
+            f"must be in a git repository with DVC ({one_line(error)})",
+            argument="--root",
+            value=str(root),
+            remedy="run `git init` and `dvc init`, or give another one",
+        ) from None
+
+
+# Names
+
+
+def _names(repo: Repo, selection: Selection) -> dict[str, list[str]]:
+    """Return the names of each revision, by commit or "workspace", in the order asked for."""
+    if selection == Selection():
+        return _default(repo)
+    pairs = [
+        (name if name == WORKSPACE else _commit(repo, name), name) for name in selection.revisions
+    ]
+    swept = iter_revs(
+        repo.scm,
+        all_branches=selection.branches,
+        all_tags=selection.tags,
+        all_commits=selection.commits,
+    )
+    pairs += [(commit, _short(commit, name)) for commit, names in swept.items() for name in names]
+    if selection.experiments:
+        pairs += _experiments(repo, exp_refs(repo.scm))
+    return _grouped(pairs)
+
+
+def _default(repo: Repo) -> dict[str, list[str]]:
+    """Return HEAD, its experiments and the workspace."""
+    if not isinstance(repo.scm, Git) or repo.scm.no_commits:
+        return {WORKSPACE: [WORKSPACE]}
+    head = repo.scm.get_rev()
+    experiments = _experiments(repo, exp_refs_by_baseline(repo.scm, {head}).get(head, []))
+    return _grouped([(head, "HEAD"), *experiments, (WORKSPACE, WORKSPACE)])
+
+
+def _commit(repo: Repo, name: str) -> str:
+    try:
+        return str(resolve_rev(repo.scm, name))
+    except (DvcException, SCMError, NotImplementedError) as error:
+        raise InvalidValueError(
+            f"a revision must be a branch, tag, commit, experiment or {WORKSPACE!r} "
+            f"({one_line(error)})",
+            value=name,
+            remedy="`git branch --all`, `git tag` and `dvc exp list --all-commits` list them",
+        ) from None
+
+
+def _experiments(repo: Repo, refs: Iterable[ExpRefInfo]) -> list[tuple[str, str]]:
+    """Return commit and name of experiments, oldest first."""
+    found = [(str(repo.scm.get_ref(str(ref))), str(ref.name)) for ref in refs]
+    return sorted(found, key=lambda pair: (repo.scm.resolve_commit(pair[0]).commit_time, pair))
+
+
+def _short(commit: str, name: str) -> str:
+    return name[:7] if name == commit else name
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    grouped: dict[str, list[str]] = {}
+    for commit, name in pairs:
+        if name not in grouped.setdefault(commit, []):
+            grouped[commit].append(name)
+    return grouped
+
+
+# Files
+
+
+def _files(repo: Repo, revision: str) -> dict[str, str] | None:
+    """Return the text of FILES at a revision, None if one of the metrics does not exist."""
+    with repo.switch(revision):
+        found = {}
+        for name in FILES:
+            path = repo.fs.join(repo.root_dir, *name.split("/"))
+            if not repo.fs.exists(path):
+                return None
+            with repo.fs.open(path, encoding="utf-8") as file:
+                found[name] = file.read()
+    return found
+
+
+def _run(names: Sequence[str], files: Mapping[str, str], seconds: float | None) -> PipelineRun:
+    name = names[0]
+    scores, summary, cost, params = (files[file] for file in FILES)
+    try:
+        return PipelineRun(
+            names=tuple(names),
+            params=_flat(_yaml(params, f"{name}: params.yaml")),
+            scores=_scores(scores),
+            images=json.loads(summary)["images"],
+            guided_steps=json.loads(cost)["guided_steps_needed"],
+            seconds=seconds,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidValueError(
+            f"{name}: metrics/ must be as `dvc repro` writes it ({one_line(error)})",
+            remedy="run it there",
+        ) from None
+
+
+def _scores(text: str) -> pd.DataFrame:
+    """Read metrics/tasks.csv; earlier versions of the pipeline did not write `task_id`."""
+    floats = {c: [""] for c, kind in SCORES.items() if kind is float}
+    table = pd.read_csv(
+        io.StringIO(text), dtype=dict(SCORES), keep_default_na=False, na_values=floats
+    )
+    return table.reindex(columns=list(SCORES)).fillna({"task_id": ""})
+
+
+def _yaml(text: str, where: object) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InvalidValueError(
+            f"is not valid YAML: {one_line(error)}", argument=str(where)
+        ) from None
+    if not isinstance(values, dict):
+        raise InvalidValueError("must hold sections of keys", argument=str(where), value=values)
+    return values
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = isinstance(value, Mapping)
+        flat |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return flat
+
+
+def _seconds(root: Path, names: Iterable[str]) -> float | None:
+    """Return the seconds of the stages that ran for a revision here, None if that is not known."""
+    runs = root / ".genie/runs"
+    for name in names:
+        folder = runs if name == WORKSPACE else runs / "experiments" / name
+        if spent := seconds_by_stage(folder):
+            return sum(spent.values())
+    return None
+
+
+def _merged(runs: Sequence[PipelineRun]) -> list[PipelineRun]:
+    """Join runs of the same parameters and scores, as of a workspace that equals its commit."""
+    kept: list[PipelineRun] = []
+    for run in runs:
+        for i, other in enumerate(kept):
+            if run.params == other.params and run.scores.equals(other.scores):
+                seconds = run.seconds if other.seconds is None else other.seconds
+                kept[i] = replace(other, names=(*other.names, *run.names), seconds=seconds)
+                break
+        else:
+            kept.append(run)
+    return kept

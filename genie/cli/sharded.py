@@ -1,0 +1,152 @@
+"""Integrity of a set in Parquet shards: the images in them, what DVC recorded, and the store."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from genie.cli.dvc_cache import TrackedFolder, md5
+from genie.cli.healing import Fault, fault_of, healed
+from genie.core.errors import GenieError
+from genie.data.shards import ShardRow, Shards, is_shard, shard_files, write_shards
+from genie.render.store import load_image, save_image, store_path
+
+
+def shard_names(folder: Path, tracked: TrackedFolder | None) -> list[str]:
+    """Return the names of the shards that are there or were recorded, sorted."""
+    listed = [name for name in (tracked.hashes if tracked else ()) if is_shard(name)]
+    return sorted({*listed, *(path.name for path in shard_files(folder))})
+
+
+def faults_of_shards(
+    folder: Path, rows: Iterable[Any], store: Path, tracked: TrackedFolder | None, *, repair: bool
+) -> Iterator[Fault]:
+    """Yield one fault for each shard that has any, and those of images' copies in the store.
+
+    `rows` are those of metadata.csv. Memory holds one shard at most.
+    """
+    yield from _ShardedSet(folder, store, tracked).faults(rows, repair=repair)
+
+
+class _ShardedSet:
+    """A set in shards, what is wrong with each of them, and the rows of metadata.csv."""
+
+    def __init__(self, folder: Path, store: Path, tracked: TrackedFolder | None) -> None:
+        self.folder, self.store, self.tracked = folder, store, tracked
+        self.shards = Shards([])
+        self.rows: dict[str, Any] = {}
+        self.wrong: dict[str, list[str]] = {name: [] for name in shard_names(folder, tracked)}
+        for name, found in self.wrong.items():
+            try:
+                self.shards.add(folder / name)
+            except GenieError:
+                found.append("cannot be read" if (folder / name).is_file() else "is missing")
+        self.unreadable = [name for name, found in self.wrong.items() if found]
+        self.others = {n for n in self.wrong.keys() - set(self.unreadable) if self._is_another(n)}
+
+    def faults(self, rows: Iterable[Any], *, repair: bool) -> Iterator[Fault]:
+        for row in rows:
+            self.rows[row.file_name] = row
+            yield from self._faults_of_image(row, repair=repair)
+        for shard in self.others:
+            if not self.wrong[shard]:
+                self.wrong[shard].append("is not the file that DVC recorded")
+        if not any(self.wrong.values()):
+            yield from self._lacking()
+        for shard, found in self.wrong.items():
+            if found:
+                more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
+                yield self._healed(shard, found[0] + more, repair=repair)
+            else:
+                yield from self._strays(shard)
+
+    def _faults_of_image(self, row: Any, *, repair: bool) -> Iterator[Fault]:
+        """Note the fault of an image, or yield that of its copy in the store."""
+        png, stored = self._png(row.file_name), store_path(self.store, row.key)
+        if png is None:
+            return
+        shard = self.shards.places[row.file_name].path.name
+        what = fault_of(png, row)
+        if what is not None:
+            self.wrong[shard].append(f"holds {row.file_name}, which {what}")
+        elif shard not in self.others and stored.is_file() and stored.read_bytes() != png:
+            yield healed(stored, "is not the image of the set", png, repair=repair)
+
+    def _png(self, name: str) -> bytes | None:
+        """Return an image of a shard; b"" if it cannot be read, None if no shard holds it."""
+        try:
+            return self.shards.png(name)
+        except FileNotFoundError:
+            return None
+        except Exception:  # damaged bytes raise anything
+            return b""
+
+    def _lacking(self) -> Iterator[Fault]:
+        for name in sorted(self.rows.keys() - self.shards.places.keys()):
+            yield Fault(self.folder / "metadata.csv", f"names {name}, which no shard holds")
+
+    def _strays(self, shard: str) -> Iterator[Fault]:
+        for name, place in self.shards.places.items():
+            if place.path.name == shard and name not in self.rows:
+                yield Fault(place.path, f"holds {name}, which metadata.csv lacks")
+
+    def _is_another(self, shard: str) -> bool:
+        """Return whether DVC recorded another file under the name of a shard, or none."""
+        if self.tracked is None:
+            return False
+        return self.tracked.hashes.get(shard) != md5((self.folder / shard).read_bytes())
+
+    def _healed(self, shard: str, what: str, *, repair: bool) -> Fault:
+        if not repair:
+            return Fault(self.folder / shard, what)
+        content = self._tracked_content(shard) or self._made_again(shard)
+        if content is None and not self.rows:  # nobody knows which images are good
+            return Fault(self.folder / shard, what)
+        if self.tracked is not None and shard in self.tracked.hashes:
+            if content is None:
+                self.tracked.drop_damaged(shard)
+            else:
+                self.tracked.heal(shard, content)
+        return healed(self.folder / shard, what, content, repair=repair)
+
+    def _tracked_content(self, shard: str) -> bytes | None:
+        if self.tracked is None or shard not in self.tracked.hashes:
+            return None
+        return self.tracked.content(shard)
+
+    def _made_again(self, shard: str) -> bytes | None:
+        """Return a shard made of its good images and the store's, or None if one is missing.
+
+        It must be the file that DVC recorded. Otherwise its good images go to the store, so that
+        `dvc repro` finds them there.
+        """
+        names = self._names(shard)
+        images = [image for image in map(self._good_image, names) if image is not None]
+        if len(images) == len(names) > 0:
+            with TemporaryDirectory() as place:
+                write_shards(images, Path(place), size=len(images))
+                content = shard_files(Path(place))[0].read_bytes()
+            if self.tracked is None or self.tracked.hashes.get(shard) == md5(content):
+                return content
+        for image in images:
+            key = self.rows[image.file_name].key
+            if load_image(self.store, key) is None:
+                save_image(self.store, key, image.png)
+        return None
+
+    def _names(self, shard: str) -> list[str]:
+        """Return which images of metadata.csv a shard holds; none if that cannot be known."""
+        if shard not in self.unreadable:
+            places = self.shards.places
+            return [n for n in sorted(self.rows) if n in places and places[n].path.name == shard]
+        if len(self.unreadable) > 1:
+            return []
+        return sorted(self.rows.keys() - self.shards.places.keys())
+
+    def _good_image(self, name: str) -> ShardRow | None:
+        """Return an image as the shard or the store has it, if one of them has it without fault."""
+        row = self.rows[name]
+        for png in (self._png(name), load_image(self.store, row.key)):
+            if png is not None and fault_of(png, row) is None:
+                return ShardRow(name, row.label, png)
+        return None

@@ -1,0 +1,160 @@
+"""Labelled images from what Python users have: folders, lists, torchvision and `datasets`."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import Image
+
+from genie.core.errors import GenieError, InvalidValueError, one_line
+from genie.core.tables import IMAGES
+from genie.data.images import encode_png, image_id, to_square_rgb
+from genie.data.licence import licence_text
+from genie.data.readers import drop_duplicates, read_pools
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Square RGB images with class names.
+
+    `table` has the columns of IMAGES. `label_of` maps class names to the labels of the data set,
+    which may be numbers. `licence` is the text of the folder's licence files.
+    """
+
+    table: pd.DataFrame
+    label_of: Mapping[str, Any] = field(default_factory=dict)
+    licence: str = ""
+
+
+def labelled_images(dataset: Any, class_names: Sequence[str] | None = None) -> LabelledImages:
+    """Read the images of a data set in any of these forms:
+
+    - the path of a folder with a sub-folder per class, of a Parquet file, or of a saved data set;
+      with several splits, `train` is read
+    - a sequence of (PIL image, label), such as a list or a data set of torchvision; numbers as
+      labels need class names, from `class_names` or from the data set's `classes`
+    - a `datasets.Dataset` with an image column and a column of labels
+
+    Images are cropped to their central square, as everywhere in this library. Duplicates are
+    dropped with a warning. Raise MissingFileError for a path that does not exist, and
+    InvalidValueError for anything else.
+    """
+    if isinstance(dataset, str | Path):
+        return _at_path(Path(dataset))
+    if hasattr(dataset, "features"):
+        pairs, names = _hugging_face(dataset)
+    else:
+        pairs, names = dataset, getattr(dataset, "classes", None)
+    names = class_names or names
+    rows = []
+    label_of: dict[str, Any] = {}
+    for number, (image, label) in enumerate(_pairs(pairs)):
+        name = _name(label, names, number)
+        label_of[name] = label
+        rgb = _square(image, number)
+        rows.append((image_id(rgb), name, encode_png(rgb), f"item {number}"))
+    table = pd.DataFrame(rows, columns=[*IMAGES, "where"])
+    table = table.sort_values(["label", "image_id", "where"], ignore_index=True)
+    distinct = drop_duplicates(table, "dataset")
+    _require_classes(distinct)
+    return LabelledImages(distinct, label_of)
+
+
+def _at_path(path: Path) -> LabelledImages:
+    try:
+        support, _ = read_pools(path)
+    except GenieError as error:
+        if error.argument == "path":
+            error.argument = "dataset"
+        raise
+    return LabelledImages(support, licence=licence_text(path))
+
+
+def _pairs(dataset: Iterable[Any]) -> Iterator[tuple[Image.Image, Any]]:
+    try:
+        items = iter(dataset)
+    except TypeError:
+        raise _not_pairs(f"{type(dataset).__name__} is no sequence") from None
+    for number, item in enumerate(items):
+        if not isinstance(item, Sequence) or isinstance(item, str | bytes) or len(item) != 2:
+            raise _not_pairs(f"item {number} is {_kind(item)}")
+        image, label = item
+        if not isinstance(image, Image.Image):
+            raise _not_pairs(f"item {number} has {_kind(image)} in place of the image")
+        yield image, label
+
+
+def _not_pairs(why: str) -> InvalidValueError:
+    return InvalidValueError(
+        f"must be pairs of a PIL image and a label, but {why}",
+        argument="dataset",
+        remedy="give a folder, a list of pairs, a torchvision data set without a transform, or a "
+        "datasets.Dataset",
+    )
+
+
+def _kind(value: object) -> str:
+    """Return a noun phrase for the type of a value."""
+    name = type(value).__name__
+    article = "an" if name[0].lower() in "aeiou" else "a"
+    return f"{article} {name}" + (f" of {len(value)}" if isinstance(value, Sequence) else "")
+
+
+def _name(label: Any, names: Sequence[str] | None, number: int) -> str:
+    """Return the class name of a label; prompts need names, so a bare number is an error."""
+    if isinstance(label, str):
+        return label
+    try:
+        index = int(label)
+    except (TypeError, ValueError):
+        raise InvalidValueError(
+            f"must have labels that are names or numbers, but that of item {number} is "
+            f"{_kind(label)}",
+            argument="dataset",
+        ) from None
+    if names is None or not 0 <= index < len(names):
+        raise InvalidValueError(
+            f"must name the class of label {index} (item {number})",
+            argument="class_names",
+            remedy="give the class names in the order of the labels, because prompts need them",
+        )
+    return str(names[index])
+
+
+def _square(image: Image.Image, number: int) -> Image.Image:
+    try:
+        return to_square_rgb(image)
+    except Exception as error:  # decoders of damaged bytes raise anything
+        raise InvalidValueError(
+            f"must have only images that can be read, but item {number} cannot ({one_line(error)})",
+            argument="dataset",
+        ) from error
+
+
+def _require_classes(table: pd.DataFrame) -> None:
+    if table["label"].nunique() < 2:
+        raise InvalidValueError(
+            "must have images of at least two classes",
+            argument="dataset",
+            value=sorted(set(table["label"])),
+            remedy="add some",
+        )
+
+
+def _hugging_face(dataset: Any) -> tuple[Iterable[Any], Sequence[str] | None]:
+    """Return the pairs of a `datasets.Dataset`, and its class names if labels are numbers."""
+    kinds = {name: type(feature).__name__ for name, feature in dataset.features.items()}
+    images = [name for name, kind in kinds.items() if kind == "Image"]
+    labels = [name for name, kind in kinds.items() if kind == "ClassLabel"]
+    labels += [name for name in ("label", "labels", "class", "fine_label") if name in kinds]
+    if not images or not labels:
+        raise InvalidValueError(
+            "must have an image column and a column `label`",
+            argument="dataset",
+            value=kinds,
+            remedy="rename or cast the columns",
+        )
+    names = getattr(dataset.features[labels[0]], "names", None)
+    return ((item[images[0]], item[labels[0]]) for item in dataset), names

@@ -1,0 +1,79 @@
+"""The support pool and the query pool of a data set, which share no image and no near-duplicate."""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from genie.core.progress import Progress
+from genie.core.tables import SKIPPED, empty
+from genie.data.near_duplicates import drop_near_duplicates, split_queries
+from genie.data.readers import read_pools
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Images (columns of IMAGES) to train on and to test on, and those left out (SKIPPED)."""
+
+    support: pd.DataFrame
+    query: pd.DataFrame
+    skipped: pd.DataFrame
+
+    def used_by(self, tasks: pd.DataFrame) -> "Pools":
+        """Return the pools with only the images that a task uses."""
+        used = set(tasks["image_id"])
+        support, query = (
+            pool[pool["image_id"].isin(used)].reset_index(drop=True)
+            for pool in (self.support, self.query)
+        )
+        return replace(self, support=support, query=query)
+
+
+def read_and_split(
+    path: Path,
+    *,
+    size: int | None,
+    skip_broken: bool,
+    query_fraction: float,
+    seed: int,
+    progress: Progress,
+) -> Pools:
+    """Read the images at `path`, and split off query images if there is no test split.
+
+    `size` is explained at `read_pools`, `query_fraction` at `split_queries`. Near-duplicates across
+    given splits are dropped from the support pool. With `skip_broken`, images that cannot be read
+    are left out with a warning. For errors, see `read_pools`.
+    """
+    skipped = [empty(SKIPPED)]
+    broken = skipped.append if skip_broken else None
+    support, query = read_pools(path, size=size, broken=broken, progress=progress)
+    if query is None:
+        support, query = split_queries(
+            support, fraction=query_fraction, seed=seed, progress=progress
+        )
+    else:
+        support = _without_near_queries(support, query, progress)
+    left_out = pd.concat(skipped)
+    if len(left_out):
+        log.warning(
+            "skipped %d images that cannot be read, the first is %s (%s); skipped.csv lists them",
+            len(left_out),
+            left_out["file"].iloc[0],
+            left_out["reason"].iloc[0],
+        )
+    return Pools(support, query, left_out)
+
+
+def _without_near_queries(
+    support: pd.DataFrame, query: pd.DataFrame, progress: Progress
+) -> pd.DataFrame:
+    kept = drop_near_duplicates(support, query, progress=progress)
+    if dropped := len(support) - len(kept):
+        log.warning(
+            "dropped %d support candidates that nearly duplicate query images of their class",
+            dropped,
+        )
+    return kept

@@ -1,0 +1,137 @@
+"""The settings of an augmentation set: which images are made, and which are kept."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from genie.core.errors import InvalidValueError, require_choice
+from genie.data.prompts import Prompts, require_captions
+from genie.data.tasks import generated_per_class
+from genie.plan.levels import Levels, require_ratio_or_ada
+from genie.plan.methods import METHODS, Method, noise_ratios
+from genie.plan.tasks import TaskSpec
+
+RULES = ("none", "classifier", "clip", "cosine")
+"""The filter rules, which `choose.filters` defines."""
+
+
+@dataclass(frozen=True)
+class FilterSettings:
+    """Which generated images are kept, and how often others are drawn again.
+
+    `rule` is one of RULES; None is the method's own. `min_text` and `min_image` are the least
+    cosine similarities, in [-1, 1], of the rule "cosine". `clip` is a folder of a CLIP.
+    """
+
+    rule: str | None = None
+    attempts: int = 3
+    min_text: float = 0.37
+    min_image: float = 0.70
+    clip: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.rule is not None:
+            require_choice("rule", self.rule, RULES)
+        if self.attempts < 1:
+            raise InvalidValueError("must be at least 1", argument="attempts", value=self.attempts)
+        for argument, cosine in (("min_text", self.min_text), ("min_image", self.min_image)):
+            if not -1 <= cosine <= 1:
+                raise InvalidValueError("must be in [-1, 1]", argument=argument, value=cosine)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How an augmentation set is made.
+
+    - `method`: a key of METHODS
+    - `r`: the noise ratio in (0, 1], or "ada" to choose it per image among `levels`
+    - `per_class`: images per class; `classes` "few" leaves out classes with 20 or more real images
+    - `every_source`: whether each image of the source classes is taken once, whatever `per_class`
+    - `prompts`, `filter`, `seed`: how images are worded, filtered and drawn
+    - `inversion_steps`: training steps of each class's token, for methods that learn one
+    - `unknown_classes`: "allow" also renders classes that the model's card does not list
+    """
+
+    method: str = "genie"
+    r: float | Literal["ada"] = "ada"
+    levels: Levels = field(default_factory=Levels)
+    per_class: int = 10
+    classes: Literal["all", "few"] = "all"
+    every_source: bool = False
+    prompts: Prompts = field(default_factory=Prompts)
+    filter: FilterSettings = field(default_factory=FilterSettings)
+    seed: int = 0
+    inversion_steps: int = 400
+    unknown_classes: Literal["stop", "allow"] = "stop"
+
+    def __post_init__(self) -> None:
+        require_choice("method", self.method, METHODS)
+        require_ratio_or_ada(self.r)
+        counts = {"per_class": self.per_class, "inversion_steps": self.inversion_steps}
+        for argument, count in counts.items():
+            if count < 1:
+                raise InvalidValueError("must be at least 1", argument=argument, value=count)
+        require_choice("classes", self.classes, ("all", "few"))
+        require_choice("unknown_classes", self.unknown_classes, ("stop", "allow"))
+
+    @property
+    def chosen_method(self) -> Method:
+        """The method."""
+        return METHODS[self.method]
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """The noise ratios that the method renders, ascending."""
+        return noise_ratios(self.chosen_method, self.r, self.levels)
+
+    @property
+    def rule(self) -> str:
+        """The filter rule: the one that is set, or else the method's."""
+        return self.filter.rule or self.chosen_method.rule
+
+    def images_per_class(self, labels: Sequence[str]) -> dict[str, int]:
+        """Return the number of images per class, given the labels of a task's support images."""
+        return generated_per_class(
+            labels,
+            per_class=self.per_class,
+            classes=self.classes,
+            every_source=self.every_source,
+        )
+
+
+def task_spec(
+    settings: Augmentation,
+    support: pd.DataFrame,
+    sources: pd.DataFrame,
+    *,
+    number: int = 0,
+    tokens: Mapping[str, str] | None = None,
+) -> TaskSpec:
+    """Return what a method plans for.
+
+    `support` has the columns image_id and label, and `sources` the columns target, source and rank.
+    `tokens` are the task's learned tokens by class. Raise InvalidValueError if the method needs
+    captions and a support image has none.
+    """
+    method, prompts = settings.chosen_method, settings.prompts
+    if method.captions:
+        require_captions(prompts.captions or {}, sorted(set(support["image_id"])))
+    return TaskSpec(
+        support=support,
+        sources=sources,
+        per_class=settings.images_per_class(list(support["label"])),
+        ratios=settings.ratios,
+        prompts=replace(
+            prompts,
+            templates=method.templates or prompts.templates,
+            names=prompts.names if tokens is None else tokens,
+            captions=prompts.captions if method.captions else None,
+            contexts=prompts.contexts if method.contexts else None,
+        ),
+        seed=settings.seed,
+        every_source=settings.every_source,
+        number=number,
+    )

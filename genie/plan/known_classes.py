@@ -1,0 +1,80 @@
+"""The check that a generator knows the classes that it is to render."""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from genie.core.errors import InvalidValueError
+from genie.data.prompts import readable_name
+from genie.plan.methods import METHODS
+from genie.plan.model_card import known_classes
+
+
+def check_classes(
+    labels: Callable[[], Iterable[str]], *, method: str, model: Path, names: Mapping[str, str]
+) -> None:
+    """Raise InvalidValueError if a method renders a class that the generator does not know.
+
+    `labels` is a function that is not called where nothing is to be checked: the method renders no
+    class by name, or the generator's card has no list of classes. `names` are readable names by
+    class.
+    """
+    if not needs_known_classes(method):
+        return
+    known = known_classes(model)
+    if known is not None:
+        require_known(labels(), known, names, model=model)
+
+
+def needs_known_classes(method: str) -> bool:
+    """Return whether a method renders classes by name, without learning them from images."""
+    chosen = METHODS[method]
+    return chosen.renders and not chosen.learns
+
+
+def unknown_classes(
+    labels: Iterable[str], known: Iterable[str], names: Mapping[str, str]
+) -> list[str]:
+    """Return the labels, sorted, that a generator does not know under the name that prompts use.
+
+    `names` are readable names by label (names.csv). Names are compared in words and without case.
+    """
+    words = {_words(name) for name in known}
+    return sorted(c for c in set(labels) if _words(names.get(c, c)) not in words)
+
+
+def require_known(
+    labels: Iterable[str], known: Iterable[str], names: Mapping[str, str], *, model: Path
+) -> None:
+    """Raise InvalidValueError with the ways to go on if a generator lacks one of the labels."""
+    unknown = unknown_classes(labels, known, names)
+    if not unknown:
+        return
+    shown = ", ".join(map(repr, unknown[:3])) + (", ..." if len(unknown) > 3 else "")
+    others = [name for name in METHODS if not needs_known_classes(name)]
+    raise InvalidValueError(
+        f"{model} does not know {len(unknown)} of the classes: {shown} (it knows "
+        f"{', '.join(known)}){_other_word(unknown, known)}",
+        argument="model",
+        remedy="go on in one of three ways: fetch one that knows them, such as `genie fetch "
+        "stable-diffusion-v1-5/stable-diffusion-v1-5 models/sd15` (5.5 GB, licence CreativeML "
+        "OpenRAIL-M), and set `model` to models/sd15; set `method` to one that needs none "
+        f"({', '.join(others)}; da-fusion learns the classes from their images); or insist by "
+        'setting `unknown_classes` to "allow"',
+    )
+
+
+def _words(name: str) -> str:
+    return readable_name(name).casefold()
+
+
+def _other_word(unknown: Iterable[str], known: Iterable[str]) -> str:
+    """Return a hint if an unknown class may be another word for one that is known."""
+    words = {_words(name): name for name in known}
+    for label in unknown:
+        if near := difflib.get_close_matches(_words(label), words, n=1, cutoff=0.75):
+            return (
+                f"; if {label!r} means {words[near[0]]!r}, give it that name in names.csv of "
+                "prompt.folder or in `Prompts(names=...)`"
+            )
+    return ""

@@ -1,0 +1,62 @@
+"""Requests for images, and slots: the places of a task's augmentation set that images fill."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from genie.core.seeding import number
+
+
+@dataclass(frozen=True)
+class Request:
+    """One image to render: the source noised to ratio r and denoised under the prompt.
+
+    `source_id` and `source_label` are None for text-to-image. r is in (0, 1]. `support_id`
+    identifies the target's support images in the task: tasks whose target is represented by other
+    images get other noise. `noise_id` replaces the source in the key of the noise; None means
+    `source_id`.
+    """
+
+    source_id: str | None
+    source_label: str | None
+    target_label: str
+    prompt: str
+    negative_prompt: str
+    r: float
+    replicate: int
+    seed: int
+    support_id: str
+    noise_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place of a task's augmentation set, which one image fills.
+
+    `levels` are the requests that compete for it, r ascending; they share one noise sample. With a
+    single level there is nothing to choose.
+    """
+
+    task: int
+    levels: tuple[Request, ...]
+
+
+def distinct(slots: Iterable[Slot]) -> list[Request]:
+    """Return the distinct requests in order of first appearance."""
+    return list(dict.fromkeys(request for slot in slots for request in slot.levels))
+
+
+def noise_seed(request: Request) -> int:
+    """Return the 63-bit seed of an image's noise, which all its noise levels share.
+
+    The seed is a hash of seed, source, target, replicate and the target's support images. It
+    therefore differs between images and between tasks, and does not depend on the batch or on other
+    requests.
+    """
+    drawn_for = (
+        int(request.seed),
+        request.source_id if request.noise_id is None else request.noise_id,
+        request.target_label,
+        int(request.replicate),
+        request.support_id,
+    )
+    return number(repr(drawn_for)) >> 1

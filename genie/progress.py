@@ -1,0 +1,42 @@
+"""The progress bar of notebooks and of the command line."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from tqdm.auto import tqdm
+
+from genie.core.progress import one
+
+Item = TypeVar("Item")
+
+
+def bar(
+    items: Iterable[Item],
+    label: str,
+    *,
+    total: int,
+    unit: str = "",
+    weight: Callable[[Item], int] = one,
+    whole: bool = False,
+) -> Iterator[Item]:
+    """Iterate over items in a progress bar on stderr that shows the remaining time.
+
+    With one process per GPU, only the first process shows it.
+    """
+    with tqdm(
+        desc=label,
+        total=total,
+        unit=unit or "it",
+        dynamic_ncols=True,
+        mininterval=1,
+        disable=not is_first_process(),
+    ) as shown:
+        for item in items:
+            yield item
+            shown.update(weight(item))
+
+
+def is_first_process() -> bool:
+    """Return whether this process writes and reports: with one process per GPU, only the first."""
+    return os.environ.get("RANK", "0") == "0"

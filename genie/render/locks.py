@@ -1,0 +1,142 @@
+"""Locks on images and on the store, which end with the process that holds them.
+
+Several runs may share one store. A run locks the images of a batch before it renders them, so no
+other run renders them too. An image's lock is on one byte of `<store>/.claims`, chosen by the key.
+The kernel releases the locks of a process when it ends, however it ends, so a dead run blocks
+nobody and leaves nothing behind. A run that locks tens of thousands of images at once locks
+stretches of the file instead of bytes, because the kernel looks through all locks for each new one.
+Such a lock may hold up other images of another run, until it ends. Network file systems pass locks
+on (NFS 4, or NFS 3 with its lock service). Where a file system has no locks, two runs may render
+one image twice, and the store holds it once.
+"""
+
+import errno
+import fcntl
+import logging
+import os
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from genie.core.errors import FailedError
+
+log = logging.getLogger(__name__)
+
+_LOCKED = (errno.EAGAIN, errno.EACCES)  # POSIX allows either
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+_BITS = 32  # of the checksum that chooses a key's byte
+_WIDE_BITS = 14  # of it, for locks on stretches
+_WAIT = 0.2  # seconds between two attempts at a lock of another run
+
+
+class ImageLocks:
+    """The locks of this process on the images of a store; use `image_locks`."""
+
+    def __init__(self, file: int, *, wide: bool) -> None:
+        self._file = file
+        self._supported = True
+        self._length = 1 << (_BITS - _WIDE_BITS) if wide else 1
+        self._count: Counter[int] = Counter()
+
+    def acquire(self, key: str) -> bool:
+        """Lock an image; return False if another run has locked it."""
+        if not self._supported:
+            return True
+        offset = self._offset(key)
+        if self._count[offset]:
+            self._count[offset] += 1
+            return True
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, self._length, offset)
+        except OSError as error:
+            if error.errno in _LOCKED:
+                return False
+            if error.errno not in _NO_LOCKS:
+                raise
+            self._supported = False
+            log.warning(
+                "the store is on a file system without locks (%s): do not start two runs at once, "
+                "they would render the same images",
+                error.strerror,
+            )
+            return True
+        self._count[offset] = 1
+        return True
+
+    def release(self, key: str) -> None:
+        """Unlock an image."""
+        if not self._supported:
+            return
+        offset = self._offset(key)
+        self._count[offset] -= 1
+        if not self._count[offset]:
+            del self._count[offset]
+            fcntl.lockf(self._file, fcntl.LOCK_UN, self._length, offset)
+
+    def wait(self, key: str) -> None:
+        """Wait until no other run has locked an image."""
+        while not self.acquire(key):
+            time.sleep(_WAIT)
+        self.release(key)
+
+    def _offset(self, key: str) -> int:
+        return zlib.crc32(key.encode()) // self._length * self._length
+
+
+@contextmanager
+def image_locks(root: Path, *, wide: bool = False) -> Iterator[ImageLocks]:
+    """Open the locks of a store, and release those that are left at the end.
+
+    `wide` locks are on stretches, for a run that locks very many images at once. Raise FailedError
+    if the store cannot be written.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        file = os.open(root / ".claims", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        if error.errno not in _READ_ONLY:
+            raise
+        raise FailedError(
+            f"must be writable, because images are missing in {root}, but: {error.strerror}",
+            argument="store",
+            remedy="make it writable, or copy it to a disk that is",
+        ) from None
+    try:
+        yield ImageLocks(file, wide=wide)
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def in_use(root: Path, *, alone: bool = False) -> Iterator[None]:
+    """Hold the store in use, together with other runs or `alone`.
+
+    Whoever deletes images must be alone, because a run relies on images that no set refers to yet.
+    Raise FailedError if the store is in use and `alone` is True. A store that cannot be written
+    needs no holding.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        file = os.open(root / ".in-use", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        if alone or error.errno not in _READ_ONLY:
+            raise
+        yield
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+    except OSError as error:
+        os.close(file)
+        if error.errno in _LOCKED:
+            raise FailedError(
+                f"is in use by a run: {root}", argument="store", remedy="wait until it ends"
+            ) from None
+        raise
+    try:
+        yield
+    finally:
+        os.close(file)

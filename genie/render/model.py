@@ -1,0 +1,293 @@
+"""Text-to-image diffusion models, loaded as image-to-image pipelines from a diffusers folder.
+
+The safety checker is not loaded, because it would replace training images by black squares.
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoPipelineForImage2Image, DPMSolverMultistepScheduler
+from PIL import Image
+
+from genie.core.device import default_device
+from genie.core.errors import FailedError, InvalidValueError, MissingFileError, one_line
+from genie.core.seeding import fingerprint
+from genie.data.images import square
+from genie.plan.model_card import MODEL_CARD, read_json, read_model_card
+from genie.render.denoiser import Denoiser, load_denoiser, uses_openvino
+from genie.render.model_info import GENERIC, STABLE_DIFFUSION, ModelInfo, RenderSettings
+
+_NOT_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A loaded model.
+
+    `dtype` is the precision in which the denoiser computes. Weights may have a higher one
+    (`pipeline.dtype`). `denoiser` is that of the Stable Diffusion family, None for other models.
+    """
+
+    pipeline: Any
+    info: ModelInfo
+    dtype: torch.dtype
+    denoiser: Denoiser | None
+
+
+_DEFAULTS = RenderSettings()
+
+
+def load_generator(
+    folder: Path, settings: RenderSettings = _DEFAULTS, *, device: str | None = None
+) -> Generator:
+    """Load any image-to-image pipeline from a local diffusers folder with safetensors weights.
+
+    Steps, guidance scale and size that the settings leave open come from `genie.json` next to
+    `model_index.json`. Else they are 50 and 7.5, or the usual values of a model distilled to few
+    steps, and the pipeline's native size. `dtype` None selects float32 on a CPU. On a GPU it
+    selects float16 for Stable Diffusion, which was released in float16, and bfloat16 for other
+    models. A `batch_size` that is no number is the default of the device. Raise MissingFileError or
+    InvalidValueError if the folder is not a diffusers model, or if float16 is requested on a CPU.
+    """
+    index = _read_index(folder)
+    device = device or default_device()
+    sd = index["_class_name"] in ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+    dtype = getattr(torch, settings.dtype) if settings.dtype else _default_dtype(device, sd)
+    if device == "cpu" and dtype == torch.float16:
+        raise InvalidValueError(
+            "float16 needs a GPU, but there is none",
+            argument="dtype",
+            remedy="use bfloat16 or float32",
+        )
+    converted = sd and uses_openvino(device, settings.compile)
+    pipeline = _load_pipeline(folder, index, torch.float32 if converted else dtype).to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    sd = sd and _distilled(pipeline) is None and _takes_latents_alone(pipeline)
+    denoiser = _prepared_denoiser(pipeline, device, settings.compile, dtype) if sd else None
+    steps, guidance_scale, size = _suited(folder, pipeline, settings)
+    info = ModelInfo(
+        name=folder.name,
+        fingerprint=_fingerprint(folder, index),
+        family=STABLE_DIFFUSION if sd else GENERIC,
+        size=size,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        batch_size=_batch_size(settings, size // pipeline.vae_scale_factor, device),
+        precision=_precision(pipeline, dtype),
+        scheduler=type(pipeline.scheduler).__name__,
+        device=device,
+        heeds_negative=_takes_negative(pipeline) and guidance_scale > 1,
+    )
+    return Generator(pipeline, info, dtype, denoiser)
+
+
+def _takes_latents_alone(pipeline: Any) -> bool:
+    """Return whether the denoiser's input is the VAE's latents, without a mask or an image."""
+    return bool(pipeline.unet.config.in_channels == pipeline.vae.config.latent_channels)
+
+
+def _takes_negative(pipeline: Any) -> bool:
+    return "negative_prompt" in inspect.signature(pipeline.__call__).parameters
+
+
+def _prepared_denoiser(
+    pipeline: Any, device: str, compile: bool | None, dtype: torch.dtype
+) -> Denoiser:
+    """Prepare a pipeline of the Stable Diffusion family and return its denoiser."""
+    pipeline.scheduler = dpm_solver(pipeline.scheduler.config)
+    pipeline.vae.to(memory_format=torch.channels_last)
+    return load_denoiser(pipeline.unet, device=device, compile=compile, dtype=dtype)
+
+
+def _suited(folder: Path, pipeline: Any, settings: RenderSettings) -> tuple[int, float, int]:
+    """Return steps, guidance scale and size: from the settings, the card, or the usual values."""
+    card = read_model_card(folder)
+    steps, guidance_scale = _distilled(pipeline) or (50, 7.5)
+    scales = (settings.guidance_scale, card.get("guidance_scale"), guidance_scale)
+    return (
+        int(settings.steps or card.get("steps") or steps),
+        float(next(scale for scale in scales if scale is not None)),  # 0 is a valid scale
+        int(card.get("size") or _native_size(pipeline)),
+    )
+
+
+def _batch_size(settings: RenderSettings, side: int, device: str) -> int:
+    """Return the number of images per call of the denoiser, with latents of side x side.
+
+    On a CPU the default is 32 for 8x8 latents, 16 up to 16x16, and 2 above to limit memory. With a
+    denoiser of 4 M parameters on two cores, 32 is a tenth faster than 16; 64 gains little more, and
+    small jobs do not fill it. On a GPU it is 256 up to 16x16, 32 up to 64x64, and 8 above. The GPU
+    values are not measured; `fastest_batch_size` measures the best one.
+    """
+    if isinstance(settings.batch_size, int):
+        if settings.batch_size < 1:
+            raise InvalidValueError(
+                "must be at least 1",
+                argument="batch_size",
+                value=settings.batch_size,
+                remedy="leave it out for the default",
+            )
+        return settings.batch_size
+    if device != "cuda":
+        return 32 if side <= 8 else 16 if side <= 16 else 2
+    return 256 if side <= 16 else 32 if side <= 64 else 8
+
+
+def _precision(pipeline: Any, dtype: torch.dtype) -> str:
+    """Return what the denoiser computes in, and from which weights if these differ.
+
+    OpenVINO computes in bfloat16 from float32 weights, PyTorch from bfloat16 weights. Their images
+    differ by up to 16 of 255.
+    """
+    stored = pipeline.dtype
+    return str(dtype) if stored == dtype else f"{dtype} from {stored}"
+
+
+@torch.inference_mode()
+def encode_images(images: Sequence[Image.Image], generator: Generator) -> torch.Tensor:
+    """Encode images for a model of the Stable Diffusion family.
+
+    Return the scaled modes of the VAE's posterior, float32 (n, 4, h, w) on the CPU.
+    """
+    pixels = generator.pipeline.image_processor.preprocess(
+        [square(image, generator.info.size) for image in images]
+    )
+    pixels = pixels.to(generator.info.device, generator.pipeline.dtype)
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    vae = generator.pipeline.vae
+    return (vae.config.scaling_factor * vae.encode(pixels).latent_dist.mode()).float().cpu()
+
+
+_SCHEDULE = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "prediction_type",
+)
+
+
+def dpm_solver(config: Mapping[str, Any]) -> Any:
+    """Return the paper's solver for a model's noise schedule, with evenly spaced timesteps.
+
+    Only what defines the noise schedule and the prediction is taken from the model's configuration.
+    The rest, such as Karras sigmas or a stochastic solver, would change what r means.
+    """
+    defined = {name: config[name] for name in _SCHEDULE if config.get(name) is not None}
+    return DPMSolverMultistepScheduler(**defined, timestep_spacing="linspace")
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    remedy = f"run `genie fetch ID {folder}` to download a model"
+    if not folder.is_dir():
+        raise MissingFileError(
+            f"must be a folder, but {folder} does not exist", argument="model", remedy=remedy
+        )
+    if not (folder / "model_index.json").is_file():
+        raise MissingFileError(
+            f"must be a diffusers model, but {folder} has no model_index.json",
+            argument="model",
+            remedy=remedy,
+        )
+    index = read_json(folder / "model_index.json")
+    if not any(folder.glob("*/*.safetensors")):
+        raise MissingFileError(
+            f"must hold its weights as .safetensors, found none in {folder}",
+            argument="model",
+            remedy=f"{remedy} that has them",
+        )
+    if "_class_name" not in index:
+        raise InvalidValueError(
+            f"must name its `_class_name` in {folder}/model_index.json",
+            argument="model",
+            remedy=remedy,
+        )
+    return index
+
+
+def _load_pipeline(folder: Path, index: dict[str, Any], dtype: torch.dtype) -> Any:
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "use_safetensors": True,
+        "local_files_only": True,
+        "variant": _variant(folder),
+    }
+    left_out = [name for name, part in index.items() if name in _NOT_LOADED or part == [None, None]]
+    options |= dict.fromkeys(left_out)
+    if "requires_safety_checker" in index:
+        options["requires_safety_checker"] = False
+    try:
+        return AutoPipelineForImage2Image.from_pretrained(folder, **options)
+    except (OSError, ValueError, TypeError) as error:
+        raise FailedError(
+            f"must load as an image-to-image pipeline of diffusers, but {folder}: "
+            f"{one_line(error)}",
+            argument="model",
+            remedy="download it again or choose another model",
+        ) from error
+
+
+def _variant(folder: Path) -> str | None:
+    """Return "fp16" if the denoiser's weights exist only in that variant."""
+    names = [
+        p.name for part in ("unet", "transformer") for p in folder.glob(f"{part}/*.safetensors")
+    ]
+    return "fp16" if names and all(".fp16." in name for name in names) else None
+
+
+def _default_dtype(device: str, stable_diffusion: bool) -> torch.dtype:
+    if device != "cuda":  # half precision has produced black images on Macs
+        return torch.float32
+    bfloat16 = torch.cuda.is_bf16_supported() and not stable_diffusion
+    return torch.bfloat16 if bfloat16 else torch.float16
+
+
+def _distilled(pipeline: Any) -> tuple[int, float] | None:
+    """Return the steps and guidance scale of a model distilled to few steps, or None for any other.
+
+    The scheduler identifies such models. LCM and TCD take 8 steps. They are guided only if the
+    denoiser takes the guidance scale as an input, because otherwise they were distilled from guided
+    predictions. Turbo, Lightning and similar models have an Euler scheduler with trailing timesteps
+    and take 4 steps without guidance. Models with zero terminal SNR also have trailing timesteps,
+    but take many steps.
+    """
+    scheduler = pipeline.scheduler
+    name, config = type(scheduler).__name__, scheduler.config
+    if name in ("LCMScheduler", "TCDScheduler"):
+        denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+        guided = denoiser is not None and denoiser.config.get("time_cond_proj_dim") is not None
+        return 8, 8.0 if guided else 1.0
+    trailing = config.get("timestep_spacing") == "trailing"
+    if name.startswith("Euler") and trailing and not config.get("rescale_betas_zero_snr"):
+        return 4, 0.0
+    return None
+
+
+def _native_size(pipeline: Any) -> int:
+    denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+    side = getattr(denoiser.config, "sample_size", None) if denoiser is not None else None
+    return int(side * pipeline.vae_scale_factor) if side else 512
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Return all files that a model is loaded from; raise MissingFileError if it is not one."""
+    card = folder / MODEL_CARD
+    found = [card] if card.is_file() else []
+    return [*found, *_weights_and_settings(folder, _read_index(folder))]
+
+
+def _fingerprint(folder: Path, index: dict[str, Any]) -> str:
+    """Compute the fingerprint of all files that determine pixels."""
+    return fingerprint(folder, _weights_and_settings(folder, index))
+
+
+def _weights_and_settings(folder: Path, index: dict[str, Any]) -> list[Path]:
+    parts = [name for name in index if not name.startswith("_") and name not in _NOT_LOADED]
+    files = [p for part in parts for p in (folder / part).rglob("*") if p.is_file()]
+    return [folder / "model_index.json", *files]

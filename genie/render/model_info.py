@@ -1,0 +1,59 @@
+"""What is known of a model without its weights: enough to plan, to key and to forecast images."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Family = Literal["stable-diffusion", "generic"]
+
+STABLE_DIFFUSION: Family = "stable-diffusion"
+GENERIC: Family = "generic"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A generator as it renders here or on a worker.
+
+    - `name`: name of its folder; `fingerprint` identifies the files in it
+    - `family`: "stable-diffusion" models render by `stable_diffusion`, others by `generic`
+    - `size`: side length of its square images in pixels
+    - `steps`: denoising steps N of a full rendering
+    - `guidance_scale`: of classifier-free guidance; 1 and less is unguided
+    - `batch_size`: images per call of the denoiser
+    - `precision`: what the denoiser computes in, and from which weights if these are stored
+      differently
+    - `scheduler`: class name of its scheduler
+    - `device`: where it renders, such as "cpu" or "cuda"
+    - `heeds_negative`: whether a negative prompt has any effect
+    """
+
+    name: str
+    fingerprint: str
+    family: Family
+    size: int
+    steps: int
+    guidance_scale: float
+    batch_size: int
+    precision: str
+    scheduler: str
+    device: str
+    heeds_negative: bool
+
+    @property
+    def starts_anywhere(self) -> bool:
+        """Whether it starts at r exactly, also where r lies between two of its steps."""
+        return self.family == STABLE_DIFFUSION
+
+
+@dataclass(frozen=True)
+class RenderSettings:
+    """How a model renders; None selects the default of the model or of the device.
+
+    `compile` is explained at `denoiser.load_denoiser`. `batch_size` "probe" measures the fastest
+    one. `dtype` is the precision in which the denoiser computes.
+    """
+
+    steps: int | None = None
+    guidance_scale: float | None = None
+    batch_size: int | Literal["probe"] | None = None
+    compile: bool | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None

@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import yaml
+
+from genie.cli.places import note_run, runs_folder
+from genie.cli.summary import STAGES, seconds_by_stage, summary_lines
+
+RESULT = {
+    "baseline": {"mean": 0.6, "low": 0.58, "high": 0.62, "n": 5},
+    "augmented": {"mean": 0.65, "low": 0.64, "high": 0.66, "n": 5},
+    "gain": {"mean": 0.05, "low": 0.04, "high": 0.06, "n": 5},
+    "images": 500,
+    "mean_r": 0.7,
+    "label_consistency": None,
+}
+ONE_TASK = {"mean": -0.125, "low": None, "high": None, "n": 1}
+
+
+def test_gain_is_shown_with_its_sign_its_interval_and_n():
+    lines = dict(summary_lines(RESULT, {}))
+    assert lines["accuracy without"] == "60.0 ± 2.0 %  (95% interval, n = 5 tasks)"
+    assert lines["gain, paired by task"] == "+5.0 ± 1.0 %  (95% interval, n = 5 tasks)"
+    assert lines["images generated"] == "500"
+    assert lines["mean r of the kept images"] == "0.700"
+
+
+def test_a_method_without_new_images_is_not_called_generated():
+    lines = dict(summary_lines(RESULT | {"images": 0}, {}))
+    assert (
+        lines["accuracy with the method"]
+        == dict(summary_lines(RESULT, {}))["accuracy with generated"]
+    )
+
+
+def test_what_was_not_measured_is_said_and_one_task_has_no_interval():
+    nothing = {"mean": None, "low": None, "high": None, "n": 0}
+    lines = dict(summary_lines(RESULT | {"gain": ONE_TASK, "baseline": nothing}, {}))
+    assert lines["gain, paired by task"] == "-12.5 %  (one task, no interval)"
+    assert lines["accuracy without"] == lines["label consistency"] == "not measured"
+
+
+def test_groups_are_shown_where_there_are_several():
+    few = {"gain_few": ONE_TASK}
+    assert "gain, few" not in dict(summary_lines(RESULT | few, {}))
+    both = dict(summary_lines(RESULT | few | {"gain_many": RESULT["gain"]}, {}))
+    assert both["gain, few"].startswith("-12.5 %")
+    assert both["gain, many"].startswith("+5.0 ±")
+
+
+def test_seconds_are_those_that_stages_of_this_machine_noted(tmp_path):
+    assert seconds_by_stage(runs_folder(tmp_path)) == {}
+    assert dict(summary_lines(RESULT, {}))["seconds per stage, last run"] == ""
+    note_run(tmp_path, "generate", seconds=12.4)
+    note_run(tmp_path, "prepare", seconds=3)
+    note_run(tmp_path, "rendering", found=7)  # no stage
+    noted = seconds_by_stage(runs_folder(tmp_path))
+    assert noted == {"prepare": 3, "generate": 12.4}
+    lines = dict(summary_lines(RESULT, noted))
+    assert lines["seconds per stage, last run"] == "prepare 3, generate 12"
+
+
+def test_stages_are_those_of_the_pipeline_in_its_order():
+    pipeline = yaml.safe_load((Path(__file__).parents[3] / "dvc.yaml").read_text())
+    assert list(pipeline["stages"]) == list(STAGES)
