@@ -448,6 +448,7 @@ def test_items_are_the_images_that_the_table_of_provenance_describes(made):
         assert (image.mode, image.size, label) == ("RGB", (32, 32), row.label)
         assert image_id(image) == row.image_id
     assert [label for _, label in made] == list(made.metadata["label"])
+    assert list(made.metadata["file_name"]) == sorted(set(made.members["file_name"]))
     assert made[-1][0].tobytes() == made[11][0].tobytes()
     with pytest.raises(IndexError):
         made[12]
