@@ -1,4 +1,4 @@
-'''GeNIe: hard negatives by text-to-image diffusion (arXiv 2312.02548).
+"""GeNIe: hard negatives by text-to-image diffusion (arXiv 2312.02548).
 
 An image of a source class is noised part of the way and denoised under the prompt of a target
 class. The result has the target's label and the source's background. GeNIe-Ada chooses the noise
@@ -37,9 +37,14 @@ The rooms, in the order in which data flows; each imports only from those above 
 - `settings`: params.yaml, and the values that the library takes from it.
 - `pipeline`: `GeNIe`, which joins all of these.
 - `cli`: the command line `genie`.
-'''
+"""
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# these libraries warn about optional packages that are not needed here
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 
 if TYPE_CHECKING:
     from genie.data.augmented_set import AugmentedSet

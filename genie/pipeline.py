@@ -38,6 +38,7 @@ from genie.classify.examples import Examples, load_examples, picker
 from genie.classify.files import load_classifiers
 from genie.classify.settings import TrainingSettings
 from genie.classify.tasks import train_baseline
+from genie.core.device import require_device
 from genie.core.errors import InvalidValueError, require_choice
 from genie.core.progress import Progress
 from genie.core.tables import SOURCES, read_support, read_table
@@ -46,7 +47,7 @@ from genie.data.card import SetFacts
 from genie.data.datasets import labelled_images
 from genie.data.images import encode_png, image_id, to_square_rgb
 from genie.data.prompts import Prompts
-from genie.plan.augmentation import Augmentation, FilterSettings, task_spec
+from genie.plan.augmentation import Augmentation, FilterSettings, require_seed, task_spec
 from genie.plan.known_classes import check_classes
 from genie.plan.levels import Levels, require_ratio_or_ada, warn_of_equal_levels
 from genie.plan.methods import levels_of, plan_slots, target_weights
@@ -127,6 +128,10 @@ class GeNIe:
     work: Path | None = None
     progress: Progress = bar
 
+    def __repr__(self) -> str:
+        kept = "memory" if self.work is None else str(self.work)
+        return f"GeNIe({self.engine.info}, embedder={self.embedder_folder}, store={kept})"
+
     @classmethod
     def from_pretrained(
         cls,
@@ -157,6 +162,14 @@ class GeNIe:
         range, and FailedError for a model that does not load.
         """
         folder, work = Path(model), None if store is None else Path(store)
+        require_device(device)
+        if work is not None and work.exists() and not work.is_dir():
+            raise InvalidValueError(
+                "must be a folder",
+                argument="store",
+                value=str(work),
+                remedy="give another path; a new folder is made",
+            )
         if dtype is not None:
             name: Any = str(dtype).removeprefix("torch.")
             settings = replace(settings, dtype=name)
@@ -193,10 +206,11 @@ class GeNIe:
         - `image`: PIL images of any size; their central square is edited
         - `target`: the class in the prompt
         - `source`: a name for the source, or one per image; it labels the provenance and keys the
-          noise in place of the image's id
+          noise in place of the image's id, so images with one name get the same noise
         - `examples`: real images of the target, whose mean embedding is its landmark (section 3.2);
-          without them, eight Txt2Img images are, and the result says so
-        - `r`: the noise ratio in (0, 1], or "ada" to choose it among `levels` (Algorithm 1)
+          without them, the mean of eight Txt2Img images is (see `HardNegative.landmark`)
+        - `r`: the noise ratio in (0, 1], or "ada" to choose it among `levels` (Algorithm 1); a
+          fixed ratio has a position only if there are `examples`
         - `unknown_classes`: "allow" renders a class that the model says it does not know
 
         Return a `HardNegative`, or a list of them for a list of images. Raise InvalidValueError for
@@ -211,6 +225,9 @@ class GeNIe:
                 remedy="give an `embedder` to `from_pretrained`, or r=0.7",
             )
         require_choice("unknown_classes", unknown_classes, ("stop", "allow"))
+        require_seed(seed)
+        if not isinstance(target, str) or not target.strip():
+            raise InvalidValueError("must be the name of a class", argument="target", value=target)
         if unknown_classes == "stop":
             self._require_known([target], "genie", prompts)
         squares = _squares([image] if isinstance(image, Image.Image) else image, "image")
@@ -222,7 +239,7 @@ class GeNIe:
                 value=target,
                 remedy="fix the ratio, for example r=0.7",
             )
-        real = _squares(examples, "examples")
+        real = _squares([examples] if isinstance(examples, Image.Image) else examples, "examples")
         task = TaskSpec(
             support=pd.DataFrame({"image_id": map(image_id, real), "label": target}),
             sources=pd.DataFrame(),
@@ -275,6 +292,8 @@ class GeNIe:
         that the generator does not know, or if there is no embedder.
         """
         require_choice("sources", sources, STRATEGIES)
+        if top_k < 1:
+            raise InvalidValueError("must be at least 1", argument="top_k", value=top_k)
         settings = Augmentation(
             method=method,
             r=r,

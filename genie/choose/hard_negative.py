@@ -27,7 +27,7 @@ class HardNegative:
       nothing was compared
     - `shift_ratio`: the largest shift over the second largest; the higher, the clearer the choice
     - `landmark`: what the target's position is the mean of: "examples", "txt2img" if there were
-      none, or None if no levels were compared; `examples` are these images
+      none, or None without positions; `examples` are these images
     - `prompt`, `negative_prompt`, `key`: its wording, and its key in the store
     """
 

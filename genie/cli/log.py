@@ -1,14 +1,9 @@
 """The log on stderr."""
 
 import logging
-import os
 import sys
 
 from genie.settings import line_in_keys
-
-# these libraries warn about optional packages that are not needed here
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 
 
 def show_log() -> None:

@@ -76,6 +76,9 @@ class AugmentedSet(Sequence[tuple[Image.Image, Any]]):
     copied: Sequence[Path] = ()
     folder: Path | None = None
 
+    def __repr__(self) -> str:
+        return f"AugmentedSet({len(self)} images of {len(self.classes)} classes)"
+
     def __len__(self) -> int:
         return len(self.metadata)
 

@@ -74,6 +74,7 @@ class Augmentation:
         for argument, count in counts.items():
             if count < 1:
                 raise InvalidValueError("must be at least 1", argument=argument, value=count)
+        require_seed(self.seed)
         require_choice("classes", self.classes, ("all", "few"))
         require_choice("unknown_classes", self.unknown_classes, ("stop", "allow"))
 
@@ -99,6 +100,14 @@ class Augmentation:
             per_class=self.per_class,
             classes=self.classes,
             every_source=self.every_source,
+        )
+
+
+def require_seed(seed: object) -> None:
+    """Raise InvalidValueError unless the seed is a whole number in [0, 2^32)."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise InvalidValueError(
+            "must be a whole number from 0 to 2^32 - 1", argument="seed", value=seed
         )
 
 

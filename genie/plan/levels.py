@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Real
 from typing import Literal
 
 from genie.core.errors import InvalidValueError, require_choice
@@ -68,7 +69,7 @@ def require_ratio(r: float, *, argument: str = "r", usual: float = 0.7) -> None:
 
 def require_ratio_or_ada(r: object) -> None:
     """Raise InvalidValueError unless r is "ada" or a noise ratio, in (0, 1]."""
-    if isinstance(r, int | float) and not isinstance(r, bool) and 0 < r <= 1:
+    if isinstance(r, Real) and not isinstance(r, bool) and 0 < float(r) <= 1:
         return
     if r != "ada":
         raise InvalidValueError('must be "ada" or in (0, 1]', argument="r", value=r)

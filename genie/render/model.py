@@ -124,13 +124,6 @@ def _batch_size(settings: RenderSettings, side: int, device: str) -> int:
     values are not measured; `fastest_batch_size` measures the best one.
     """
     if isinstance(settings.batch_size, int):
-        if settings.batch_size < 1:
-            raise InvalidValueError(
-                "must be at least 1",
-                argument="batch_size",
-                value=settings.batch_size,
-                remedy="leave it out for the default",
-            )
         return settings.batch_size
     if device != "cuda":
         return 32 if side <= 8 else 16 if side <= 16 else 2

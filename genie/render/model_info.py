@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from genie.core.errors import InvalidValueError, require_choice
+
 Family = Literal["stable-diffusion", "generic"]
 
 STABLE_DIFFUSION: Family = "stable-diffusion"
@@ -49,7 +51,8 @@ class RenderSettings:
     """How a model renders; None selects the default of the model or of the device.
 
     `compile` is explained at `denoiser.load_denoiser`. `batch_size` "probe" measures the fastest
-    one. `dtype` is the precision in which the denoiser computes.
+    one. `dtype` is the precision in which the denoiser computes. Raise InvalidValueError for a
+    value out of range.
     """
 
     steps: int | None = None
@@ -57,3 +60,16 @@ class RenderSettings:
     batch_size: int | Literal["probe"] | None = None
     compile: bool | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
+
+    def __post_init__(self) -> None:
+        for argument, bound in (("steps", 1), ("guidance_scale", 0), ("batch_size", 1)):
+            value = getattr(self, argument)
+            if isinstance(value, int | float) and value < bound:
+                raise InvalidValueError(
+                    f"must be at least {bound}",
+                    argument=argument,
+                    value=value,
+                    remedy="leave it out for the default",
+                )
+        if self.dtype is not None:
+            require_choice("dtype", self.dtype, ("float32", "bfloat16", "float16"))

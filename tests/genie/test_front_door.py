@@ -795,3 +795,58 @@ def test_defaults_of_the_calls_are_those_of_the_parameter_file():
 def test_png_bytes_of_a_set_are_those_of_its_pixels(made):
     row = made.metadata.iloc[0]
     assert made.png_of(row["file_name"]) == encode_png(made[0][0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target": 3}, "target must be the name of a class, got 3"),
+        ({"target": " "}, "target must be the name of a class"),
+        ({"seed": "a"}, "seed must be a whole number"),
+        ({"seed": -1}, "seed must be a whole number"),
+        ({"examples": ["coat.png"]}, "examples must hold PIL images, got 'str'"),
+        ({"unknown_classes": "maybe"}, "unknown_classes must be one of stop, allow"),
+        ({"source": ["a", "b"]}, "source must name each of the 1 images"),
+        ({"source": "coat"}, "source must be another class than `target`"),
+    ],
+)
+def test_value_out_of_range_names_its_argument(pipe, changes, message):
+    with pytest.raises(InvalidValueError, match=message) as error:
+        pipe(Image.new("RGB", (32, 32)), **({"target": "coat"} | changes))
+    assert error.value.argument in changes
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "gpu"}, "device must be a device that torch can use here"),
+        ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, float16"),
+        ({"store": "README.md"}, "store must be a folder, got 'README.md'"),
+    ],
+)
+def test_option_that_cannot_be_used_is_named_before_anything_is_loaded(options, message):
+    with pytest.raises(InvalidValueError, match=message) as error:
+        GeNIe.from_pretrained("nowhere", **options)
+    assert [error.value.argument] == list(options)
+
+
+def test_settings_of_rendering_are_checked():
+    for values in ({"steps": 0}, {"guidance_scale": -1.0}, {"batch_size": 0}):
+        with pytest.raises(InvalidValueError, match="must be at least") as error:
+            RenderSettings(**values)
+        assert [error.value.argument] == list(values)
+
+
+def test_number_of_source_classes_is_at_least_one(pipe):
+    with pytest.raises(InvalidValueError, match="top_k must be at least 1, got 0"):
+        pipe.augment([], top_k=0)
+
+
+def test_one_example_need_not_be_a_list_and_a_repr_is_one_line(pipe, made):
+    image = Image.new("RGB", (32, 32), "red")
+    one, listed = (
+        pipe(image, "coat", examples=examples, r=0.5)
+        for examples in (Image.new("RGB", (32, 32)), [Image.new("RGB", (32, 32))])
+    )
+    assert one.key == listed.key
+    assert "\n" not in repr(pipe) + repr(made)
