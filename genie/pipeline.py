@@ -589,7 +589,6 @@ def _warn_of_shortfall(short: int, wanted: int, settings: Augmentation) -> None:
 def from_params(
     params: Params,
     work: Path,
-    *,
     cluster: Cluster | None = None,
     remote_store: str | None = None,
     progress: Progress = bar,

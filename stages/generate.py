@@ -1,8 +1,7 @@
 """Render hard negatives, choose r for each image, and write the augmentation set.
 
-Inputs: data/prepared/support/, data/prepared/tasks.csv, data/prepared/LICENSE.txt,
-data/sources/sources.csv, models/baseline/, the generator, the backbone, the prompt files, and CLIP
-for some filter rules.
+Inputs: data/prepared/ but its queries, data/sources/sources.csv, models/baseline/, the generator,
+the backbone, the prompt files, and CLIP for some filter rules.
 Outputs: data/augmented/, data/thumbnails.parquet, metrics/cost.json.
 """
 
@@ -22,11 +21,7 @@ def main(params: Params, context: Context) -> str:
     images, tasks = read_images(root / "data/prepared/support"), read_tasks(root)
     licence = (root / "data/prepared/LICENSE.txt").read_text(encoding="utf-8")
     pipe = from_params(
-        params,
-        work_folder(root),
-        cluster=engine.cluster,
-        remote_store=engine.remote_store,
-        progress=context.monitor.progress,
+        params, work_folder(root), engine.cluster, engine.remote_store, context.monitor.progress
     )
     with pipe.store.in_use():
         made = pipe.augment_tasks(images, tasks, augmentation(params), source_licence=licence)

@@ -1,9 +1,8 @@
 """Read the images, split off the query images, and draw the tasks.
 
 Input: data.path.
-Outputs: data/prepared/support/images.parquet and data/prepared/query/images.parquet, which contain
-only images that a task uses, data/prepared/tasks.csv, data/prepared/skipped.csv, and
-data/prepared/LICENSE.txt, which is "not stated with the data" where data.path has no licence.
+Outputs in data/prepared/: support/ and query/ (images that a task uses), tasks.csv, skipped.csv,
+and LICENSE.txt.
 """
 
 from genie.core.tables import SKIPPED, TASKS, write_images, write_table
@@ -34,9 +33,7 @@ def main(params: Params, context: Context) -> str:
     write_table(pools.skipped, folder / "skipped.csv", SKIPPED)
     licence = licence_text(data.path) or "not stated with the data"
     (folder / "LICENSE.txt").write_text(licence, encoding="utf-8")
-    counts = f"{tasks['task'].nunique()} tasks of {tasks['label'].nunique()} classes"
-    images = f"{len(used.support)} support and {len(used.query)} query images"
-    return f"prepare: {counts}: {images} in {folder}"
+    return f"prepare: {used.summary(tasks)} in {folder}"
 
 
 if __name__ == "__main__":

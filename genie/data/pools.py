@@ -31,6 +31,13 @@ class Pools:
         )
         return replace(self, support=support, query=query)
 
+    def summary(self, tasks: pd.DataFrame) -> str:
+        """Return the numbers of tasks, classes and images, in words."""
+        return (
+            f"{tasks['task'].nunique()} tasks of {tasks['label'].nunique()} classes: "
+            f"{len(self.support)} support and {len(self.query)} query images"
+        )
+
 
 def read_and_split(
     path: Path,

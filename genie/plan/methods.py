@@ -310,7 +310,9 @@ def _ratio(method: Method) -> str:
         return f"{highest} at {fewest} image to {lowest} at {most} or more"
     if method.plan is txt2img:
         return "1, always"
-    return "chosen per image (GeNIe-Ada)" if method.ratio is None else f"{method.ratio:g}"
+    if method.ratio is not None:
+        return f"{method.ratio:g}"
+    return "chosen per image (GeNIe-Ada)" if method.searches else "one of the levels"
 
 
 def _steps(method: Method, steps: int) -> str:
@@ -319,7 +321,8 @@ def _steps(method: Method, steps: int) -> str:
         return "0"
     ratios = noise_ratios(method, "ada", Levels())
     counts = [denoising_steps(r, steps) for r in (ratios or RATIO_BY_SHOTS.values())]
-    count = f"{max(counts)} to {min(counts)}" if method.by_shots else f"{sum(counts)}"
+    one_level = len(counts) > 1 and not method.searches
+    count = f"{max(counts)} to {min(counts)}" if one_level else f"{sum(counts)}"
     if method.plan is txt2img:
         count = f"{steps}"
     if method.learns:
