@@ -7,7 +7,7 @@ ratio r of each image.
 >>> from pathlib import Path
 >>> from PIL import Image
 >>> from genie import GeNIe
->>> image = Image.open("examples/clothes/pullover/0.png")
+>>> image = Image.open("examples/clothes/dress/4.png")
 >>> coats = [Image.open(path) for path in sorted(Path("examples/clothes/coat").iterdir())]
 
 >>> pipe = GeNIe.from_pretrained("zoo/generator", embedder="zoo/backbone")
@@ -47,10 +47,23 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 
 if TYPE_CHECKING:
+    from genie.choose.hard_negative import HardNegative
     from genie.data.augmented_set import AugmentedSet
-    from genie.pipeline import GeNIe, HardNegative
+    from genie.data.prompts import Prompts
+    from genie.pipeline import GeNIe
+    from genie.plan.augmentation import FilterSettings
+    from genie.plan.levels import Levels
+    from genie.render.model_info import RenderSettings
 
-__all__ = ["AugmentedSet", "GeNIe", "HardNegative"]
+__all__ = [
+    "AugmentedSet",
+    "FilterSettings",
+    "GeNIe",
+    "HardNegative",
+    "Levels",
+    "Prompts",
+    "RenderSettings",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,14 +7,17 @@ of an image; `pipe.augment(dataset)` makes the augmentation set of one support s
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Literal, Self
 
 import pandas as pd
+from diffusers.utils import logging as diffusers
 from PIL import Image
+from transformers.utils import logging as transformers
 
 from genie.choose.filters import NEED_CLIP, Drawn, Judge, apply_rule, draw_until_kept
 from genie.choose.hard_negative import (
@@ -163,6 +166,13 @@ class GeNIe:
         """
         folder, work = Path(model), None if store is None else Path(store)
         require_device(device)
+        if not callable(progress):
+            raise InvalidValueError(
+                "must be a progress bar",
+                argument="progress",
+                value=progress,
+                remedy="pass genie.core.progress.silent to show none",
+            )
         if work is not None and work.exists() and not work.is_dir():
             raise InvalidValueError(
                 "must be a folder",
@@ -174,12 +184,14 @@ class GeNIe:
             name: Any = str(dtype).removeprefix("torch.")
             settings = replace(settings, dtype=name)
         backbone = None
-        if embedder is not None:
-            cache = work and work / "features.sqlite"
-            backbone = load_backbone(Path(embedder), device=device, cache=cache)
+        with _without_loading_bars():
+            if embedder is not None:
+                cache = work and work / "features.sqlite"
+                backbone = load_backbone(Path(embedder), device=device, cache=cache)
+            engine = _engine(folder, settings, cluster, device)
         remote = None if remote_store is None else open_remote(remote_store)
         return cls(
-            engine=_engine(folder, settings, cluster, device),
+            engine=engine,
             store=MemoryStore() if work is None else DiskStore(work / "store", remote),
             embedder=backbone,
             model=folder,
@@ -203,14 +215,17 @@ class GeNIe:
     ) -> Any:
         """Edit an image, or each of a list, towards a target class.
 
-        - `image`: PIL images of any size; their central square is edited
+        - `image`: PIL images of any size; the central square is scaled to the model's size
+          (`pipe.engine.info.size`), and the result has this size
         - `target`: the class in the prompt
         - `source`: a name for the source, or one per image; it labels the provenance and keys the
           noise in place of the image's id, so images with one name get the same noise
         - `examples`: real images of the target, whose mean embedding is its landmark (section 3.2);
           without them, the mean of eight Txt2Img images is (see `HardNegative.landmark`)
-        - `r`: the noise ratio in (0, 1], or "ada" to choose it among `levels` (Algorithm 1); a
-          fixed ratio has a position only if there are `examples`
+        - `r`: the noise ratio in (0, 1], or "ada" to choose it among `levels` (Algorithm 1): the
+          level after the largest shift, or the first later one whose position is at least
+          `levels.min_position`, or else the highest; `positions` says how near the target it came.
+          A fixed ratio has a position only if there are `examples`
         - `unknown_classes`: "allow" renders a class that the model says it does not know
 
         Return a `HardNegative`, or a list of them for a list of images. Raise InvalidValueError for
@@ -282,10 +297,14 @@ class GeNIe:
         - `dataset`: the images, in a form that `data.datasets.labelled_images` reads: the path of
           an image folder, a list of (PIL image, label), a torchvision-style data set, or a Hugging
           Face `Dataset`; `class_names` are the names of numbers that are labels
-        - `per_class`, `method`, `r`, `levels`, `classes`, `prompts`, `filter`, `inversion_steps`,
-          `unknown_classes`: see `plan.augmentation.Augmentation`
-        - `sources`: how source classes are chosen, a key of `classify.confusion.STRATEGIES`, and
-          `top_k`, their number per target
+        - `per_class`, `r`, `levels`, `prompts`, `filter`, `seed`: images per class, and how they
+          are rendered, worded, kept and drawn; `classes` "few" leaves out classes with 20 or more
+          real images, `inversion_steps` are those of a learned token, and `unknown_classes` "allow"
+          renders classes that the model says it does not know
+        - `method`: "genie", "img2img", "txt2img", ...; `genie methods` lists all. Methods that
+          only copy real images, such as "strong", give an empty set
+        - `sources`: how source classes are chosen: "confusion" (those that a class is taken for),
+          "distant", "random" or "all"; `top_k` is their number per target
         - `training`: the classifier's; its `seed` is ignored in favour of `seed`
 
         Raise InvalidValueError for a value out of range, a data set that cannot be read, classes
@@ -307,6 +326,10 @@ class GeNIe:
             inversion_steps=inversion_steps,
             unknown_classes=unknown_classes,
         )
+        if not settings.chosen_method.renders:
+            log.warning(
+                "%s renders no images: it copies real ones while a classifier is trained", method
+            )
         images = labelled_images(dataset, class_names)
         training = replace(training, seed=seed, backbone=self.embedder_folder or training.backbone)
         task = self._task(images.table, settings, training, sources=(sources, top_k))
@@ -525,6 +548,19 @@ def planned_slots(
     return plan_slots(settings.chosen_method, specs)
 
 
+@contextmanager
+def _without_loading_bars() -> Iterator[None]:
+    """Hide the bars that libraries show for a second while they load a model."""
+    shown = [library for library in (transformers, diffusers) if library.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bar()
+
+
 def _engine(
     folder: Path, settings: RenderSettings, cluster: Cluster | None, device: str | None
 ) -> Engine:
@@ -557,11 +593,11 @@ def _names(source: str | Sequence[str] | None, count: int) -> Sequence[str | Non
     """Return the name of each source, None where the image's id stands for it."""
     if source is None or isinstance(source, str):
         return [source] * count
-    if len(source) != count:
+    if not isinstance(source, Sequence) or len(source) != count:
         raise InvalidValueError(
             f"must name each of the {count} images, or all of them by one name",
             argument="source",
-            value=list(source),
+            value=source,
         )
     return source
 

@@ -154,7 +154,7 @@ class PromptSection(Section):
     def _names_the_class(self) -> Self:
         for template in self.templates:
             if "{class}" not in template:
-                raise ValueError(f'prompt.template must contain "{{class}}", got "{template}"')
+                raise ValueError(f'prompt.template must contain "{{class}}", got {shown(template)}')
         return self
 
 

@@ -20,7 +20,7 @@ import yaml
 from hypothesis import strategies as st
 from PIL import Image
 
-from genie.core.errors import GenieError
+from genie.core.errors import GenieError, shown
 from genie.core.tables import MEMBERS, TASKS, inside, read_table, write_table
 from genie.data.augmented_set import read_set
 from genie.data.images import decode_image, encode_png
@@ -179,7 +179,7 @@ def check_file_name(name: str, folder: Path) -> str | None:
         assert found[0].resolve().is_relative_to(folder.resolve())
         assert found[0].resolve() != folder.resolve()
     else:
-        assert repr(name) in message
+        assert shown(name) in message
     return message
 
 

@@ -107,7 +107,9 @@ def check_folder(folder: Path, *, argument: str) -> None:
     raise MissingFileError(
         f"must be a model folder, but {folder} {lacks or 'has no config.json'}",
         argument=argument,
-        remedy=f"download one with `genie fetch ID {folder}`",
+        remedy="name another folder, or download one to a new folder with `genie fetch ID FOLDER`"
+        if folder.exists()
+        else f"download one with `genie fetch ID {folder}`",
     )
 
 

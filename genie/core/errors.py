@@ -39,15 +39,16 @@ class GenieError(Exception):
         self.rule = rule
         self.value = None if value is _UNSET else value
         self.remedy = remedy
-        self._got = "" if value is _UNSET else f", got {shown(value)}"
+        self._got = "" if value is _UNSET else f", got {' '.join(shown(value).splitlines())}"
         super().__init__(self.text())
 
     def text(self, names: Mapping[str, str] | None = None) -> str:
         """Return the message, with other names for arguments, such as keys of params.yaml."""
-        argument = self.argument and renamed(f"`{self.argument}`", names or {}).strip("`")
+        names = names or {}
+        argument = self.argument and renamed(f"`{self.argument}`", names).strip("`")
         subject = f"{argument} {self.rule}" if argument else self.rule
-        remedy = f"; {self.remedy}" if self.remedy else ""
-        return " ".join(renamed(f"{subject}{self._got}{remedy}", names or {}).split())
+        remedy = f"; {renamed(' '.join(self.remedy.split()), names)}" if self.remedy else ""
+        return f"{renamed(' '.join(subject.split()), names)}{self._got}{remedy}"
 
     def __str__(self) -> str:
         return self.text()

@@ -5,8 +5,10 @@ file per image, the folder is a valid Hugging Face `imagefolder` data set and a 
 ImageFolder tree, so other tools can load it as it is. With shards, it loads as a Parquet data set.
 """
 
+import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from operator import index as as_index
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from genie.core.errors import InvalidValueError, one_line
+from genie.core.errors import InvalidValueError, MissingFileError, one_line
 from genie.core.tables import (
     MEMBERS,
     METADATA,
@@ -30,9 +32,13 @@ from genie.data.card import SetFacts, data_card
 from genie.data.images import decode_image, image_id
 from genie.data.pictures import Pictures
 from genie.data.prompts import slug
-from genie.data.shards import ShardRow, Shards, shard_files, write_shards
+from genie.data.shards import ShardRow, Shards, is_shard, shard_files, write_shards
 
 CARD = "README.md"
+LABELS = "labels.json"
+"""The labels of items by class name, where these are not the names."""
+
+_KEY = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Provenance:
 
 @dataclass(frozen=True, eq=False)
 class AugmentedSet(Sequence[tuple[Image.Image, Any]]):
-    """A map-style data set of generated images: item i is (RGB image, label).
+    """A map-style data set of generated images: item i is (PIL image, label).
 
     - `members`: a row per use of an image by a support set (columns of MEMBERS)
     - `metadata`: a row per image, in the order of the items (columns of METADATA)
@@ -64,6 +70,7 @@ class AugmentedSet(Sequence[tuple[Image.Image, Any]]):
     - `facts`: the facts of the data card that are in none of the tables
     - `copied`: files that belong to the set, such as learned tokens
     - `folder`: the folder that the set was loaded from, if any
+    - `transform`: a function that each image goes through, see `with_transform`
     """
 
     members: pd.DataFrame
@@ -75,6 +82,7 @@ class AugmentedSet(Sequence[tuple[Image.Image, Any]]):
     facts: SetFacts = field(default_factory=SetFacts)
     copied: Sequence[Path] = ()
     folder: Path | None = None
+    transform: Callable[[Image.Image], Any] | None = None
 
     def __repr__(self) -> str:
         return f"AugmentedSet({len(self)} images of {len(self.classes)} classes)"
@@ -89,7 +97,8 @@ class AugmentedSet(Sequence[tuple[Image.Image, Any]]):
             image = decode_image(self.png_of(file_name))
         else:
             image = _read_image(self.folder, self.png_of, file_name)
-        return image, self.label_of.get(label, label)
+        shown = image if self.transform is None else self.transform(image)
+        return shown, self.label_of.get(label, label)
 
     @cached_property
     def soft_labels(self) -> np.ndarray | None:
@@ -109,10 +118,11 @@ class AugmentedSet(Sequence[tuple[Image.Image, Any]]):
         return soft
 
     def save(self, folder: str | Path, *, shards: int | None = None) -> None:
-        """Write the set to a folder. Images that were in the folder are removed.
+        """Write the set to a folder, in place of an earlier set if there is one.
 
         With `shards`, each Parquet file has that many images; without, each image is a file. The
-        tables are the same. Raise InvalidValueError for the folder that the set was loaded from.
+        tables are the same. Raise InvalidValueError for a folder with other files, which stay as
+        they are, and for the folder that the set was loaded from.
         """
         folder = Path(folder)
         if self.folder is not None and folder.resolve() == self.folder.resolve():
@@ -123,6 +133,7 @@ class AugmentedSet(Sequence[tuple[Image.Image, Any]]):
                 value=str(folder),
                 remedy="choose another folder",
             )
+        _require_own(folder)
         folder.mkdir(parents=True, exist_ok=True)
         _remove_images(folder)
         if shards is None:
@@ -142,6 +153,13 @@ class AugmentedSet(Sequence[tuple[Image.Image, Any]]):
             sharded=shards is not None,
         )
         (folder / CARD).write_text(card, encoding="utf-8")
+        (folder / LABELS).unlink(missing_ok=True)
+        if self.label_of:
+            (folder / LABELS).write_text(json.dumps(dict(self.label_of), indent=1) + "\n")
+
+    def with_transform(self, transform: Callable[[Image.Image], Any]) -> Self:
+        """Return the set with a function that each image goes through, such as to a tensor."""
+        return replace(self, transform=transform)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -151,17 +169,26 @@ class AugmentedSet(Sequence[tuple[Image.Image, Any]]):
         missing, and InvalidValueError if a table or a shard is damaged.
         """
         folder = Path(folder)
+        if not (folder / "metadata.csv").is_file():
+            raise MissingFileError(
+                f"must be the folder of an augmentation set, but {folder} has no metadata.csv",
+                argument="folder",
+                remedy="name a folder that `save` or the stage `generate` wrote",
+            )
         metadata = read_table(folder / "metadata.csv", METADATA)
+        labels = folder / LABELS
+        label_of = json.loads(labels.read_text()) if labels.is_file() else {}
         path = folder / "trajectories.parquet"
         levels = read_table(path, TRAJECTORIES) if path.is_file() else empty(TRAJECTORIES)
-        named = {*metadata["label"], *metadata["source_label"], *levels["target_label"]} - {""}
+        named = {*metadata["label"], *metadata["source_label"], *levels["target_label"], *label_of}
         method = str(metadata["method"].iloc[0]) if len(metadata) else ""
         return cls(
             members=read_table(folder / "members.csv", MEMBERS),
             metadata=metadata,
             trajectories=levels,
-            classes=tuple(sorted(str(name) for name in named)),
+            classes=tuple(sorted(str(name) for name in named - {""})),
             png_of=_png_reader(folder),
+            label_of=label_of,
             facts=SetFacts(method=method),
             folder=folder,
         )
@@ -249,6 +276,30 @@ def _write_files(rows: Iterable[ShardRow], folder: Path) -> None:
         path = folder / row.file_name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(row.png)
+
+
+def _require_own(folder: Path) -> None:
+    """Raise InvalidValueError if a folder has files that are no part of an augmentation set."""
+    tables = {"metadata.csv", "members.csv", "trajectories.parquet", CARD, LABELS}
+    listed = set()
+    if (folder / "metadata.csv").is_file():
+        listed = set(read_table(folder / "metadata.csv", {"file_name": str})["file_name"])
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        ours = (
+            path.is_dir()
+            or path.name.startswith(".")  # such as .DS_Store
+            or name in tables | listed
+            or is_shard(name)
+            or (path.suffix == ".png" and _KEY.fullmatch(path.stem) and name.count("/") == 1)
+            or (path.suffix == ".safetensors" and name.startswith("token-"))
+        )
+        if not ours:
+            raise InvalidValueError(
+                f"must be a new or empty folder, or one of an earlier set, but {folder} has {name}",
+                argument="folder",
+                remedy="choose another folder; nothing was changed in this one",
+            )
 
 
 def _remove_images(folder: Path) -> None:

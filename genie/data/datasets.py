@@ -39,9 +39,15 @@ def labelled_images(dataset: Any, class_names: Sequence[str] | None = None) -> L
 
     Images are cropped to their central square, as everywhere in this library. Duplicates are
     dropped with a warning. Raise MissingFileError for a path that does not exist, and
-    InvalidValueError for anything else.
+    InvalidValueError for anything else, or for `class_names` with a path.
     """
     if isinstance(dataset, str | Path):
+        if class_names is not None:
+            raise InvalidValueError(
+                "must be left out with a path, whose folders or tables name the classes",
+                argument="class_names",
+                value=list(class_names),
+            )
         return _at_path(Path(dataset))
     if hasattr(dataset, "features"):
         pairs, names = _hugging_face(dataset)

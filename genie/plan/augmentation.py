@@ -71,7 +71,16 @@ class Augmentation:
         require_choice("method", self.method, METHODS)
         require_ratio_or_ada(self.r)
         counts = {"per_class": self.per_class, "inversion_steps": self.inversion_steps}
+        if not isinstance(self.levels, Levels) or not isinstance(self.prompts, Prompts):
+            raise InvalidValueError(
+                "and `prompts` must be values such as Levels(low=0.5, high=0.9, M=5) and "
+                'Prompts(templates=("a photo of a {class}",))',
+                argument="levels",
+                value=self.levels if not isinstance(self.levels, Levels) else self.prompts,
+            )
         for argument, count in counts.items():
+            if not isinstance(count, int):
+                raise InvalidValueError("must be a whole number", argument=argument, value=count)
             if count < 1:
                 raise InvalidValueError("must be at least 1", argument=argument, value=count)
         require_seed(self.seed)

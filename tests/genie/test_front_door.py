@@ -139,7 +139,8 @@ def test_import_of_the_package_brings_no_heavy_library():
 
 
 def test_package_exports_three_names_and_finds_them_when_they_are_used():
-    assert sorted(genie.__all__) == ["AugmentedSet", "GeNIe", "HardNegative"]
+    arguments = {"FilterSettings", "Levels", "Prompts", "RenderSettings"}
+    assert set(genie.__all__) == {"AugmentedSet", "GeNIe", "HardNegative", *arguments}
     assert set(genie.__all__) <= set(dir(genie))
     assert all(getattr(genie, name).__name__ == name for name in genie.__all__)
     with pytest.raises(AttributeError, match="Genie"):
@@ -850,3 +851,35 @@ def test_one_example_need_not_be_a_list_and_a_repr_is_one_line(pipe, made):
     )
     assert one.key == listed.key
     assert "\n" not in repr(pipe) + repr(made)
+
+
+def test_method_that_renders_nothing_warns_of_its_empty_set(pipe, photos, caplog):
+    made = pipe.augment(photos, method="strong", unknown_classes="allow")
+    assert len(made) == 0
+    assert "strong renders no images" in caplog.text
+
+
+def test_class_names_with_a_folder_are_refused(pipe, photos):
+    with pytest.raises(InvalidValueError, match="class_names must be left out with a path"):
+        pipe.augment(photos, class_names=["a", "b", "c"])
+
+
+def test_levels_that_are_no_value_of_levels_are_named(pipe, photos):
+    with pytest.raises(InvalidValueError, match="levels and `prompts` must be values"):
+        pipe.augment(photos, levels=[0.5, 0.6])
+
+
+def test_loading_shows_no_bars_and_leaves_those_of_others_alone(tiny_sd_folder, capfd):
+    from diffusers.utils import logging as diffusers
+    from transformers.utils import logging as transformers
+
+    libraries = (diffusers, transformers)
+    before = [library.is_progress_bar_enabled() for library in libraries]
+    for library in libraries:
+        library.enable_progress_bar()
+    GeNIe.from_pretrained(tiny_sd_folder, embedder="zoo/backbone")
+    assert "Loading" not in capfd.readouterr().err
+    assert all(library.is_progress_bar_enabled() for library in libraries)
+    for library, shown in zip(libraries, before, strict=True):
+        if not shown:
+            library.disable_progress_bar()

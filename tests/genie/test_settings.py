@@ -84,7 +84,7 @@ def test_committed_parameters_are_valid():
         ("filter.attempts", 0, r"filter\.attempts.*got 0"),
         ("filter.min_text", 2, r"filter\.min_text.*got 2"),
         ("prompt.template", "a photo", r'prompt\.template must contain "\{class\}"'),
-        ("prompt.template", ["{class}", "a photo"], r'must contain "\{class\}", got "a photo"'),
+        ("prompt.template", ["{class}", "a photo"], r"must contain .* got 'a photo'"),
         ("prompt.template", [], r"prompt\.template"),
         ("data.shots", 0, r"data\.shots.*got 0"),
         ("seed", -1, r"seed.*got -1"),

@@ -96,6 +96,20 @@ def test_error_survives_pickling_with_its_fields(kind, _, value):
     assert str(without) == "it broke"
 
 
+class Block:
+    def __repr__(self) -> str:
+        return "array([1,\n       2])"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("a  b", "'a  b'"), ("`steps`", "'`steps`'"), (Block(), "array([1,        2])")],
+)
+def test_value_is_shown_as_it_is_on_one_line(value, text):
+    error = InvalidValueError("must be 1", argument="n", value=value)
+    assert error.text(KEYS) == f"n must be 1, got {text}"
+
+
 def test_long_and_nested_values_are_shortened():
     assert len(shown("x" * 1000)) <= 100
     assert shown([[[["deep"]]]]) == "[[[...]]]"

@@ -151,15 +151,15 @@ def test_set_that_is_written_again_leaves_nothing_of_the_earlier_form(tmp_path, 
         for shards in forms:
             (tmp_path / name / "gone").mkdir(parents=True, exist_ok=True)
             if shards is None:  # an image that the set no longer has
-                (tmp_path / name / "gone/x.png").write_bytes(b"")
+                (tmp_path / name / f"gone/{'0' * 64}.png").write_bytes(b"")
             write(tmp_path / name, shards=shards)
     assert file_names(tmp_path / "twice") == file_names(tmp_path / "once")
-    assert not (tmp_path / "twice/gone/x.png").exists()
+    assert not list((tmp_path / "twice").glob("gone/*"))
 
 
 def test_set_that_is_written_again_leaves_files_alone_that_are_linked_to_it(written):
     folder, _ = written
-    linked = folder / "cached"
+    linked = folder.parent / "cached"
     linked.hardlink_to(folder / "coat/c.png")
     write(folder)
     assert not linked.samefile(folder / "coat/c.png")
@@ -350,7 +350,7 @@ def test_set_of_version_0_1_is_loaded(written):
 def test_set_without_a_table_is_named(written, name):
     folder, _ = written
     (folder / name).unlink()
-    with pytest.raises(MissingFileError, match=f"{name} does not exist"):
+    with pytest.raises(MissingFileError, match=f"{name} does not exist|has no {name}"):
         AugmentedSet.load(folder)
 
 
@@ -362,3 +362,47 @@ def test_damaged_image_of_a_loaded_set_is_named_with_the_remedy(written, content
     with pytest.raises(InvalidValueError, match=r"coat/c\.png must be .*`genie verify --repair`"):
         loaded[1]
     assert loaded[0][1] == "T-shirt/top"
+
+
+@pytest.mark.parametrize("name", ["coat/holiday.png", "notes.txt", "deep/er/x.png"])
+def test_folder_with_files_of_its_own_is_refused_and_left_as_it_is(tmp_path, name):
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"mine")
+    with pytest.raises(InvalidValueError, match=name) as error:
+        in_memory().save(tmp_path)
+    assert error.value.argument == "folder"
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [file]
+    assert file.read_bytes() == b"mine"
+
+
+def test_folder_of_the_own_real_images_is_refused(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "coat.png")
+    with pytest.raises(InvalidValueError, match=r"coat\.png; choose another folder"):
+        in_memory().save(tmp_path)
+    assert (tmp_path / "coat.png").is_file()
+
+
+def test_hidden_files_of_the_system_do_not_matter(tmp_path):
+    (tmp_path / ".DS_Store").write_bytes(b"")
+    in_memory().save(tmp_path)
+    in_memory().save(tmp_path)
+    assert len(AugmentedSet.load(tmp_path)) == len(in_memory())
+
+
+def test_labels_that_are_numbers_stay_numbers_on_disk(tmp_path):
+    numbers = {name: number for number, name in enumerate(CLASSES)}
+    made = replace(in_memory(), label_of=numbers)
+    made.save(tmp_path / "numbers")
+    loaded = AugmentedSet.load(tmp_path / "numbers")
+    assert [label for _, label in loaded] == [label for _, label in made]
+    assert loaded.classes == tuple(sorted(CLASSES))
+    in_memory().save(tmp_path / "numbers")  # names again
+    assert AugmentedSet.load(tmp_path / "numbers").label_of == {}
+
+
+def test_images_go_through_a_transform(tmp_path):
+    in_memory().save(tmp_path)
+    shown = AugmentedSet.load(tmp_path).with_transform(lambda image: image.size)
+    assert {image for image, _ in shown} == {(8, 8)}
+    assert [label for _, label in shown] == [label for _, label in in_memory()]
