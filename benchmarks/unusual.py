@@ -38,6 +38,7 @@ from genie.classify.confusion import boundary_pairs, confusion
 from genie.classify.examples import load_examples
 from genie.classify.files import load_classifiers
 from genie.classify.settings import TrainingSettings
+from genie.cli.messages import in_keys
 from genie.cli.places import features_file
 from genie.core.errors import GenieError
 from genie.core.seeding import digest
@@ -57,7 +58,7 @@ from genie.data.readers import read_pools
 from genie.figures.canvas import save_figure
 from genie.measure.metrics import DIFFERENCE, SHARE, interval
 from genie.progress import bar
-from genie.settings import in_keys, read_yaml, require_paths
+from genie.settings import read_yaml, require_paths
 from protocols.execution import row_inputs, run_stages, run_upstream, shared_support
 from protocols.specification import BASELINE, Protocol, Row, Setting, read_protocol, rows_of
 from stages import select_sources

@@ -7,7 +7,7 @@ builds them, because most stages need few of them, and none imports torch.
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,11 +25,9 @@ from pydantic import (
 )
 
 from genie.core.errors import (
-    GenieError,
     InvalidValueError,
     MissingFileError,
     one_line,
-    renamed,
     require_choice,
     shown,
 )
@@ -475,34 +473,3 @@ def _unknown_key(where: list[str]) -> str:
         fields = fields[part].annotation.model_fields
     nearest = difflib.get_close_matches(where[-1], fields, n=1, cutoff=0)
     return f"{key} is not a known key; did you mean {'.'.join([*where[:-1], *nearest])}?"
-
-
-# Messages
-
-
-def keys_by_argument() -> dict[str, str]:
-    """Return the key of params.yaml that sets an argument of the library, by the argument's name.
-
-    That is the last part of the key, unless its field says otherwise (`Argument`).
-    """
-    return dict(_arguments(Params, ""))
-
-
-def _arguments(section: type[Section], prefix: str) -> Iterator[tuple[str, str]]:
-    for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, Section):
-            yield from _arguments(kind, f"{name}.")
-        else:
-            named = next((m.name for m in field.metadata if isinstance(m, Argument)), name)
-            yield named, prefix + name
-
-
-def in_keys(error: GenieError) -> str:
-    """Return an error's message with keys of params.yaml in place of the library's arguments."""
-    return error.text(keys_by_argument())
-
-
-def line_in_keys(line: str) -> str:
-    """Return a line of the log with keys in place of arguments in backticks."""
-    return renamed(line, keys_by_argument())

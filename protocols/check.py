@@ -18,9 +18,10 @@ from typing import Any
 
 import click
 
+from genie.cli.messages import in_keys
 from genie.cli.reproduction import disagreements
 from genie.core.errors import GenieError
-from genie.settings import in_keys, read_yaml, require_paths
+from genie.settings import read_yaml, require_paths
 from protocols.execution import run_stages
 from protocols.specification import Protocol, Row, read_protocol, rows_of
 

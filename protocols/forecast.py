@@ -15,12 +15,13 @@ from pathlib import Path
 import click
 import pandas as pd
 
+from genie.cli.messages import in_keys
 from genie.core.errors import GenieError, InvalidValueError
 from genie.core.seeding import identity
 from genie.pipeline import planned_slots, read_tasks
 from genie.plan.forecast import forecast
 from genie.plan.requests import Request, distinct
-from genie.settings import augmentation, in_keys, read_yaml
+from genie.settings import augmentation, read_yaml
 from protocols.execution import run_upstream
 from protocols.specification import Row, read_protocol, rows_of
 from stages import select_sources

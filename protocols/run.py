@@ -13,10 +13,11 @@ from pathlib import Path
 
 import click
 
+from genie.cli.messages import in_keys
 from genie.core.errors import GenieError
 from genie.core.tables import ROW_SCORES, write_table
 from genie.figures.results import result_figure
-from genie.settings import in_keys, read_yaml
+from genie.settings import read_yaml
 from protocols.check import few_tasks, outcome
 from protocols.execution import run_rows
 from protocols.specification import read_protocol, rows_of

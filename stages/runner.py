@@ -17,6 +17,7 @@ import click
 
 from genie.cli.curves import Curves, recording_speed
 from genie.cli.log import show_log
+from genie.cli.messages import in_keys, line_in_keys
 from genie.cli.places import features_file, note_run
 from genie.cli.signals import ends_on_signals, finishing_whole_items
 from genie.core.errors import (
@@ -28,7 +29,7 @@ from genie.core.errors import (
 )
 from genie.core.progress import Monitor
 from genie.progress import bar, is_first_process
-from genie.settings import Params, in_keys, line_in_keys, read_params
+from genie.settings import Params, read_params
 
 _VERSION_FILE = "genie-version.txt"
 """The file of a project made by `genie new` that names the version of genie-pipeline."""

@@ -20,6 +20,7 @@ import yaml
 from hypothesis import strategies as st
 from PIL import Image
 
+from genie.cli.messages import in_keys
 from genie.core.errors import GenieError, shown
 from genie.core.tables import MEMBERS, TASKS, inside, read_table, write_table
 from genie.data.augmented_set import read_set
@@ -27,7 +28,7 @@ from genie.data.images import decode_image, encode_png
 from genie.data.prompts import class_name, slug
 from genie.data.readers import read_pools
 from genie.data.tasks import Draws, make_tasks
-from genie.settings import in_keys, read_params, require_paths
+from genie.settings import read_params, require_paths
 from tests.tracked import set_with, trajectories
 
 BASE = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text())

@@ -22,10 +22,10 @@ from packaging.requirements import Requirement
 from scmrepo.exceptions import SCMError
 from scmrepo.git import Git
 
+from genie.cli.messages import in_keys
 from genie.cli.revisions import read_parameters
 from genie.core.errors import GenieError, one_line
 from genie.data.readers import image_files, read_class_names
-from genie.settings import in_keys
 
 OK, WARNING, STOP = "ok", "warning", "stop"
 

@@ -3,7 +3,7 @@
 import logging
 import sys
 
-from genie.settings import line_in_keys
+from genie.cli.messages import line_in_keys
 
 
 def show_log() -> None:

@@ -14,6 +14,7 @@ from genie.cli.fetch import fetch_dataset, fetch_model
 from genie.cli.garbage import collect
 from genie.cli.integrity import faults
 from genie.cli.log import show_log
+from genie.cli.messages import in_keys
 from genie.cli.new import new_project
 from genie.cli.places import runs_folder, store_folder
 from genie.cli.reproduction import TOLERANCE, disagreements
@@ -33,7 +34,7 @@ from genie.core.tables import read_images
 from genie.measure.comparison import compare_runs, differences
 from genie.measure.metrics import percent
 from genie.progress import bar
-from genie.settings import in_keys, read_params
+from genie.settings import read_params
 
 FILE = click.Path(path_type=Path)
 

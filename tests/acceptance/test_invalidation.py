@@ -15,6 +15,7 @@ STAGES = tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 NOTHING = (
     "genie/progress.py",
     "genie/cli/signals.py",
+    "genie/cli/messages.py",
     "genie/cli/main.py",
     "genie/cli/summary.py",
     "stages/runner.py",

@@ -11,6 +11,7 @@ from genie.classify.finetune import STARTS
 from genie.classify.heads import HEADS
 from genie.classify.losses import LOSSES
 from genie.classify.settings import TrainingSettings
+from genie.cli.messages import in_keys, keys_by_argument, line_in_keys
 from genie.core.errors import GenieError, InvalidValueError
 from genie.data.prompts import Prompts
 from genie.data.tasks import REGIMES, Draws
@@ -26,10 +27,7 @@ from genie.settings import (
     augmentation,
     check_params,
     draws,
-    in_keys,
-    keys_by_argument,
     levels,
-    line_in_keys,
     prompts,
     read_params,
     read_yaml,

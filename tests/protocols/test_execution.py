@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from genie.cli.messages import in_keys
 from genie.core.errors import MissingFileError
-from genie.settings import check_params, in_keys, read_yaml
+from genie.settings import check_params, read_yaml
 from protocols.execution import commit, row_inputs, run_row, run_rows, shared_support, upstream_of
 from protocols.specification import BASELINE, Changes, Protocol, Row, Setting, rows_of
 from tests.scratch import call

@@ -1,0 +1,34 @@
+"""The library's messages in terms of params.yaml: keys in place of arguments."""
+
+from collections.abc import Iterator
+
+from genie.core.errors import GenieError, renamed
+from genie.settings import Argument, Params, Section
+
+
+def keys_by_argument() -> dict[str, str]:
+    """Return the key of params.yaml that sets an argument of the library, by the argument's name.
+
+    That is the last part of the key, unless its field says otherwise (`Argument`).
+    """
+    return dict(_arguments(Params, ""))
+
+
+def _arguments(section: type[Section], prefix: str) -> Iterator[tuple[str, str]]:
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            yield from _arguments(kind, f"{name}.")
+        else:
+            named = next((m.name for m in field.metadata if isinstance(m, Argument)), name)
+            yield named, prefix + name
+
+
+def in_keys(error: GenieError) -> str:
+    """Return an error's message with keys of params.yaml in place of the library's arguments."""
+    return error.text(keys_by_argument())
+
+
+def line_in_keys(line: str) -> str:
+    """Return a line of the log with keys in place of arguments in backticks."""
+    return renamed(line, keys_by_argument())
