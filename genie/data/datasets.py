@@ -74,6 +74,8 @@ def _at_path(path: Path) -> LabelledImages:
     except GenieError as error:
         if error.argument == "path":
             error.argument = "dataset"
+        if "`broken`" in error.remedy:  # a setting of the pipeline alone
+            error.remedy = "repair or remove them"
         raise
     return LabelledImages(support, licence=licence_text(path))
 

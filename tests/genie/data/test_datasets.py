@@ -218,3 +218,13 @@ def test_hugging_face_data_set_without_labels_or_images_names_its_columns(column
     for name in ("photo", column):
         with pytest.raises(InvalidValueError, match="an image column and a column `label`, got"):
             labelled_images(data.remove_columns(name))
+
+
+def test_broken_image_of_a_folder_has_a_remedy_without_parameters(tmp_path):
+    for name, colour in (("coat", "blue"), ("bag", "red")):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8), colour).save(tmp_path / name / "a.png")
+    (tmp_path / "coat/b.png").write_bytes(b"no image")
+    with pytest.raises(InvalidValueError, match=r"repair or remove them$") as error:
+        labelled_images(tmp_path)
+    assert error.value.argument == "dataset"
