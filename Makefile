@@ -8,7 +8,7 @@ CONSTRAIN ?= --constraint constraints.txt
 FRESH := .genie/fresh-venv
 BIN := $(VENV)/bin
 ENV := DVC_NO_ANALYTICS=1 PATH="$(abspath $(BIN)):$$PATH"
-EXCEPTIONS := CVE-2025-69872 # docs/security.md explains each
+EXCEPTIONS := CVE-2025-69872 # docs/reference/reliability.md explains each
 ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
@@ -24,7 +24,7 @@ repro: $(VENV)/.pipeline ## set up, run the whole pipeline and print the result
 test: $(VENV)/.dev ## set up and run all tests
 	@$(ENV) $(ONE_THREAD) python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-acceptance: $(VENV)/.dev ## run the long tests, which write docs/invalidation.md
+acceptance: $(VENV)/.dev ## run the long tests, which write docs/reference/invalidation.md
 	@$(ENV) $(ONE_THREAD) python -m pytest tests/acceptance
 
 lint: $(VENV)/.dev ## check formatting, style, types and import directions
@@ -59,22 +59,17 @@ zoo-photographs: $(VENV)/.pipeline ## retrain the models of photographs (hours o
 	@$(ENV) python -m zoo.evaluate --recipe $(RECIPE) --texts 1000 --edits 300 --inception
 	@$(ENV) python -m zoo.curve --recipe $(RECIPE)
 
-# What is recorded for the present inputs is up to date; FORCE=-f runs it all the same. Finished rows are
-# kept in .genie/protocols, so a second call goes on where the first one stopped.
-FORCE ?=
-evidence: $(VENV)/.dev data/cifar10 models/small ## recompute what docs quote, where inputs changed (hours; resumable; FORCE=-f: all)
-	@$(ENV) dvc repro $(FORCE) dvc.yaml $(wildcard protocols/*/dvc.yaml) benchmarks/dvc.yaml
-	@$(ENV) python -m protocols.comparisons
-	@$(ENV) python -m protocols.page
-	@cp plots/contact_sheet.png plots/failures.png docs
+# Recorded rows of tables and benchmarks run again only where parameters, data or models changed. A finished row
+# is kept, so a stopped run goes on with the same command.
+evidence: $(VENV)/.dev data/cifar10 data/cifar10-biased ## recompute tables and benchmarks whose inputs changed (hours for all)
+	@$(ENV) python -m protocols.run
+	@$(ENV) dvc repro benchmarks/dvc.yaml
 
 data/cifar10: | $(VENV)/.pipeline
 	@$(ENV) python -m zoo.cifar10
 
-# The first generator of this repository, from its history (protocols/generators).
-models/small:
-	@mkdir -p .genie && git archive --output .genie/small.tar 4400e99 zoo/generator
-	@mkdir -p $@ && tar -xf .genie/small.tar --strip-components=2 -C $@
+data/cifar10-biased: | data/cifar10
+	@$(ENV) python -m zoo.biased
 
 bench: $(VENV)/.pipeline ## compare speed with the authors' loop and diffusers (takes minutes)
 	@$(ENV) python -m benchmarks.speed

@@ -11,17 +11,16 @@ added to benchmarks/engine.csv; `taskset -c 1` gives those of one core.
 import json
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pandas as pd
 
-from benchmarks.growth import GENERATOR, bundled_requests
+from benchmarks.bundled import GENERATOR, Row, bundled_requests, in_own_process
 from genie.core.progress import Item, one
 from genie.render.engine import Engine, LocalEngine
 from genie.render.loop import Renderer
@@ -35,46 +34,26 @@ RUNS = (("local", 2_000, 20), ("ray", 2_000, 20), ("ray", 1_000, 2), ("ray", 10_
 """Engine, requests and denoising steps of each row."""
 
 
-class Clock:
-    """A progress that records when each image was finished."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def __call__(
-        self,
-        items: Iterable[Item],
-        label: str,
-        *,
-        total: int,
-        unit: str = "",
-        weight: Callable[[Item], int] = one,
-        whole: bool = False,
-    ) -> Iterator[Item]:
-        """Iterate over finished batches."""
-        for item in items:
-            self.times += [time.perf_counter()] * weight(item)
-            yield item
-
-
-def engine_named(name: str) -> Engine:
-    """Return the local engine, or one with a worker of Ray on this machine."""
-    if name == "ray":
-        return RayEngine(Cluster(), GENERATOR, RenderSettings())
-    return LocalEngine(load_generator(GENERATOR))
-
-
-def measure(engine: str, count: int, steps: int, store: Path) -> dict[str, object]:
+def measure(name: str, count: int, steps: int, store: Path) -> Row:
     """Render `count` requests into an empty store, and return the row."""
     requests, sources = bundled_requests(count)
-    clock = Clock()
+    times: list[float] = []
+
+    def clock(
+        items: Iterable[Item], label: str, *, weight: Callable[[Item], int] = one, **options: Any
+    ) -> Iterator[Item]:
+        for item in items:
+            times.extend([time.perf_counter()] * weight(item))
+            yield item
+
     start = time.perf_counter()
-    renderer = Renderer(engine_named(engine), DiskStore(store), sources, clock)
-    cost = renderer.ensure(requests, steps=steps)
-    times = clock.times
+    engine: Engine = LocalEngine(load_generator(GENERATOR))
+    if name == "ray":
+        engine = RayEngine(Cluster(), GENERATOR, RenderSettings())
+    cost = Renderer(engine, DiskStore(store), sources, clock).ensure(requests, steps=steps)
     first = sum(at <= times[0] + 0.05 for at in times)  # the images of the first batch
     return {
-        "engine": engine,
+        "engine": name,
         "cores": len(os.sched_getaffinity(0)),
         "requests": count,
         "steps": steps,
@@ -89,15 +68,10 @@ def measure(engine: str, count: int, steps: int, store: Path) -> dict[str, objec
 @click.option("--row", type=int, hidden=True, help="Measure this one of RUNS here.")
 def main(row: int | None) -> None:
     if row is not None:
-        engine, count, steps = RUNS[row]
         with tempfile.TemporaryDirectory() as place:
-            click.echo(json.dumps(measure(engine, count, steps, Path(place))))
+            click.echo(json.dumps(measure(*RUNS[row], Path(place))))
         return
-    rows = []
-    for number in range(len(RUNS)):
-        command = [sys.executable, "-m", "benchmarks.engine", "--row", str(number)]
-        output = subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True)
-        rows.append(json.loads(output.splitlines()[-1]))
+    rows = [in_own_process("engine", "--row", str(number)) for number in range(len(RUNS))]
     earlier = [pd.read_csv(OUT)] if OUT.is_file() else []
     table = pd.concat([*earlier, pd.DataFrame(rows)], ignore_index=True)
     table.to_csv(OUT, index=False, lineterminator="\n")

@@ -1,226 +1,103 @@
 """How often previews choose the level that the exact search chooses.
 
-    dvc repro && python -m benchmarks.preview
+    python -m benchmarks.preview
 
-Searches on all pairs of `data/augmented/` in full, by the paper's 50 steps and by the 20 that the
-embedded generator asks for, and by previews, and compares the chosen levels.
-Out: benchmarks/preview.csv, a row per number of full steps, of preview steps, and per bound below
-which a pair's choice is decided by full renderings (1: never). The last rows compare what bfloat16
-chooses, in full by the fewest steps or by previews alone, with float32 in full.
+The pairs are five images of each class of the bundled data, each with all other classes as targets;
+these images are also the examples of their class. Previews have the library's own steps
+(`PREVIEW_STEPS`) and bound (`UNCLEAR`). Every search is compared with the exact search in float32
+with as many full steps and the same rule: `min_position`, or the paper's where it is empty.
+Out: benchmarks/preview.csv. `guided_steps` are those of a pair, and `times_fixed` is their multiple
+of a fixed r = 0.8, as is `exact_times_fixed` for the exact search.
 """
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import click
 import numpy as np
 import pandas as pd
 
-from genie.choose.search import Landmarks, Trajectory, exact, landmarks_of, preview
-from genie.classify.backbone import embed, load_backbone
-from genie.cli.places import features_file, store_folder
-from genie.core.tables import TASKS, TRAJECTORIES, Schema, read_images, read_table, write_table
-from genie.data.images import decode_image
+from genie.choose.search import landmarks_of, search
+from genie.classify.backbone import load_backbone
+from genie.classify.examples import load_examples
+from genie.cli.places import features_file, work_folder
+from genie.core.tables import read_images
 from genie.data.prompts import Prompts
+from genie.pipeline import GeNIe
 from genie.plan.levels import Levels, denoising_steps
 from genie.plan.methods import levels_of
 from genie.plan.requests import Slot
 from genie.plan.tasks import TaskSpec
 from genie.progress import bar
-from genie.render.engine import LocalEngine
 from genie.render.loop import Renderer
-from genie.render.model import Generator, load_generator
 from genie.render.model_info import RenderSettings
-from genie.render.store import DiskStore
 
-AGREEMENT: Schema = {
-    "dtype": str,
-    "full_steps": int,
-    "preview_steps": int,
-    "unclear": float,
-    "pairs": int,
-    "settled_in_full": float,
-    "same": float,
-    "within_one_level": float,
-    "guided_steps": float,
-    "exact_steps": int,
-    "times_fixed": float,
-}
-RATIOS = Levels(0.5, 0.9, 5).ratios
-FIXED = 0.8  # the ratio whose cost others are compared with
-BACKBONE = Path("zoo/backbone")
-GENERATOR = Path("zoo/generator")
-
-Dtype = Literal["float32", "bfloat16"]
-DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")
+FIXED = 0.8
+OURS, PAPERS = Levels().min_position, None
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Sources and targets with the axes between them, and source images."""
+class Case(NamedTuple):
+    """A search, by the precision of the denoiser, the steps of a full rendering, and the rule."""
 
-    slots: Sequence[Slot]
-    landmarks: Landmarks
-    sources: dict[str, bytes]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A cheap search, and the steps of the exact one that it is compared with."""
-
-    full: int
-    steps: int
-    unclear: float = 1
-    dtype: Dtype = "float32"
+    dtype: Literal["float32", "bfloat16"]
+    full_steps: int
+    search: Literal["exact", "preview"]
+    min_position: float | None
 
 
-def pairs_of_set(root: Path) -> Pairs:
-    """All pairs of `data/augmented/` under `root`."""
-    table = read_table(root / "data/augmented/trajectories.parquet", TRAJECTORIES)
-    images = read_images(root / "data/prepared/support")
-    tasks = read_table(root / "data/prepared/tasks.csv", TASKS)
-    backbone = load_backbone(BACKBONE, cache=features_file(root))
-    real = embed([decode_image(png) for png in images["png"]], model=backbone)
-    vectors = dict(zip(images["image_id"], real, strict=True))
-    support = tasks[tasks["role"] == "support"]
-    tasks_of = {int(task): task_of(rows) for task, rows in support.groupby("task")}
-    slots = [
-        Slot(
-            row.task,
-            levels_of(
-                tasks_of[row.task], row.target_label, row.source_label, row.source_id, row.replicate
-            ),
-        )
-        for row in table[table["level"] == 0].itertuples()
+def cases_of(steps: Sequence[int]) -> list[Case]:
+    """Return previews for each number of full steps, and bfloat16 for the last one."""
+    previews = [Case("float32", n, "preview", rule) for n, rule in product(steps, (OURS, PAPERS))]
+    return [*previews, *(Case("bfloat16", steps[-1], by, OURS) for by in ("preview", "exact"))]
+
+
+def slots_of(images: pd.DataFrame) -> list[Slot]:
+    """Return every image as the source of every other class, at all levels."""
+    task = TaskSpec(images, pd.DataFrame(), {}, Levels().ratios, Prompts(), seed=0)
+    classes = sorted(task.images)
+    return [
+        Slot(0, levels_of(task, target, row.label, row.image_id, 0))
+        for row, target in product(images.itertuples(), classes)
+        if target != row.label
     ]
-    landmarks = landmarks_of(support, vectors, backbone)
-    return Pairs(slots, landmarks, dict(zip(images["image_id"], images["png"], strict=True)))
-
-
-def task_of(support: pd.DataFrame) -> TaskSpec:
-    """Return a task with these support images, all levels and the default prompt."""
-    return TaskSpec(support, pd.DataFrame(), {}, RATIOS, Prompts(), seed=0)
-
-
-def agreement(
-    quick: Sequence[int], full: Sequence[int], *, guided: float, full_steps: int
-) -> dict[str, float]:
-    """Return how often two searches choose the same level, and guided steps per pair of `quick`."""
-    gaps = np.abs(np.subtract(quick, full))
-    return {
-        "same": round(float(np.mean(gaps == 0)), 4),
-        "within_one_level": round(float(np.mean(gaps <= 1)), 4),
-        "guided_steps": round(guided, 1),
-        "times_fixed": round(guided / denoising_steps(FIXED, full_steps), 2),
-    }
-
-
-def compare(
-    case: Case, exactly: Sequence[Trajectory], renderer: Renderer, pairs: Pairs
-) -> dict[str, object]:
-    """Return a row of AGREEMENT: a cheap search against the trajectories of the exact one.
-
-    The renderer's full steps are those of the case.
-    """
-    found, guided = search(case, renderer, pairs)
-    return {
-        "dtype": case.dtype,
-        "full_steps": case.full,
-        "preview_steps": case.steps,
-        "unclear": case.unclear,
-        "pairs": len(found),
-        "settled_in_full": round(share([t.shift_ratio < case.unclear for t in found]), 4),
-        "exact_steps": exact_cost(case.full),
-        **agreement(chosen(found), chosen(exactly), guided=guided, full_steps=case.full),
-    }
-
-
-def search(case: Case, renderer: Renderer, pairs: Pairs) -> tuple[list[Trajectory], float]:
-    """Return the trajectories of the case's search, and its guided steps per pair.
-
-    As many steps as in full are an exact search, whose images need not be rendered again.
-    """
-    if case.steps == case.full:
-        found, _ = exact(pairs.slots, renderer, pairs.landmarks)
-        return found, exact_cost(case.full)
-    found, _ = preview(
-        pairs.slots, renderer, pairs.landmarks, steps=case.steps, unclear=case.unclear
-    )
-    in_full = [
-        sum(
-            denoising_steps(request.r, case.full)
-            for request, steps in zip(trajectory.slot.levels, trajectory.steps, strict=True)
-            if steps == case.full
-        )
-        for trajectory in found
-    ]
-    return found, exact_cost(case.steps) + float(np.mean(in_full))
-
-
-def exact_cost(steps: int) -> int:
-    """Return the guided steps of all levels of a pair."""
-    return sum(denoising_steps(r, steps) for r in RATIOS)
-
-
-def chosen(trajectories: Iterable[Trajectory]) -> list[int]:
-    """Return the chosen level of each trajectory."""
-    return [t.chosen for t in trajectories if t.chosen is not None]
-
-
-def share(values: Sequence[bool]) -> float:
-    """Return the share of values that are true, in [0, 1]."""
-    return float(np.mean(values))
-
-
-def cases_of(full: Sequence[int], steps: Sequence[int], unclear: Sequence[float]) -> list[Case]:
-    """Return all cases in float32, then bfloat16 by previews and in full."""
-    cases = [Case(n, few, bound) for n, few, bound in product(full, steps, unclear)]
-    return cases + [Case(full[-1], few, dtype="bfloat16") for few in (steps[-1], full[-1])]
-
-
-def with_steps(generator: Generator, steps: int) -> Generator:
-    """Return the generator with another number of steps of a full rendering."""
-    return replace(generator, info=replace(generator.info, steps=steps))
 
 
 @click.command(help=__doc__)
-@click.option("--full", multiple=True, type=int, default=(50, 20), show_default=True)
-@click.option("--steps", multiple=True, type=int, default=(6, 8, 10), show_default=True)
-@click.option("--unclear", multiple=True, type=float, default=(1, 1.05, 1.1, 1.2, 1.5))
-@click.option("--generator", type=Path, default=GENERATOR, show_default=True)
-@click.option("--root", type=Path, default=".", show_default=True, help="where data/ is")
+@click.option("--data", type=Path, default="data/bundled/train", show_default=True)
+@click.option("--generator", type=Path, default="zoo/generator", show_default=True)
+@click.option("--steps", multiple=True, type=int, default=(50, 20), show_default=True)
 @click.option("--out", type=Path, default="benchmarks/preview.csv", show_default=True)
-def main(
-    full: tuple[int, ...],
-    steps: tuple[int, ...],
-    unclear: tuple[float, ...],
-    generator: Path,
-    root: Path,
-    out: Path,
-) -> None:
-    os.environ.setdefault("DVC_ROOT", str(root.resolve()))
-    pairs = pairs_of_set(root)
-    models = {dtype: load_generator(generator, RenderSettings(dtype=dtype)) for dtype in DTYPES}
-    renderers = {
-        (dtype, n): Renderer(
-            LocalEngine(with_steps(models[dtype], n)),
-            DiskStore(store_folder(root)),
-            pairs.sources,
-            bar,
-        )
-        for dtype, n in product(DTYPES, full)
-    }
-    exactly = {n: exact(pairs.slots, renderers["float32", n], pairs.landmarks)[0] for n in full}
-    rows = [
-        compare(case, exactly[case.full], renderers[case.dtype, case.full], pairs)
-        for case in cases_of(full, steps, unclear)
-    ]
-    table = pd.DataFrame(rows)
-    write_table(table, out, AGREEMENT)
+def main(data: Path, generator: Path, steps: tuple[int, ...], out: Path) -> None:
+    os.environ.setdefault("DVC_ROOT", str(Path.cwd()))
+    images = read_images(data).groupby("label").head(5)
+    slots, png = slots_of(images), dict(zip(images["image_id"], images["png"], strict=True))
+    backbone = load_backbone(Path("zoo/backbone"), cache=features_file(Path()))
+    real = load_examples(images, backbone=backbone).embeddings
+    embeddings = dict(zip(images["image_id"], real, strict=True))
+    landmarks = landmarks_of(images.assign(task=0), embeddings, backbone)
+
+    def choices(case: Case) -> tuple[np.ndarray, float]:
+        """Return the chosen level of each pair, and the guided steps per pair."""
+        settings = RenderSettings(dtype=case.dtype, steps=case.full_steps)
+        pipe = GeNIe.from_pretrained(generator, store=work_folder(Path()), settings=settings)
+        renderer = Renderer(pipe.engine, pipe.store, png, bar)
+        levels = Levels(search=case.search, min_position=case.min_position)
+        found, cost = search(slots, renderer, landmarks, levels)
+        return np.array([t.chosen for t in found], float), cost.guided_steps_needed / len(slots)
+
+    rows = []
+    for case in cases_of(steps):
+        found, guided = choices(case)
+        exact, most = choices(case._replace(dtype="float32", search="exact"))
+        gaps, fixed = np.abs(found - exact), denoising_steps(FIXED, case.full_steps)
+        row = {**case._asdict(), "pairs": len(slots), "same": np.mean(gaps == 0)}
+        row |= {"within_one_level": np.mean(gaps <= 1), "guided_steps": guided}
+        rows.append(row | {"times_fixed": guided / fixed, "exact_times_fixed": most / fixed})
+    table = pd.DataFrame(rows).round(4)
+    table.to_csv(out, index=False, lineterminator="\n")
     click.echo(table.to_string(index=False))
 
 

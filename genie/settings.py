@@ -417,7 +417,7 @@ _MESSAGES = {
 }
 
 
-_MOVED = {
+MOVED = {
     "classifier.initial": "classifier.start",
     "classifier.pretrained": "classifier.start (backbone or scratch)",
     "data.episodes": "data.tasks",
@@ -433,7 +433,10 @@ _MOVED = {
     "prompt.contexts": "contexts.csv in prompt.folder",
     "prompt.names": "names.csv in prompt.folder",
 }
-"""Keys of earlier versions and their replacements."""
+"""Keys of earlier versions and their replacements.
+
+The first entry of a replacement names it in the records of protocols/.
+"""
 
 
 def _explain(error: Any) -> str:
@@ -466,8 +469,8 @@ def _unknown_choice(key: str, error: Any) -> str:
 
 def _unknown_key(where: list[str]) -> str:
     key = ".".join(where)
-    if key in _MOVED:
-        return f"{key} is no longer a key; it is {_MOVED[key]} now"
+    if key in MOVED:
+        return f"{key} is no longer a key; it is {MOVED[key]} now"
     fields: Any = Params.model_fields
     for part in where[:-1]:
         fields = fields[part].annotation.model_fields

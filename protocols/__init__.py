@@ -1,4 +1,4 @@
-"""Tables of the paper: each folder is a set of settings and methods, run through the stages.
+"""Tables that measure the method: each folder is a set of settings and rows.
 
-Read `specification` first, then `execution`, `table` and `run`.
+Read `specification` first, then `execution`, `record`, `run` and `pages`.
 """

@@ -1,55 +1,71 @@
-"""Run every row of a protocol through the stages and write its table.
+"""Run the rows of tables whose parameters or files have changed, and render the pages.
 
-    python -m protocols.run protocols/fewshot
+    python -m protocols.run              # all tables
+    python -m protocols.run fewshot      # one of them
 
-`protocols/specification.py` describes `protocol.yaml`. Out: `results.csv` (a row per setting and
-method), `tasks.csv` (accuracy per task), `results.md`, `results.png`, and `check.json`, the result
-of the reference row on few tasks (`protocols/check.py`).
+A row is recorded as soon as it is finished (`protocols/record.py`), so a stopped run goes on with
+the same command. With `--out FOLDER` a table is made in a folder of its own, whatever its record,
+and with `--overlay FILE` with other parameters, such as those of the paper.
 """
 
-import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from genie.cli.messages import in_keys
 from genie.core.errors import GenieError
-from genie.core.tables import ROW_SCORES, write_table
-from genie.figures.results import result_figure
-from genie.settings import read_yaml
-from protocols.check import few_tasks, outcome
-from protocols.execution import run_rows
-from protocols.specification import read_protocol, rows_of
-from protocols.table import RESULTS, compare, markdown
+from genie.progress import bar
+from genie.settings import read_yaml, require_paths
+from protocols.pages import page_of, write_pages
+from protocols.record import in_order, read_record, up_to_date, with_row, write_record
+from protocols.specification import Row, read_protocol, rows_of
+
+TABLES = Path("protocols")
 
 
-@click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.command(help=__doc__)
+@click.argument("names", nargs=-1)
 @click.option("--params", "base", type=Path, default="params.yaml", show_default=True)
 @click.option("--overlay", type=Path, help="YAML of parameters put on top, such as paper.yaml.")
-@click.option("--out", type=Path, help="Folder of the tables.  [default: FOLDER]")
-def main(folder: Path, base: Path, overlay: Path | None, out: Path | None) -> None:
-    """Run every row of the protocol in FOLDER through the stages and write its table."""
-    if overlay and not out:
-        raise click.ClickException("--overlay makes another table; name its folder with --out")
+@click.option("--out", type=Path, help="Folder of the record.  [default: the table's]")
+def main(names: tuple[str, ...], base: Path, overlay: Path | None, out: Path | None) -> None:
+    if (overlay and not out) or (out and len(names) != 1):
+        raise click.ClickException("--overlay needs --out, and --out the name of one table")
     os.environ.setdefault("DVC_ROOT", str(Path.cwd()))  # all rows share one store
-    out = out or folder
-    place = Path(".genie/protocols") / folder.name
     try:
-        protocol = read_protocol(folder / "protocol.yaml", overlay)
-        scores, facts = run_rows(rows_of(protocol, read_yaml(base), place))
-        few = outcome(few_tasks(protocol, read_yaml(base), place / "check"))
+        for name in names or sorted(path.parent.name for path in TABLES.glob("*/protocol.yaml")):
+            protocol = read_protocol(TABLES / name / "protocol.yaml", overlay)
+            place = Path(".genie/protocols") / (out or TABLES / name).name
+            update(rows_of(protocol, read_yaml(base), place), out or TABLES / name)
+        if out:
+            (out / "results.md").write_text(page_of(protocol, read_record(out)), encoding="utf-8")
+        else:
+            write_pages(Path())
     except GenieError as error:
         raise click.ClickException(in_keys(error)) from error
-    results = compare(protocol, scores, facts)
-    text = markdown(protocol, results)
-    write_table(scores, out / "tasks.csv", ROW_SCORES)
-    write_table(results, out / "results.csv", RESULTS)
-    (out / "results.md").write_text(text, encoding="utf-8")
-    (out / "check.json").write_text(json.dumps(few, indent=1) + "\n", encoding="utf-8")
-    result_figure(results, reference=protocol.reference, path=out / "results.png")
-    click.echo(text)
+
+
+def update(rows: Sequence[Row], out: Path) -> None:
+    """Run the rows whose record in `out` is missing or of other parameters or files.
+
+    Raise MissingFileError for a path that does not exist, before anything runs.
+    """
+    for row in rows:
+        require_paths(row.params)
+    before = read_record(out)
+    record, names = up_to_date(before, rows), [(row.setting, row.name) for row in rows]
+    missing = [row for row in rows if (row.setting, row.name) not in record.digests()]
+    if missing:
+        from protocols.execution import run_row  # imports torch
+    for row in bar(missing, out.name, total=len(missing), unit="row"):
+        click.echo(f"{out.name}: {row.setting}: {row.name}")
+        record = in_order(with_row(record, row, *run_row(row)), names)
+        write_record(record, out)
+    if not record.facts.equals(before.facts):  # fewer rows, or another order
+        write_record(record, out)
+    click.echo(f"{out.name}: {len(missing)} of {len(rows)} rows ran")
 
 
 if __name__ == "__main__":

@@ -1,62 +1,89 @@
-"""What a protocol compares: its settings, and its rows with the parameters of each.
+"""What a table compares: its settings, and its rows with the parameters of each.
 
-A protocol is a folder with `protocol.yaml`:
+A table is a folder with `protocol.yaml`:
 
     title: a line for the table
     params: {data.tasks: 10}            # on top of params.yaml, in every row
-    settings:                           # groups of rows, each with parameters of its own
+    settings:                           # groups of rows
       logistic regression: {}
-      from scratch: {classifier.start: scratch, rows: [GeNIe-Ada]}   # only some of the rows
-    rows:                               # methods to compare
+      from scratch: {params: {classifier.start: scratch}, rows: [GeNIe-Ada]}  # only some rows
+      biased: {groups: data/groups.csv}   # accuracy on groups of query images as well
+    rows:                               # methods to compare, with the parameters of each
       GeNIe-Ada: {noise.r: ada}
     reference: GeNIe-Ada                # the row that all others are compared with
+    comparisons:                        # optional: pairs [row, other] or [row, other, share]
+      from scratch: [[GeNIe-Ada, Weak copies]]
     paper: {logistic regression: {GeNIe-Ada: 0.5}}   # optional: published accuracies
 
 Parameters are keyed as on the command line (`noise.r`).
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from genie.core.errors import GenieError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from genie.core.errors import GenieError, one_line
 from genie.data.prompts import slug
 from genie.settings import Params, check_params, read_yaml
 
-BASELINE = "Weak"
+BASELINE = "Weak copies"
 """The row of the classifier without generated images: support images and weak copies."""
 
-_REQUIRED = ("title", "params", "settings", "rows", "reference")
-_OPTIONAL = ("paper",)
-
-Changes = Mapping[str, object]
+Changes = dict[str, Any]
 """Parameters that differ from those of params.yaml, by dotted key."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """Parameters of a group of rows, and the names of these rows in table order."""
-
-    params: Changes
-    rows: Sequence[str]
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-@dataclass(frozen=True)
-class Protocol:
+class Setting(_Strict):
+    """Parameters of a group of rows, and the names of these rows (None: all) in table order.
+
+    `groups` is a CSV file with the column image_id and columns of names of groups.
+    """
+
+    params: Changes = {}
+    rows: list[str] | None = None
+    groups: Path | None = None
+
+
+class Protocol(_Strict):
     """The content of `protocol.yaml`.
 
-    `overlay` goes on top of the settings; a row's own parameters go on top of both.
+    `overlay` goes on top of the settings; the parameters of a row go on top of both.
     """
 
     title: str
     params: Changes
-    settings: Mapping[str, Setting]
-    rows: Mapping[str, Changes]
+    settings: Annotated[dict[str, Setting], Field(min_length=1)]
+    rows: Annotated[dict[str, Changes], Field(min_length=1)]
     reference: str
-    paper: Mapping[str, Mapping[str, float]]
-    overlay: Changes
+    comparisons: dict[str, list[Annotated[list[str], Field(min_length=2, max_length=3)]]] = {}
+    paper: dict[str, dict[str, float]] = {}
+    overlay: Changes = {}
+
+    def rows_in(self, setting: str) -> list[str]:
+        """Return the names of the rows of a setting, in table order."""
+        own = self.settings[setting].rows
+        return list(self.rows) if own is None else own
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        for name in (*self.comparisons, *self.paper):
+            if name not in self.settings:
+                raise ValueError(f"{name!r} is not one of the settings")
+        for name in self.settings:
+            compared = [row for pair in self.comparisons.get(name, []) for row in pair[:2]]
+            own = self.rows_in(name)
+            for row in (*own, self.reference, *compared):
+                if row != BASELINE and not (row in self.rows and row in own):
+                    raise ValueError(f"{row!r} is not one of the rows of {name}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -67,98 +94,45 @@ class Row:
     name: str
     params: Params
     place: Path
+    groups: Path | None = None
 
 
 def read_protocol(path: Path, overlay: Path | None = None) -> Protocol:
-    """Read the protocol of a YAML file, with the parameters of the file `overlay` if there is one.
+    """Read the protocol of a YAML file, with the parameters of the file `overlay` if given.
 
-    Raise GenieError for a missing or unknown key, or a name that is not one of the rows.
+    Raise GenieError for a missing or unknown key, and for a name that is not one of the rows.
     """
-    raw = read_yaml(path)
-    _check_keys(raw, path)
-    rows = {name: _changes(own, f"{path}: rows.{name}") for name, own in raw["rows"].items()}
-    settings = {
-        name: _setting(_changes(own, f"{path}: settings.{name}"), rows)
-        for name, own in raw["settings"].items()
-    }
-    _check_names(settings, rows, raw["reference"], path)
-    return Protocol(
-        title=raw["title"],
-        params=_changes(raw["params"], f"{path}: params"),
-        settings=settings,
-        rows=rows,
-        reference=raw["reference"],
-        paper=raw.get("paper", {}),
-        overlay=read_yaml(overlay) if overlay else {},
-    )
+    given = {"overlay": read_yaml(overlay)} if overlay else {}
+    try:
+        return Protocol.model_validate(read_yaml(path) | given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "protocol"
+        raise GenieError(f"{path}: {where}: {one_line(ValueError(first['msg']))}") from None
 
 
 def rows_of(protocol: Protocol, base: Mapping[str, Any], root: Path) -> list[Row]:
-    """Return all rows in table order; those of one setting share a folder under `root`.
+    """Return all rows in table order; the rows of one setting share a folder under `root`.
 
     `base` holds the values of params.yaml. Raise GenieError, naming setting, row and key, for a
     parameter that is unknown or out of range.
     """
-    return [
-        Row(name, row, _params(protocol, base, name, row), root / slug(name))
-        for name, setting in protocol.settings.items()
-        for row in setting.rows
-    ]
+    found = []
+    for name, setting in protocol.settings.items():
+        for row in protocol.rows_in(name):
+            own = protocol.rows[row]
+            changes = {**protocol.params, **setting.params, **protocol.overlay, **own}
+            params = check_params(override(base, changes), where=f"{name}: {row}")
+            found.append(Row(name, row, params, root / slug(name), setting.groups))
+    return found
 
 
-def override(params: Mapping[str, Any], changes: Changes) -> dict[str, Any]:
+def override(params: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of nested parameters with dotted keys set, known or not."""
     result = copy.deepcopy(dict(params))
     for key, value in changes.items():
-        *sections, name = key.split(".")
-        at = result
-        for section in sections:
-            if not isinstance(at.get(section), dict):
-                at[section] = {}
-            at = at[section]
-        at[name] = value
+        section, _, name = key.rpartition(".")
+        if section and not isinstance(result.get(section), dict):
+            result[section] = {}
+        (result[section] if section else result)[name] = value
     return result
-
-
-def _params(protocol: Protocol, base: Mapping[str, Any], setting: str, row: str) -> Params:
-    own = protocol.settings[setting].params
-    changes = {**protocol.params, **own, **protocol.overlay, **protocol.rows[row]}
-    return check_params(override(base, changes), where=f"{setting}: {row}")
-
-
-def _check_keys(raw: Mapping[str, Any], path: Path) -> None:
-    known = (*_REQUIRED, *_OPTIONAL)
-    if unknown := sorted(set(raw) - set(known)):
-        raise GenieError(f"{path}: {unknown[0]} is not a known key; use {', '.join(known)}")
-    if missing := [key for key in _REQUIRED if key not in raw]:
-        raise GenieError(f"{path}: {missing[0]} is missing; add it")
-    for key in ("settings", "rows"):
-        if not isinstance(raw[key], dict) or not raw[key]:
-            raise GenieError(f"{path}: {key} must hold at least one name, got {raw[key]!r}")
-
-
-def _changes(value: object, where: str) -> dict[str, Any]:
-    """Return a mapping as it is, and an empty one for nothing."""
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise GenieError(f"{where} must hold parameters such as noise.r: 0.7, got {value!r}")
-    return value
-
-
-def _setting(own: Mapping[str, Any], rows: Mapping[str, object]) -> Setting:
-    """Return a setting: with all rows, unless it names some of them."""
-    params = {key: value for key, value in own.items() if key != "rows"}
-    return Setting(params, tuple(own.get("rows", rows)))
-
-
-def _check_names(
-    settings: Mapping[str, Setting], rows: Mapping[str, object], reference: str, path: Path
-) -> None:
-    for name, setting in settings.items():
-        if unknown := [row for row in setting.rows if row not in rows]:
-            raise GenieError(f"{path}: settings.{name}: {unknown[0]!r} is not one of the rows")
-        if reference not in setting.rows:
-            raise GenieError(
-                f"{path}: reference must be one of the rows of {name}, got {reference!r}"
-            )

@@ -1,8 +1,8 @@
-"""The commands in README.md and docs/, with what is said about how to try them.
+"""The commands in README.md and docs/, and which of them tests can run.
 
-A code block without a language holds shell commands. A comment before a block says more:
-`<!-- needs: network, gpu, hours -->` is not tried; `<!-- append: FILE -->` belongs at the end of a
-file. A Python block without a comment is run, too.
+A code block without a language has shell commands. `<!-- needs: network, gpu, hours -->` before a
+block keeps it from being run, and `<!-- append: FILE -->` appends it to a file. Python blocks
+without a comment are run as well.
 """
 
 import re
@@ -18,7 +18,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NEEDS = {"network", "gpu", "hours"}
 SHELL = ("", "sh", "bash")
 ELSEWHERE = {"make repro": ".ci/run", "make test": ".ci/run"}
-"""Commands that another file runs, because a test cannot: the file holds the command."""
+"""Commands that no test can run, by the file that runs them."""
 
 _BLOCK = re.compile(
     r"(?:<!-- *(?P<mark>needs|append): *(?P<what>[^>]*?) *-->\n+)?"
@@ -68,7 +68,7 @@ def commands(block: Block) -> list[str]:
 
 
 def script(document: Path) -> str:
-    """All that a reader of the document would do, as one shell script."""
+    """Everything that a reader of the document would run, as one shell script."""
     parts = []
     for block in blocks(document):
         if block.needs:

@@ -33,13 +33,13 @@ def make_scratch(
 ) -> Path:
     """A git repository of the working tree's files, committed; its pipeline has not run yet.
 
-    Recorded protocols, stages of benchmarks/, bundled data and the generator of zoo/ stay behind.
+    Recorded tables, stages of benchmarks/, bundled data and the generator of zoo/ stay behind.
     """
     place.mkdir()
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     behind = ("data/", "dvc.lock", "metrics/", "zoo/generator/", "benchmarks/dvc.")
     for name in subprocess.check_output(listed, cwd=ROOT, text=True).splitlines():
-        recorded = name.startswith("protocols/") and name.count("/") > 1
+        recorded = name.startswith("protocols/") and Path(name).suffix in (".csv", ".yaml")
         if (ROOT / name).is_file() and not name.startswith(behind) and not recorded:
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, place / name)

@@ -215,20 +215,25 @@ def test_protocol_runs_its_rows_through_the_same_stages(made):
     folder = made / "protocols/tiny"
     folder.mkdir()
     (folder / "protocol.yaml").write_text(yaml.safe_dump(protocol, sort_keys=False))
-    output = call(made, sys.executable, "-m", "protocols.run", "protocols/tiny")
-    assert "[6 of 6] logistic: Ada, previews" in output
-    table = pd.read_csv(folder / "results.csv").set_index("row")
-    assert list(table.index) == ["Weak", *protocol["rows"]]
+    out = made / "tiny"
+    output = call(made, sys.executable, "-m", "protocols.run", "tiny", "--out", str(out))
+    assert "tiny: logistic: Ada, previews" in output
+    table = pd.read_csv(out / "rows.csv").set_index("row")
+    assert list(table.index) == [*protocol["rows"]]
     assert table.loc["Filtered", "rejected"] > 0
     assert table.loc["Filtered", "images"] < table.loc["Ada", "images"]
-    assert (table["n"] == 2).all()
     assert table.loc["CutMix", "images"] == 0
+    scores = pd.read_csv(out / "tasks.csv")
+    assert (scores.groupby("row")["task"].nunique() == 2).all()
     # by the pipeline's own run of the same parameters
     summary = read_json(made / "metrics/evaluate.json")
-    assert table.loc["Ada", "accuracy"] == pytest.approx(summary["augmented"]["mean"])
+    accuracy = scores.groupby("row")["accuracy"].mean()
+    assert accuracy["Ada"] == pytest.approx(summary["augmented"]["mean"])
+    assert accuracy["Weak copies"] == pytest.approx(summary["baseline"]["mean"])
     assert table.loc["Ada, previews", "guided_steps"] < table.loc["Ada", "guided_steps"]
-    assert "| Ada, previews |" in (folder / "results.md").read_text()
+    assert "| Ada, previews |" in (out / "results.md").read_text()
     shutil.rmtree(folder)
+    shutil.rmtree(out)
 
 
 def test_set_loads_as_an_imagefolder_data_set(made, tmp_path):

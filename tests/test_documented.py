@@ -28,6 +28,7 @@ COMMANDS = [
     for words in [shlex.split(part) for part in re.split(r"'&&'|&&", command)]
 ]
 
+CODE = (".py", ".yaml", ".jinja", ".sh")
 
 PAGES = [
     *DOCUMENTS,
@@ -43,13 +44,13 @@ def arguments(words: list[str]) -> tuple[str, list[str]]:
     return words[0], words[1:]
 
 
-def test_documents_hold_commands_of_every_kind():
+def test_documents_have_commands_of_every_kind():
     programs = {arguments(p.values[0])[0] for p in COMMANDS}  # type: ignore[arg-type]
     assert programs >= {"make", "dvc", "genie", "git", "python"}
 
 
 @pytest.mark.parametrize("block", [pytest.param(b, id=b.where) for b in BLOCKS])
-def test_block_is_run_or_says_what_it_needs(block: Block):
+def test_block_is_run_or_names_what_it_needs(block: Block):
     assert block.language in (*SHELL, "python", "csv", "yaml", "mermaid")
     assert block.needs <= NEEDS
     if block.append:
@@ -88,9 +89,9 @@ def test_command_that_no_test_can_run_is_run_elsewhere(command):
 
 
 def test_script_does_what_a_reader_does(tmp_path):
-    document = tmp_path / "recipe.md"
+    document = tmp_path / "page.md"
     document.write_text(
-        "# A recipe\n\n```\nmake test   # elsewhere\necho one \\\n  two  # a comment\n```\n"
+        "# A page\n\n```\nmake test   # elsewhere\necho one \\\n  two  # a comment\n```\n"
         "<!-- needs: gpu -->\n```\nrender\n```\n\n"
         "1. In a list:\n\n   ```\n   echo three\n   ```\n\n"
         "<!-- append: notes.txt -->\n```python\nx = 'y'\n```\n\n```csv\na,b\n```\n"
@@ -134,8 +135,23 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_every_page_that_code_or_parameters_name_exists():
+    files = [ROOT / name for name in ("params.yaml", "Makefile", ".ci/run", "dvc.yaml")]
+    for folder in ("genie", "stages", "zoo", "benchmarks", "protocols"):
+        files += [p for p in (ROOT / folder).rglob("*") if p.suffix in CODE]
+    for file in files:
+        for page in re.findall(r"docs/[\w/-]+\.md", file.read_text(encoding="utf-8")):
+            assert (ROOT / page).is_file(), f"{file.relative_to(ROOT)} names {page}"
+
+
+def test_guide_and_readme_stay_short():
+    guide = (ROOT / "docs/guide").glob("*.md")
+    assert sum(len(page.read_text().split()) for page in guide) <= 4_600
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 130
+
+
 def test_table_of_methods_is_the_generated_one():
-    assert methods_table() in (ROOT / "docs/methods.md").read_text()
+    assert methods_table() in (ROOT / "docs/reference/methods.md").read_text()
 
 
 def test_snippet_of_the_readme_is_that_of_the_docstring():
@@ -147,6 +163,6 @@ def test_snippet_of_the_readme_is_that_of_the_docstring():
 
 
 def test_glossary_has_each_term_once():
-    text = (ROOT / "docs/design.md").read_text().partition("Glossary\n\nOne word")[2]
+    text = (ROOT / "docs/reference/design.md").read_text().partition("Glossary\n\nOne word")[2]
     terms = re.findall(r"^\| (.*?) \| ", text, re.MULTILINE)[1:]
     assert 20 < len(terms) == len(set(terms)) <= 45

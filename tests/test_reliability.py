@@ -1,4 +1,4 @@
-"""docs/reliability.md names a test for each fault, and the tests exist."""
+"""docs/reference/reliability.md names a test for each fault, and the tests exist."""
 
 import ast
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LINES = (ROOT / "docs/reliability.md").read_text().splitlines()
+LINES = (ROOT / "docs/reference/reliability.md").read_text().splitlines()
 ROWS = [
     line
     for line, above in zip(LINES[1:], LINES, strict=False)

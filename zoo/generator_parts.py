@@ -28,7 +28,7 @@ from zoo.recipes import Recipe
 
 LENGTH = 24
 LATENTS = "latents.safetensors"  # of all pretraining images, computed once
-STEPS = 20  # denoising steps; as good as 50, see docs/evidence.md
+STEPS = 20  # denoising steps; as good as 50, see docs/reference/decisions.md
 SCALED_BY = 5_000  # images whose latents get the standard deviation 1
 BETAS = {
     "beta_start": 0.00085,

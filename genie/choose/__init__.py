@@ -1,5 +1,6 @@
-"""What is kept of the rendered images: which noise ratio, and which images.
+"""Selection of rendered images: the noise level of each, and which images are kept.
 
-Start with `adaptive` (Algorithm 1 on positions), then `search` (renders the levels of slots and
-chooses one of each: trajectories) and `filters` (which images are kept, and new draws for others).
+Start with `adaptive` (Algorithm 1 on positions), then `search` (which renders the levels of each
+slot and chooses one) and `filters` (which reject images and draw replacements). `hard_negative` is
+the result for one image.
 """

@@ -1,4 +1,4 @@
-"""GeNIe-Ada: choice of the noise level that crosses from the source to the target class.
+"""GeNIe-Ada: choice of the noise level at which an image crosses from source to target.
 
 | code | paper | meaning |
 |---|---|---|
@@ -61,11 +61,12 @@ def chosen_level(
     min_position: float | None = None,
     among: Collection[int] | None = None,
 ) -> int:
-    """Return the level that GeNIe-Ada keeps: the first from the largest shift on that suffices.
+    """Return the level that GeNIe-Ada keeps: the first near the target, from the largest shift on.
 
-    A level suffices if its position is at least `min_position`. If none does, the highest level is
-    kept. With `min_position` None, every level suffices, as in the paper, whose rule often stops
-    before an image has become the target. With `among`, only these levels are candidates.
+    A level is near the target if its position is at least `min_position`. If none is, the highest
+    level is kept. With `min_position` None, the level after the largest shift is kept, as in the
+    paper, whose rule often stops before an image has become the target. With `among`, only these
+    levels are candidates.
     """
     start = largest_shift(positions, among=among)
     if min_position is None:

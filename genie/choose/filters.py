@@ -1,7 +1,7 @@
-"""Rules that decide which generated images are kept: one function per rule, all of the same type.
+"""Filter rules, which decide which generated images are kept: one function of one type each.
 
-A rule sees a task's generated images and what was learned from its support images. It never sees a
-query image or the oracle. Rejected images are drawn again until the attempts are used up.
+A rule uses a task's generated images and what was learned from its support images, never query
+images or the oracle. Rejected images are drawn again until the attempts are used up.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +21,9 @@ from genie.render.loop import Cost, Renderer
 
 @dataclass(frozen=True)
 class Judge:
-    """The information about one task that a rule may use.
+    """The models and data of one task that a rule may use.
 
-    `classifier` was trained on the support images alone. `prompts` holds one prompt per class.
+    `classifier` was trained on the support images alone. `prompts` has one prompt per class.
     `min_text` and `min_image` are cosine similarities in [-1, 1].
     """
 
@@ -86,9 +86,9 @@ NEED_CLIP = ("clip", "cosine")
 def apply_rule(
     trajectories: Sequence[Trajectory], rule: str, judges: Mapping[int, Judge], renderer: Renderer
 ) -> np.ndarray:
-    """Return whether a rule (a key of RULES) keeps the chosen image of each trajectory, (n,) bool.
+    """Return a mask (n,) of the trajectories whose chosen image a rule (a key of RULES) keeps.
 
-    `judges` holds one judge per task. No rule keeps a black image.
+    `judges` has one judge per task. Black images are always rejected.
     """
     stays = np.ones(len(trajectories), bool)
     for task in sorted({t.task for t in trajectories}):
@@ -101,10 +101,10 @@ def apply_rule(
 
 @dataclass(frozen=True)
 class Drawn:
-    """What filling slots gave.
+    """The result of filling slots.
 
-    `trajectories` are those of all rounds; those of rejected images have nothing chosen. `kept` is
-    the number of images kept after each round.
+    `trajectories` are those of all rounds; `chosen` is None for rejected images. `kept` is the
+    number of images kept after each round.
     """
 
     trajectories: list[Trajectory]
@@ -119,7 +119,7 @@ def draw_until_kept(
     keeps: Callable[[list[Trajectory]], np.ndarray],
     attempts: int,
 ) -> Drawn:
-    """Search until the chosen image of every slot is kept, for at most `attempts` rounds.
+    """Search until every slot has an image that is kept, for at most `attempts` rounds.
 
     `search` returns the trajectories of slots and their cost, and `keeps` returns which of the
     chosen images are kept. A rejected image is replaced by one with the same source, target and
@@ -155,7 +155,7 @@ def _pair(slot: Slot) -> Pair:
 
 
 def _repeats(slots: Sequence[Slot]) -> dict[Pair, int]:
-    """Count the images that slots ask for of each pair."""
+    """Count the slots of each task, source image and target class."""
     repeats: dict[Pair, int] = {}
     for slot in slots:
         count = slot.levels[0].replicate + 1

@@ -1,4 +1,4 @@
-"""One image edited towards a target class, with all that is known of it."""
+"""A source image edited towards a target class, with its levels and provenance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from genie.plan.requests import Slot
 from genie.render.loop import Renderer
 
 Landmark = Literal["examples", "txt2img"] | None
-"""What the mean embedding of a target is taken over; None where no levels were compared."""
+"""The images whose mean embedding is the target's landmark; None if no levels were compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,12 +23,12 @@ class HardNegative:
     - `target`: the class it was edited towards, which is its label
     - `source`: the name of its source, or the id of the source image
     - `levels`: [(r, image), ...] at all levels that competed, r ascending
-    - `positions`: (M,) float, where each level lies between source (0) and target (1); NaN where
-      nothing was compared
+    - `positions`: (M,) float, the position of each level between source (0) and target (1); NaN if
+      no levels were compared
     - `shift_ratio`: the largest shift over the second largest; the higher, the clearer the choice
-    - `landmark`: what the target's position is the mean of: "examples", "txt2img" if there were
-      none, or None without positions; `examples` are these images
-    - `prompt`, `negative_prompt`, `key`: its wording, and its key in the store
+    - `landmark`: the images whose mean embedding is the target's landmark: "examples", "txt2img" if
+      there were none, or None without positions; `examples` are these images
+    - `prompt`, `negative_prompt`, `key`: its prompts, and its key in the store
     """
 
     image: Image.Image
@@ -52,7 +52,7 @@ def hard_negative(
     landmark: Landmark = None,
     examples: Sequence[Image.Image] = (),
 ) -> HardNegative:
-    """Return the chosen level of a trajectory with all others."""
+    """Return the hard negative of a trajectory."""
     requests = trajectory.slot.levels
     images = [renderer.store.image(key) for key in trajectory.keys]
     level = trajectory.chosen or 0
@@ -74,7 +74,7 @@ def hard_negative(
 
 
 def without_positions(slot: Slot, renderer: Renderer) -> HardNegative:
-    """Return the one level of a slot, which was rendered in full and compared with nothing."""
+    """Return the hard negative of a slot with a single level, without positions."""
     steps = renderer.engine.info.steps
     nowhere = np.full(1, np.nan)
     return hard_negative(

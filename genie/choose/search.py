@@ -1,8 +1,8 @@
-"""The search for r*: renders the image of each slot at every noise level and chooses one level.
+"""The search for r*: render the image of each slot at every noise level and choose one level.
 
-The result is a `Trajectory` per slot, which holds all that is known about its levels.
-`exact` renders all levels in full. `preview` compares quick previews and renders in full only the
-levels that are kept, and those that previews cannot decide between.
+The result is a `Trajectory` per slot, with all of its levels. `exact` renders all levels in full.
+`preview` compares quick previews, and renders in full only the levels that are kept, and those
+among which the previews do not decide.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,8 +35,9 @@ class Trajectory:
 
     `keys` and `steps` identify the rendering of each level: its key in the store, and its
     `num_inference_steps` N, smaller for a preview. `positions` (M,) are 0 at the source and 1 at
-    the target, and NaN where there is no axis. `embeddings` has shape (M, d). `shift_ratio` is its
-    value when levels were first compared. `chosen` is the index of the level that is kept, or None.
+    the target, and NaN where there is no axis. `embeddings` has shape (M, d). `shift_ratio` is
+    computed when levels are first compared. `chosen` is the index of the level that is kept, or
+    None.
     """
 
     slot: Slot
@@ -84,7 +85,7 @@ def landmarks_of(
 def search(
     slots: Sequence[Slot], renderer: Renderer, landmarks: Landmarks, levels: Levels
 ) -> tuple[list[Trajectory], Cost]:
-    """Choose a level for each slot, by previews if they are requested and save steps."""
+    """Choose a level for each slot, by previews if these are requested and save steps."""
     competing = sorted({request.r for slot in slots for request in slot.levels})
     compares = any(len(slot.levels) > 1 for slot in slots)
     if compares and levels.search == "preview":
@@ -106,7 +107,7 @@ def exact(
 ) -> tuple[list[Trajectory], Cost]:
     """Render all levels and choose the one after the largest shift (Algorithm 1).
 
-    With `min_position`, a level must also have this position or a higher one
+    With `min_position`, the position of the chosen level must also be at least this
     (`adaptive.chosen_level`). A single level is always chosen. `steps` defaults to those of a full
     rendering. `extra_steps` is passed to `Renderer.ensure`. Raise InvalidValueError, naming the
     pair, if levels are to be compared but source and target coincide.
@@ -134,8 +135,8 @@ def preview(
 
     Where the largest jump is less than `unclear` times the second largest, the levels before and
     after both jumps are rendered in full, and the largest jump between these decides. With
-    `min_position`, so is the level that previews choose, and the first of these levels that reaches
-    it is kept.
+    `min_position`, the level that the previews choose is also rendered in full, and the first of
+    these levels whose position reaches `min_position` is kept.
     """
     full_steps = renderer.engine.info.steps
     quick, cost = exact(
@@ -172,7 +173,7 @@ def preview(
 
 
 def preview_steps(ratios: Sequence[float], full: int, *, between: bool) -> int:
-    """Return the denoising steps of a preview that renders every level differently.
+    """Return the denoising steps of a preview in which all levels have different images.
 
     These are PREVIEW_STEPS for a generator that can start `between` two of its steps. Otherwise
     they are the smallest multiple of PREVIEW_STEPS that gives all levels different numbers of
@@ -254,7 +255,7 @@ def _embedded(
 
 
 def _trajectory(slot: Slot, rendered: _Rendered, landmarks: Landmarks, steps: int) -> Trajectory:
-    """Place the levels on the axis; the first one is chosen for the time being."""
+    """Compute the positions of the levels; the first level is chosen provisionally."""
     z = np.stack([rendered[request][1] for request in slot.levels])
     return Trajectory(
         slot=slot,
@@ -268,7 +269,7 @@ def _trajectory(slot: Slot, rendered: _Rendered, landmarks: Landmarks, steps: in
 
 
 def _chosen_by(trajectory: Trajectory, min_position: float | None) -> Trajectory:
-    """Return the trajectory with the level that its positions choose, if there are several."""
+    """Choose the level of a trajectory by its positions, if there are several levels."""
     along = trajectory.positions
     if len(along) == 1:
         return trajectory
@@ -315,7 +316,7 @@ def _chosen(trajectory: Trajectory) -> list[int]:
 
 
 def _mean_steps(slots: Sequence[Slot], full: int) -> int:
-    """Sum, over distinct slots, the mean guided steps of rendering one level in full."""
+    """Return the mean guided steps of rendering one level in full, summed over distinct slots."""
     distinct_levels = {slot.levels for slot in slots}
     return sum(
         sum(denoising_steps(q.r, full) for q in levels) // len(levels) for levels in distinct_levels

@@ -27,7 +27,7 @@ from genie.data.images import image_id
 
 BATCH = 64
 VECTORS_VERSION = 1
-"""Increase it whenever a change in the code changes vectors, so that cached ones are not used."""
+"""Increase it whenever a change in the code changes vectors; this invalidates cached ones."""
 MODEL_FILES = (".json", ".safetensors")
 
 
@@ -61,9 +61,9 @@ def load_backbone(
 
 
 def load_untrained(folder: Path, *, device: str | None = None) -> ImageModel:
-    """Build a network of the folder's architecture, with weights from torch's global generator.
+    """Build a network with the folder's architecture and random weights (torch's global generator).
 
-    For CLIP, it is the vision tower.
+    For CLIP, this is the vision tower.
     """
     check_folder(folder, argument="embedder")
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -74,9 +74,9 @@ def load_untrained(folder: Path, *, device: str | None = None) -> ImageModel:
 def load_oracle(
     folder: Path, *, device: str | None = None, cache: Path | None = None
 ) -> ImageModel:
-    """Load a classifier with class names (`id2label`), which judges label consistency.
+    """Load a classifier with class names (`id2label`) to measure label consistency.
 
-    Errors are those of `load_backbone`.
+    See `load_backbone` for errors.
     """
     model = _loaded(AutoModelForImageClassification, folder, argument="oracle")
     return image_model(model, folder, device, cache)
@@ -98,7 +98,7 @@ def _loaded(kind: Any, folder: Path, *, argument: str) -> Any:
 
 
 def check_folder(folder: Path, *, argument: str) -> None:
-    """Raise MissingFileError unless the folder has a transformers model as safetensors."""
+    """Raise MissingFileError unless the folder has a transformers model in safetensors format."""
     lacks = "does not exist"
     if folder.is_dir():
         lacks = "has no *.safetensors weights" if (folder / "config.json").is_file() else ""
@@ -121,7 +121,7 @@ def pixels(images: Sequence[Image.Image], *, model: ImageModel) -> torch.Tensor:
 
 
 def resized(image: Image.Image, *, model: ImageModel) -> Image.Image:
-    """Return an RGB image of the model's input size; an image of that size is not resampled."""
+    """Resize an RGB image to the model's input size, unless it already has this size."""
     height, width = model.size
     rgb = image.convert("RGB")
     if rgb.size == (width, height):
@@ -157,8 +157,8 @@ def vectors(
 ) -> np.ndarray:
     """Return `run`'s output (n, d) in float32, one row per image, from the cache where possible.
 
-    The images of one batch at a time are in memory. Under a launcher of PyTorch or accelerate, each
-    process computes a part, and all return the same.
+    Memory holds the images of one batch. Under `torchrun` or `accelerate launch`, each process
+    computes a part, and all of them return the whole result.
     """
     if not images:
         return np.zeros((0, 0), np.float32)
@@ -187,7 +187,7 @@ def vectors(
 def _shared_out(
     names: list[str], compute: Callable[[Sequence[str]], dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
-    """Compute the vectors of `names`, each process a part of them, and return all of them."""
+    """Compute the vectors of `names`, divided among the processes, and return all of them."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return compute(names)
     state = PartialState(cpu=not torch.cuda.is_available())
@@ -197,7 +197,7 @@ def _shared_out(
 
 
 def _vision_tower(model: torch.nn.Module) -> torch.nn.Module:
-    """Return the image encoder of a model that also encodes texts; any other model as it is."""
+    """Return the image encoder of a dual encoder; return any other model unchanged."""
     return getattr(model, "vision_model", model)
 
 
@@ -212,7 +212,7 @@ def pooled(output: object) -> torch.Tensor:
     """Reduce any transformers vision output to (B, d).
 
     The pooler output is used if there is one, else the last hidden state. Both are averaged over
-    positions where they have any.
+    positions, if they have any.
     """
     pooler = getattr(output, "pooler_output", None)
     hidden = output.last_hidden_state if pooler is None else pooler  # type: ignore[attr-defined]

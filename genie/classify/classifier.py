@@ -13,7 +13,7 @@ from genie.classify.settings import TrainingSettings
 from genie.core.errors import InvalidValueError
 
 FINETUNE = "finetune"
-"""The value of `head` for training the whole network instead of a head."""
+"""The value of `head` that trains the whole network instead of a linear head."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,15 @@ def predict(classifier: Classifier, examples: Examples) -> np.ndarray:
 
 
 def out_of_fold(examples: Examples, settings: TrainingSettings, *, folds: int = 5) -> np.ndarray:
-    """Return (n, c) probabilities, each row from a classifier that was not trained on the example.
+    """Return (n, c) out-of-fold probabilities: no classifier was trained on an example it predicts.
 
     Columns are the sorted class names. Classes are weighted inversely to their number of examples,
     because an unbalanced classifier predicts one of the largest classes for every image of a long
-    tail. FINETUNE is replaced by logistic regression on the frozen
-    embeddings, because `folds` more networks per task would cost more than all other training. The
-    examples of each class are assigned to the folds in rotation, so a class with fewer images than
-    folds is absent from some folds. A class that is absent from training has probability 0. If
-    fewer than two classes are left for training, as in 1-shot tasks, the whole row is 0.
+    tail. FINETUNE is replaced by logistic regression on the frozen embeddings, because `folds` more
+    networks per task would cost more than all other training. The examples of each class are
+    assigned to the folds in rotation, so a class with fewer images than folds is absent from some
+    folds. A class that is absent from the training folds has probability 0. If fewer than two
+    classes are left for training, as in 1-shot tasks, the whole row is 0.
     """
     if settings.head == FINETUNE:
         settings = replace(settings, head="logistic")
@@ -97,7 +97,7 @@ def out_of_fold(examples: Examples, settings: TrainingSettings, *, folds: int = 
 
 
 def _balancing_weights(labels: Sequence[str]) -> np.ndarray:
-    """Return weights (n,) that sum to the same for every class, and to n in all."""
+    """Return weights (n,) whose sum is the same for every class, and n in total."""
     _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
     return len(labels) / (len(counts) * counts[inverse])
 

@@ -26,7 +26,7 @@ class Clip:
 class _ImageTower(torch.nn.Module):
     """The image encoder of a CLIP model: exp(logit scale) times the unit image embedding, (B, d).
 
-    A linear layer with prompt embeddings as weights then gives CLIP's zero-shot logits.
+    With prompt embeddings as its weights, a linear layer on top computes CLIP's zero-shot logits.
     """
 
     def __init__(self, model: CLIPModel) -> None:
@@ -53,7 +53,7 @@ def load_clip(
     options = {"local_files_only": True, "trust_remote_code": False}
     try:
         kind = AutoConfig.from_pretrained(folder, **options).model_type
-        if kind != "clip":  # it would load, slowly, with fresh weights
+        if kind != "clip":  # it would load slowly, with random weights
             raise ValueError(f"the model_type in its config.json is {kind}")
         model = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)

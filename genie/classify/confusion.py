@@ -11,7 +11,8 @@ def confusion(predictions: pd.DataFrame) -> pd.DataFrame:
     """Return mean out-of-fold probabilities: true classes as rows, predicted ones as columns.
 
     Both are sorted. `predictions` is the predictions table of one task, with the columns label,
-    predicted and probability. Counts of hard predictions would be too small with five shots.
+    predicted and probability. Probabilities are averaged because, with five shots, counts of hard
+    predictions would be too small.
     """
     pairs = predictions.groupby(["label", "predicted"])["probability"]
     return pairs.mean().unstack()
@@ -45,11 +46,11 @@ def rank_sources(
 
 
 def boundary_pairs(matrix: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return the pairs of classes that are nearest to the decision boundary, each sorted by name.
+    """Return the most confused pairs of classes, each pair sorted by name.
 
-    Each class is paired with the class that it is most confused with. A pair that both classes
-    yield is listed once. A class without confusion yields no pair, as in 1-shot tasks, which have
-    no folds.
+    Each class is paired with the class that it is most confused with. A pair found from both sides
+    is listed once. A class without confusion yields no pair, as in 1-shot tasks, which have no
+    folds.
     """
     ranked = source_classes(matrix, strategy="confusion", top_k=1, seed=0)
     pairs = zip(ranked["target"], ranked["source"], strict=True)
@@ -57,7 +58,7 @@ def boundary_pairs(matrix: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 Strategy = Callable[[str, Mapping[str, float], int, int], Sequence[str]]
-"""Maps a target, the probabilities of the other classes (its row), top_k and a seed to sources."""
+"""A function of a target, its row of probabilities, top_k and a seed; returns source classes."""
 
 
 def _most_confused(
@@ -90,4 +91,4 @@ STRATEGIES: dict[str, Strategy] = {
     "distant": _least_confused,
     "all": _every,
 }
-"""The strategies by name."""
+"""The strategies of choosing source classes, by name."""

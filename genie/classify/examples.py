@@ -16,9 +16,9 @@ from genie.data.pictures import Pictures, joined
 class Examples:
     """Images with their backbone embeddings (n, d) and, for training, their labels.
 
-    The images of large sets are `Pictures`, which are not in memory. `weights` (n,) in [0, 1] are
-    those of the labels; None means 1 for all. A mixture of two images is two examples with one
-    label each.
+    Images of large sets are loaded lazily (`Pictures`). `weights` (n,) in [0, 1] are the weights of
+    the labels; None means 1 for all. A mixture of two images becomes two examples with one label
+    each.
     """
 
     images: Sequence[Image.Image]
@@ -34,9 +34,9 @@ def load_examples(images: pd.DataFrame, *, backbone: ImageModel) -> Examples:
 
 
 def picker(examples: Examples, ids: Iterable[str]) -> Callable[[Iterable[str]], Examples]:
-    """Return a function of ids that selects their examples, in the order of the ids.
+    """Return a function that selects examples by their ids, in the order of the ids.
 
-    `ids` has the id of every example, in the order of `examples`.
+    `ids` contains the id of every example, in the order of `examples`.
     """
     position = {image_id: i for i, image_id in enumerate(ids)}
     return lambda chosen: take(examples, [position[image_id] for image_id in chosen])

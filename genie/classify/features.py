@@ -1,4 +1,4 @@
-"""A cache of image vectors, keyed by the model with its computation, and by image content.
+"""A cache of image vectors, keyed by model, computation and image content.
 
 The cache is one SQLite file, which several processes may share and which is safe to delete.
 """

@@ -1,4 +1,4 @@
-"""Fine-tuning of whole networks on images, with one device or several."""
+"""Fine-tuning of whole networks on images, on one device or several."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -54,8 +54,8 @@ def train_network(
 ) -> Weights:
     """Train a network with weak augmentation (AdamW, cosine schedule) and return its weights.
 
-    `targets` (n,) are indices into `classes`. Under a launcher of PyTorch or accelerate, each
-    process trains on its share of every batch, and all end with the same weights.
+    `targets` (n,) are indices into `classes`. Under `torchrun` or `accelerate launch`, each process
+    trains on its share of every batch, and all end with the same weights.
     """
     accelerator = Accelerator(  # before the model is loaded, because it selects this process's GPU
         cpu=not torch.cuda.is_available(),
@@ -76,7 +76,7 @@ def network_probabilities(
     weights: Weights, images: Sequence[Image.Image], *, start: str, backbone: Path, classes: int
 ) -> np.ndarray:
     """Return the (n, c) probabilities of a trained network."""
-    with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, then overwritten
+    with torch.random.fork_rng(devices=[]):  # random weights are drawn, then overwritten
         model, network = _network(start, backbone, classes=classes)
     network.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
     network.eval()
@@ -151,7 +151,7 @@ def _batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield the rows (B,) and weakly augmented pixels (B, 3, H, W) of each step.
 
-    Every process augments the whole batch, so the pixels do not depend on how the batch is shared.
+    Every process augments the whole batch, so pixels do not depend on the number of processes.
     """
     order = torch.Generator().manual_seed(settings.seed)
     for step in range(settings.steps):

@@ -1,6 +1,6 @@
 """Fractal images from random iterated function systems, to blend into training images.
 
-DiffuseMix reads fractals from a folder of pictures. Here they are drawn, so no files are needed.
+DiffuseMix reads fractals from a folder of images. Here they are computed, so no files are needed.
 """
 
 import numpy as np
@@ -12,8 +12,8 @@ _POINTS, _ROUNDS, _SKIPPED = 1_000, 40, 10
 def fractal(draw: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Return the attractor of a random system of affine maps, float (height, width, 3) in [0, 255].
 
-    Many points jump at random between contractions of the plane (Barnsley 1988). Brightness is the
-    logarithm of how often a pixel is hit, and each map has its colour.
+    Points are moved by contractions of the plane in random order (chaos game, Barnsley 1988).
+    Brightness is the logarithm of a pixel's number of hits, and each map has a colour.
     """
     matrices, shifts = _contractions(draw), draw.uniform(-1, 1, (_MAPS, 2))
     colours = draw.uniform(0, 1, (_MAPS, 3))

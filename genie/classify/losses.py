@@ -21,8 +21,8 @@ def logit_adjusted(logits: torch.Tensor, labels: torch.Tensor, prior: torch.Tens
 def balanced_bce(logits: torch.Tensor, labels: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
     """Return Bal-BCE, the binary cross-entropy of z + log π - log(1 - π) (LiVT, eq. 13).
 
-    It is summed over classes. Predictions use the logits without the shift, so rare classes are not
-    at a disadvantage.
+    The loss is summed over classes. Predictions use the logits without the shift, so rare classes
+    are not at a disadvantage.
     """
     shifted = logits + prior.log() - (-prior).log1p()
     targets = torch.nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype)

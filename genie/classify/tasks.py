@@ -1,6 +1,6 @@
-"""The classifiers of tasks: trained on support images alone, and with generated images.
+"""Classifiers of tasks, trained on support images alone or with generated images.
 
-Draws are keyed by a task's support set, not by its number, so equal tasks share them.
+Random draws are keyed by a task's support set, not by its number, so equal tasks share them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,7 +51,7 @@ def train_baseline(
 
 @dataclass(frozen=True)
 class Recipe:
-    """How classifiers are trained with generated images.
+    """Settings for training classifiers with generated images.
 
     - `training`: the settings of each training
     - `per_class`: maps a task's labels to the number of images per class that every method adds;
@@ -103,8 +103,8 @@ def retrain(
 ) -> tuple[dict[int, Classifier], pd.DataFrame]:
     """Train a classifier per task on support and generated images.
 
-    `folder` has the augmentation set. Return the classifiers by task, and a row per mixture of a
-    generated and a real image (MIXTURES), which are none if nothing is mixed.
+    `folder` contains the augmentation set. Return the classifiers by task, and a table with a row
+    per mixture of a generated and a real image (MIXTURES), empty if nothing is mixed.
     """
     members = read_table(folder / "members.csv", MEMBERS)
     real_of = picker(load_examples(images, backbone=backbone), images["image_id"])
@@ -145,5 +145,5 @@ def _by_task(support: pd.DataFrame, monitor: Monitor) -> Iterator[tuple[int, pd.
 
 
 def _watched(settings: TrainingSettings, task: int, monitor: Monitor) -> TrainingSettings:
-    """Return the settings with the losses of a task's training recorded."""
+    """Return the settings with a callback that records a task's training loss."""
     return replace(settings, on_step=partial(monitor.record, f"loss/task_{task}"))

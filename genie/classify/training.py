@@ -1,8 +1,8 @@
 """Training samples of a classifier, the same number for every method.
 
 Copies of real images make up the difference for a method that generates fewer images than others. A
-method may also mix its generated images with real ones. COPIERS and MIXERS of `transforms` are the
-ways to copy and to mix.
+method may also mix its generated images with real ones. COPIERS and MIXERS of `transforms` list the
+functions for both.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from genie.classify.transforms import Copier, Copies, Mixer
 from genie.data.pictures import Pictures, spooled
 
 AT_ONCE = 256
-"""Images that are copied or mixed at a time. Real images are mixed with others of these."""
+"""Number of images that are copied or mixed at a time; real images are mixed within these."""
 
 
 def copies(
@@ -60,9 +60,9 @@ def copies(
 
 
 def softened(generated: Examples, sources: Sequence[str], weights: np.ndarray) -> Examples:
-    """Add the class of the source as a second label, with the rest of each label's weight (n,).
+    """Add the source's class as a second label, with weight 1 - w for label weights w (n,).
 
-    Images whose label has the weight 1 are unchanged. All others become two examples.
+    Images with label weight 1 are unchanged. All others become two examples.
     """
     soft = np.flatnonzero(weights < 1)
     if not len(soft):
@@ -86,9 +86,9 @@ def mixed(
 ) -> tuple[Examples, pd.DataFrame]:
     """Mix each generated image with its source, or with a real one of its class in rotation.
 
-    Return the examples and a record. A mixture becomes two examples of one image, whose weights
-    sum to one: the generated image's label with its share, and the real image's label with the
-    rest. The record has one row per mixture: label, level (pixel or patch) and share.
+    Return the examples and a table of the mixtures. A mixture becomes two examples of one image,
+    whose weights sum to one: the generated image's label with its share, and the real image's label
+    with the remainder. The table has one row per mixture: label, level (pixel or patch) and share.
     """
     partners = sources or take(real, _in_rotation(generated.labels, real.labels))
     levels: list[str] = []

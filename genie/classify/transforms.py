@@ -1,6 +1,6 @@
 """Training-time augmentation with kornia: copies of real images and mixtures of two images.
 
-Copies make up for images that a method did not generate, so all methods train on the same number of
+Copies replace images that a method did not generate, so all methods train on the same number of
 labelled samples (paper, section 4.1).
 """
 
@@ -32,7 +32,7 @@ class Copies:
 
 @dataclass(frozen=True)
 class Mixture:
-    """A generated image mixed with a real one; `share` is that of the generated image."""
+    """A generated image mixed with a real one; `share` is the generated image's share."""
 
     image: Image.Image
     level: str  # pixel, patch or half
@@ -145,9 +145,9 @@ def half_and_fractal_mix(
 ) -> list[Mixture]:
     """Join a half of each real image to the other half of its generated one (DiffuseMix).
 
-    Which half is generated (left, right, upper or lower) is drawn. The halves meet in a ramp of
-    20/256 of the side. Then a fifth of a fractal is blended in. Both images have one class, so the
-    share is 1.
+    The generated half (left, right, upper or lower) is random. The halves are blended over a ramp
+    of 20/256 of the side. Then a fractal is blended in with weight 1/5. Both images have one class,
+    so the share is 1.
     """
     draw = np.random.default_rng(seed)
     return [
@@ -238,10 +238,10 @@ COPIERS: dict[str, Copier] = {
     "cutmix": cutmix_copies,
     "mixup": mixup_copies,
 }
-"""How real images are copied, by the names that methods give."""
+"""Functions that copy real images, by the names that methods use."""
 
 MIXERS: dict[str, Mixer] = {
     "pixel-and-patch": pixel_and_patch_mix,
     "half-and-fractal": half_and_fractal_mix,
 }
-"""How generated images are mixed with real ones, by the names that methods give."""
+"""Functions that mix generated images with real ones, by the names that methods use."""

@@ -27,7 +27,7 @@ VARIABLES = {
 
 
 class EngineSettings(Section):
-    """The settings of the engine; see docs/engine.md."""
+    """The settings of the engine; see docs/reference/engine.md."""
 
     engine: Literal["local", "ray"] = "local"
     address: str | None = None
@@ -62,7 +62,7 @@ def read_engine(root: Path) -> EngineSettings:
         raise InvalidValueError(
             f"{key} of the engine ({VARIABLES.get(key, 'no variable')}, or {file}): {first['msg']}",
             value=first["input"],
-            remedy=f"the settings are {', '.join(VARIABLES)} (docs/engine.md)",
+            remedy=f"the settings are {', '.join(VARIABLES)} (docs/reference/engine.md)",
         ) from None
 
 

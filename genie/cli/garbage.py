@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from genie.cli.dvc_cache import TrackedFolder, missing_tables, tracked_sets
-from genie.core.errors import InvalidValueError, MissingFileError, one_line
+from genie.core.errors import InvalidValueError, one_line
 from genie.render.locks import image_locks, in_use
 from genie.render.store import sweep
 
@@ -56,25 +56,17 @@ def _dropped(root: Path, store: Path, *, days: float, delete: bool) -> Garbage:
 
 
 def referred(root: Path) -> Iterator[set[str]]:
-    """Yield the keys that each set refers to.
+    """Yield the keys of the images that each set refers to.
 
-    These are the sets of workspace, branches, tags and experiments, and of the rows of protocols
-    that are kept in `.genie/protocols`.
+    The sets are those of the workspace, branches, tags and experiments, and of the rows of tables
+    that ran here (`.genie/protocols`).
     """
-    for path in (root / "data/augmented" / TABLE, *(root / ".genie").glob(f"protocols/**/{TABLE}")):
+    rows = (root / ".genie/protocols").glob("**/keys/*.parquet")
+    for path in (root / "data/augmented" / TABLE, *rows):
         if path.is_file():
             yield _keys(path.read_bytes(), str(path))
     for found in tracked_sets(root):
         yield _keys_of(found)
-    for row in (root / ".genie/protocols").rglob("rows/*.json"):
-        keys = row.with_suffix(".parquet")
-        if not keys.is_file():
-            raise MissingFileError(
-                f"does not name the images that it refers to ({keys.name} is missing beside it)",
-                argument=str(row),
-                remedy="delete it to run this row of the protocol anew",
-            )
-        yield _keys(keys.read_bytes(), str(keys))
 
 
 def _keys_of(found: TrackedFolder) -> set[str]:

@@ -21,7 +21,6 @@ from genie.cli.reproduction import TOLERANCE, disagreements
 from genie.cli.revisions import Selection, position, read_runs
 from genie.cli.styles import ENDINGS, STYLES, style_of
 from genie.cli.summary import seconds_by_stage, summary_lines
-from genie.cli.table_scores import read_scores, read_shared
 from genie.core.errors import (
     FailedError,
     GenieError,
@@ -31,8 +30,7 @@ from genie.core.errors import (
 )
 from genie.core.progress import Progress, silent
 from genie.core.tables import read_images
-from genie.measure.comparison import compare_runs, differences
-from genie.measure.metrics import percent
+from genie.measure.comparison import compare_runs
 from genie.progress import bar
 from genie.settings import read_params
 
@@ -229,26 +227,6 @@ def compare(
 
 
 @main.command()
-@click.argument("folder", type=FILE)
-@click.argument("setting")
-@click.argument("row")
-@click.argument("other")
-def difference(folder: Path, setting: str, row: str, other: str) -> None:
-    """Show ROW minus OTHER under SETTING in the table of a protocol's FOLDER, paired by task.
-
-    Reads tasks.csv of FOLDER, for example:
-
-    genie difference protocols/fewshot 1-shot "GeNIe r = 0.8" Txt2Img
-    """
-    scores = read_scores(folder, setting, (row, other))
-    shared = read_shared(folder, setting)
-    gaps = differences(scores, setting=setting, row=row, other=other, shared=shared)
-    for share, gap in gaps.items():
-        points = percent(gap.mean, gap.low, gap.high, signed=True)
-        click.echo(f"{share:9} {points} points (n = {gap.n})")
-
-
-@main.command()
 @click.argument("images", type=FILE, nargs=-1, required=True)
 @click.option("--task", type=int, help="support set  [default: mean over all]")
 @click.option("--out", type=FILE, help="CSV file to write  [default: standard output]")
@@ -358,7 +336,7 @@ def verify(folder: Path, repair: bool, root: Path) -> None:
 def gc(delete: bool, days: float, root: Path) -> None:
     """Drop images from the store that no set refers to.
 
-    Sets of workspace, branches, tags, experiments and kept rows of protocols count. Nothing is
+    Sets of workspace, branches, tags, experiments and rows of protocols count. Nothing is
     dropped while the tables of one of them are not on this machine, or while a run uses the store.
     Young images are kept because an interrupted run goes on with them.
     """

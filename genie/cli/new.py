@@ -1,5 +1,6 @@
 """A project for one's own images: its pipeline, stages, parameters, models and CI workflows."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -106,7 +107,7 @@ def project_parameters(parameters: str, *, photos: str) -> str:
     document = editor.load(parameters)
     document["data"]["path"] = photos
     document["method"] = "strong"
-    return _dumped(editor, document).replace("docs/methods.md", "README.md")
+    return re.sub(r"docs/[\w/-]+\.md", "README.md", _dumped(editor, document))
 
 
 def _checked_classes(folder: Path, images: Path | None) -> list[str]:

@@ -10,7 +10,7 @@ from genie.core.errors import InvalidValueError, one_line
 def default_device() -> str:
     """Return this machine's accelerator ("cuda" or "mps"), or "cpu" if it has none.
 
-    Under a launcher of PyTorch or accelerate, "cuda" is the GPU of this process.
+    Under `torchrun` or `accelerate launch`, "cuda" is the GPU of this process.
     """
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
@@ -24,7 +24,7 @@ def require_device(device: str | None) -> None:
         return
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # unknown, or not built or not there
+    except (RuntimeError, AssertionError) as error:  # unknown, not compiled in or not present
         raise InvalidValueError(
             f"must be a device that torch can use here, but: {one_line(error)[:150]}",
             argument="device",

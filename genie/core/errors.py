@@ -1,7 +1,7 @@
-"""The errors that users see, and the messages of other exceptions.
+"""Errors that users see, and helpers for the messages of other exceptions.
 
-Every error names what is wrong, the rule, the value and the remedy, on one line. The library speaks
-of its arguments; the stages replace an argument by its key in params.yaml (`GenieError.text`).
+Every message names the argument, the rule, the value and the remedy on one line. The library names
+its own arguments; the stages replace them by keys of params.yaml (`GenieError.text`).
 """
 
 import difflib
@@ -19,7 +19,7 @@ _UNSET: Any = object()
 
 
 def shown(value: object) -> str:
-    """Return a value as messages show it, shortened if it is long or nested."""
+    """Return the repr of a value for messages, shortened if it is long or nested."""
     return _SHORT.repr(value)
 
 
@@ -28,8 +28,8 @@ class GenieError(Exception):
 
     `rule` is a clause whose subject is `argument`, such as "must be at least 1"; without an
     argument it is a whole sentence. `value` is the value given, and `remedy` the action that helps.
-    The message is one line: `{argument} {rule}, got {value}; {remedy}`. Rule and remedy write
-    other arguments in backticks.
+    The message is one line: `{argument} {rule}, got {value}; {remedy}`. In the rule and the remedy,
+    other arguments are written in backticks.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class FailedError(GenieError, RuntimeError):
 
 
 def require_choice(argument: str, value: object, choices: Iterable[str]) -> None:
-    """Raise InvalidValueError, which names the nearest choice, unless the value is a choice."""
+    """Raise InvalidValueError, naming the nearest choice, unless the value is one of `choices`."""
     names = list(choices)
     if value in names:
         return
@@ -81,7 +81,7 @@ def require_choice(argument: str, value: object, choices: Iterable[str]) -> None
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:
-    """Return a message in which arguments in backticks have other names, where `names` has one."""
+    """Replace arguments in backticks by their names in `names`; leave all others unchanged."""
     return re.sub(r"`(\w+)`", lambda found: f"`{names.get(found[1], found[1])}`", text)
 
 
@@ -91,7 +91,7 @@ def one_line(error: BaseException) -> str:
 
 
 def disk_is_full(error: BaseException) -> bool:
-    """Return whether an exception, of Python or of another library, means that the disk is full."""
+    """Return whether an exception from Python or another library means that the disk is full."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     text = str(error)
@@ -101,7 +101,7 @@ def disk_is_full(error: BaseException) -> bool:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that the memory of the device or of the host is exhausted."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
+    """Return whether an error means that device or host memory is exhausted."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # from torch
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

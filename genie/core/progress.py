@@ -1,4 +1,4 @@
-"""Arguments of long loops that show their progress."""
+"""Callbacks of long loops, which show progress and record losses."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ Item = TypeVar("Item")
 
 
 def one(item: object) -> int:
-    """Count an item as one."""
+    """Return 1, the default weight of an item."""
     return 1
 
 
@@ -16,8 +16,8 @@ class Progress(Protocol):
     """Iterates over items and shows the progress.
 
     `total` is the sum of `weight(item)` over all items, and `unit` names what is counted. With
-    `whole`, an item that has begun should be finished before the program is interrupted, because
-    its work would be lost.
+    `whole`, an interrupt should wait until the current item is finished, because its work would be
+    lost otherwise.
     """
 
     def __call__(
@@ -41,17 +41,17 @@ def silent(
     weight: Callable[[Item], int] = one,
     whole: bool = False,
 ) -> Iterable[Item]:
-    """Show nothing."""
+    """Return the items without showing progress."""
     return items
 
 
 def _unrecorded(curve: str, step: int, value: float) -> None:
-    """Record nothing."""
+    """Discard the value."""
 
 
 @dataclass(frozen=True)
 class Monitor:
-    """Shows a loop's progress, and records values of named curves by step, such as losses."""
+    """Shows the progress of a loop, and records named curves, such as losses, by step."""
 
     progress: Progress = silent
     record: Callable[[str, int, float], None] = _unrecorded

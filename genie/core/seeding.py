@@ -1,9 +1,9 @@
 """Random draws keyed by identity instead of order, and fingerprints of files.
 
-Every choice of data, source and noise is keyed by what it is for, so adding a task or an image
-changes no other draw. Within a task, copies, mixtures and mini-batches are drawn in order from a
-seed of the task. The hashed bytes of a key determine the results, so a change here changes images
-and metrics.
+Every random choice of data, sources and noise is seeded by the identity of what is drawn, so adding
+a task or an image changes no other draw. Within a task, copies, mixtures and mini-batches are drawn
+in order from the task's seed. The hashed bytes of a key determine the results, so a change here
+changes images and metrics.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ def digest(text: str) -> bytes:
 
 
 def number(text: str) -> int:
-    """Return a 64-bit integer, the first eight bytes of the text's digest."""
+    """Return the first eight bytes of a text's digest as a 64-bit integer."""
     return int.from_bytes(digest(text)[:8], "big")
 
 
@@ -43,8 +43,8 @@ def identity(names: Iterable[str]) -> str:
 def support_identity(labels: Iterable[str], image_ids: Iterable[str]) -> str:
     """Return an order-independent hash (hex) of a support set.
 
-    The task's number does not enter, so draws that are keyed by the identity are shared by equal
-    tasks and independent between different ones.
+    The task's number is not hashed, so draws keyed by this hash are the same in equal tasks and
+    independent in different ones.
     """
     return identity(f"{image} {label}" for label, image in zip(labels, image_ids, strict=True))
 
@@ -57,8 +57,8 @@ def identity_of(support: pd.DataFrame) -> str:
 def task_seed(seed: int, task: str, purpose: str) -> int:
     """Return a 31-bit seed for one purpose in one task, given the task's identity.
 
-    Tasks are identified by their support sets (`support_identity`), so equal tasks
-    draw the same numbers and different tasks draw independent ones.
+    Tasks are identified by their support sets (`support_identity`), so equal tasks draw the same
+    numbers and different tasks draw independent ones.
     """
     return number(f"{seed}/{task}/{purpose}") >> 33
 

@@ -81,7 +81,7 @@ TRAJECTORIES: Schema = {
     "embedding": list,
 }
 UNCLEAR = 1.1
-"""Bound of `shift_ratio` (largest over second largest shift); below, a choice of r is unclear."""
+"""Threshold of `shift_ratio` (largest shift / second largest), below which a choice is unclear."""
 
 THUMBNAILS: Schema = {"key": str, "webp": bytes}
 
@@ -127,18 +127,6 @@ CHOICES: Schema = {
     "label_consistency": float,
 }
 
-# tasks.csv of a folder of protocols/
-ROW_SCORES: Schema = {
-    "setting": str,
-    "row": str,
-    "task": int,
-    "accuracy": float,
-    "boundary": float,
-    "many": float,
-    "medium": float,
-    "few": float,
-}
-
 # `genie compare`
 COMPARISON: Schema = {
     "over": str,
@@ -170,7 +158,7 @@ CONTEXTS: Schema = {"class": str, "prompt": str, "negative": str}
 
 
 _OLD_NAMES = {"predicted_target": "called_target"}
-"""The names of columns in tables of version 0.1, which are still read."""
+"""Current column names and their names in version 0.1, which can still be read."""
 
 
 def empty(schema: Schema) -> pd.DataFrame:
@@ -191,7 +179,7 @@ def write_table(table: pd.DataFrame, path: Path, schema: Schema) -> None:
 
 
 def _has_returns(table: pd.DataFrame) -> bool:
-    """Return whether a text has a carriage return, which Python before 3.13 does not quote."""
+    """Return whether any text has a carriage return, which Python before 3.13 does not quote."""
     texts = table.select_dtypes(exclude=["number", "bool"])
     return any(texts[name].astype(str).str.contains("\r", regex=False).any() for name in texts)
 
@@ -200,8 +188,8 @@ def read_table(path: Path, schema: Schema) -> pd.DataFrame:
     """Read the columns of the schema, in its order, from a CSV or Parquet file.
 
     In a CSV file, an empty cell is NaN in a float column and "" in a text column. In Parquet,
-    missing text is None. Raise MissingFileError if there is no file, and InvalidValueError if it is
-    malformed or lacks a column.
+    missing text is None. Raise MissingFileError if the file does not exist, and InvalidValueError
+    if it is malformed or lacks a column.
     """
     if not path.is_file():
         raise MissingFileError(
@@ -219,9 +207,9 @@ def read_table(path: Path, schema: Schema) -> pd.DataFrame:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return the path of a file that a table names in a folder.
+    """Return the path of a file in a folder, given its name in a table.
 
-    Raise InvalidValueError if the name leads out of the folder.
+    Raise InvalidValueError if the name points outside the folder.
     """
     path = Path(name)
     if "\0" in name or path.is_absolute() or ".." in path.parts or not path.parts:

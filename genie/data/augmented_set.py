@@ -1,8 +1,9 @@
 """The augmentation set: generated images with their labels and provenance, in memory or on disk.
 
-On disk it has images, `metadata.csv`, `members.csv`, `trajectories.parquet` and a data card. With a
-file per image, the folder is a valid Hugging Face `imagefolder` data set and a torchvision
-ImageFolder tree, so other tools can load it as it is. With shards, it loads as a Parquet data set.
+On disk it consists of images, `metadata.csv`, `members.csv`, `trajectories.parquet` and a data
+card. With one file per image, the folder is a valid Hugging Face `imagefolder` data set and a
+torchvision ImageFolder tree, so other tools can load it directly. With shards, it loads as a
+Parquet data set.
 """
 
 import json
@@ -36,16 +37,16 @@ from genie.data.shards import ShardRow, Shards, is_shard, shard_files, write_sha
 
 CARD = "README.md"
 LABELS = "labels.json"
-"""The labels of items by class name, where these are not the names."""
+"""File of the item labels by class name, written if labels are not the class names."""
 
 _KEY = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What all images of a set have in common: how they were made.
+    """Provenance that all images of a set share.
 
-    `generator` is the name of the model's folder, and `fingerprint` that of its files.
+    `generator` is the name of the model's folder, and `fingerprint` the hash of its files.
     """
 
     method: str
@@ -59,18 +60,18 @@ class Provenance:
 class AugmentedSet(Sequence[tuple[Image.Image, Any]]):
     """A map-style data set of generated images: item i is (PIL image, label).
 
-    - `members`: a row per use of an image by a support set (columns of MEMBERS)
-    - `metadata`: a row per image, in the order of the items (columns of METADATA)
-    - `trajectories`: a row per noise level that competed (columns of TRAJECTORIES); empty if the
-      set was loaded without them
+    - `members`: one row per use of an image in a task (columns of MEMBERS)
+    - `metadata`: one row per image, in item order (columns of METADATA)
+    - `trajectories`: one row per candidate noise level (columns of TRAJECTORIES); empty if the set
+      was loaded without them
     - `classes`: the class names, sorted
-    - `png_of`: reads the PNG bytes of an image, given its file name
-    - `label_of`: the labels of items by class name, such as numbers; for a class that is not
-      listed, the label is its name
-    - `facts`: the facts of the data card that are in none of the tables
-    - `copied`: files that belong to the set, such as learned tokens
+    - `png_of`: a function from a file name to the PNG bytes of the image
+    - `label_of`: item labels by class name, such as class indices; classes that are not listed are
+      labelled by name
+    - `facts`: facts for the data card that none of the tables contains
+    - `copied`: further files that are saved with the set, such as learned tokens
     - `folder`: the folder that the set was loaded from, if any
-    - `transform`: a function that each image goes through, see `with_transform`
+    - `transform`: a function that is applied to each image, see `with_transform`
     """
 
     members: pd.DataFrame
@@ -102,9 +103,9 @@ class AugmentedSet(Sequence[tuple[Image.Image, Any]]):
 
     @cached_property
     def soft_labels(self) -> np.ndarray | None:
-        """The weights of the `classes` for each item, float32 (n, c); None if all labels are hard.
+        """The soft labels, float32 weights of the `classes` (n, c); None if all labels are hard.
 
-        The label has the weight `target_weight`, and the class of the source has the rest.
+        The label has the weight `target_weight`, and the source's class the remaining weight.
         """
         weights = self.metadata["target_weight"].to_numpy(np.float32)
         if (weights == 1).all():
@@ -118,17 +119,17 @@ class AugmentedSet(Sequence[tuple[Image.Image, Any]]):
         return soft
 
     def save(self, folder: str | Path, *, shards: int | None = None) -> None:
-        """Write the set to a folder, in place of an earlier set if there is one.
+        """Write the set to a folder, replacing an earlier set in it.
 
-        With `shards`, each Parquet file has that many images; without, each image is a file. The
-        tables are the same. Raise InvalidValueError for a folder with other files, which stay as
-        they are, and for the folder that the set was loaded from.
+        With `shards`, images are written to Parquet files of this many images; by default, each
+        image is a file. The tables are the same. Raise InvalidValueError if the folder contains
+        other files, which are left unchanged, or if the set was loaded from it.
         """
         folder = Path(folder)
         if self.folder is not None and folder.resolve() == self.folder.resolve():
             raise InvalidValueError(
-                "must not be the folder that the set was loaded from, because its images are read "
-                "as they are needed",
+                "must not be the folder that the set was loaded from, because its images are "
+                "loaded lazily",
                 argument="folder",
                 value=str(folder),
                 remedy="choose another folder",
@@ -158,12 +159,12 @@ class AugmentedSet(Sequence[tuple[Image.Image, Any]]):
             (folder / LABELS).write_text(json.dumps(dict(self.label_of), indent=1) + "\n")
 
     def with_transform(self, transform: Callable[[Image.Image], Any]) -> Self:
-        """Return the set with a function that each image goes through, such as to a tensor."""
+        """Return the set with a function applied to each image, such as a conversion to tensors."""
         return replace(self, transform=transform)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read a set that `save` or the stage `generate` wrote, also one of version 0.1.
+        """Load a set that `save` or the stage `generate` wrote, also in version 0.1.
 
         Each image is read from disk when its item is accessed. Raise MissingFileError if a table is
         missing, and InvalidValueError if a table or a shard is damaged.
@@ -206,7 +207,7 @@ def set_of(
     png_of: Callable[[str], bytes],
     classes: Iterable[str],
 ) -> AugmentedSet:
-    """Return the set of the chosen levels.
+    """Return the set of the images at the chosen levels.
 
     `levels` has the columns of TRAJECTORIES, those of the requests, and target_weight. `png_of`
     returns the PNG bytes of the image with a given key.
@@ -231,22 +232,22 @@ def set_of(
 
 
 def read_set(folder: Path, members: pd.DataFrame) -> tuple[list[str], Pictures]:
-    """Return the distinct file names of the set, sorted, and the images in the same order."""
+    """Return the set's distinct file names, sorted, and the images in the same order."""
     files = sorted(set(members["file_name"]))
     return files, Pictures(image_reader(folder), files)
 
 
 def image_reader(folder: Path) -> Callable[[str], Image.Image]:
-    """Return the function that reads an image of the set by its file name, from file or shard.
+    """Return a function that reads an image of the set by file name, from a file or a shard.
 
-    The function raises InvalidValueError if the name leads out of the folder, or if the image is
-    missing or damaged. A damaged shard raises InvalidValueError at once.
+    The function raises InvalidValueError if the name points outside the folder, or if the image is
+    missing or damaged. Raise InvalidValueError immediately for a damaged shard.
     """
     return partial(_read_image, folder, _png_reader(folder))
 
 
 def _png_reader(folder: Path) -> Callable[[str], bytes]:
-    """Return the function that reads the PNG bytes of an image by its file name."""
+    """Return a function that reads the PNG bytes of an image by file name."""
     shards = shard_files(folder)
     return Shards(shards).png if shards else partial(_png_in_file, folder)
 
@@ -263,7 +264,7 @@ def _read_image(folder: Path, png_of: Callable[[str], bytes], name: str) -> Imag
     path = inside(folder, name)
     try:
         return decode_image(png_of(name))
-    except Exception as error:  # decoders of damaged bytes raise anything
+    except Exception as error:  # decoders can raise anything on damaged bytes
         raise InvalidValueError(
             f"must be an image of the set, but: {one_line(error)}",
             argument=str(path),
@@ -279,7 +280,7 @@ def _write_files(rows: Iterable[ShardRow], folder: Path) -> None:
 
 
 def _require_own(folder: Path) -> None:
-    """Raise InvalidValueError if a folder has files that are no part of an augmentation set."""
+    """Raise InvalidValueError if a folder has files that do not belong to an augmentation set."""
     tables = {"metadata.csv", "members.csv", "trajectories.parquet", CARD, LABELS}
     listed = set()
     if (folder / "metadata.csv").is_file():
@@ -303,7 +304,7 @@ def _require_own(folder: Path) -> None:
 
 
 def _remove_images(folder: Path) -> None:
-    """Remove the images of an earlier run: files or shards, possibly hard links of DVC's cache."""
+    """Remove the images or shards of an earlier run, which may be hard links to DVC's cache."""
     files = list(folder.glob("*/*.png"))
     for path in (*files, *shard_files(folder)):
         path.unlink()

@@ -10,17 +10,17 @@ from markupsafe import escape
 
 from genie.core.tables import UNCLEAR
 
-WORST = 5  # pairs of classes that are named
+WORST = 5  # pairs of classes that are listed
 
 SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"))
 
 
 @dataclass(frozen=True)
 class SetFacts:
-    """The facts about a set that are in none of its tables.
+    """Facts about a set that none of its tables contains.
 
-    `rejected` counts the images that a filter rejected, `short` those that are missing for that
-    reason. Licences are texts, "" where they are not known.
+    `rejected` is the number of images that a filter rejected, `short` the number of images that are
+    missing as a result. Licences are texts, "" if unknown.
     """
 
     method: str = ""
@@ -71,7 +71,7 @@ def data_card(
 
 
 def _metadata(method: str, count: int, *, sharded: bool) -> DatasetCardData:
-    """Return the metadata, with the files to load if there are any."""
+    """Return the card's metadata, which lists the files to load if there are images."""
     paths = ["images-*.parquet"] if sharded else ["metadata.csv", "*/*.png"]
     files = [{"split": "train", "path": paths}]
     return DatasetCardData(
@@ -86,7 +86,7 @@ def _metadata(method: str, count: int, *, sharded: bool) -> DatasetCardData:
 
 
 def _by_class(images: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the number of images, the share predicted as their label and the mean r by class."""
+    """Return the number of images, the share predicted as the label, and the mean r per class."""
     return [
         {
             "label": label,
@@ -99,7 +99,7 @@ def _by_class(images: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _worst(images: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the pairs of source and target with the most images not predicted as their label."""
+    """Return the source-target pairs with the most images that are not predicted as the target."""
     wrong = images[~images["predicted_target"].astype(bool)]
     pairs = wrong.groupby(["source_label", "label"]).size().rename("images").reset_index()
     order = ["images", "source_label", "label"]
@@ -112,10 +112,10 @@ def _share(predicted: pd.Series) -> str:
 
 
 def _cell(text: str) -> str:
-    """Escape a name for a table of Markdown, so that it is neither markup nor a new cell."""
+    """Escape a name for a cell of a Markdown table."""
     return str(escape(" ".join(str(text).split()))).replace("|", "&#124;")
 
 
 def _quoted(text: str) -> str:
-    """Quote a text as a block of Markdown."""
+    """Format a text as a Markdown code block."""
     return "\n".join(f"    {line}" for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""Labelled images from what Python users have: folders, lists, torchvision and `datasets`."""
+"""Labelled images from folders, lists, torchvision data sets and Hugging Face `datasets`."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,14 +32,14 @@ def labelled_images(dataset: Any, class_names: Sequence[str] | None = None) -> L
     """Read the images of a data set in any of these forms:
 
     - the path of a folder with a sub-folder per class, of a Parquet file, or of a saved data set;
-      with several splits, `train` is read
-    - a sequence of (PIL image, label), such as a list or a data set of torchvision; numbers as
-      labels need class names, from `class_names` or from the data set's `classes`
+      of several splits, only `train` is read
+    - a sequence of (PIL image, label), such as a list or a torchvision data set; integer labels
+      need class names, from `class_names` or from the data set's `classes`
     - a `datasets.Dataset` with an image column and a column of labels
 
     Images are cropped to their central square, as everywhere in this library. Duplicates are
-    dropped with a warning. Raise MissingFileError for a path that does not exist, and
-    InvalidValueError for anything else, or for `class_names` with a path.
+    dropped with a warning. Raise MissingFileError if a path does not exist, and InvalidValueError
+    for any other form, or if `class_names` is given with a path.
     """
     if isinstance(dataset, str | Path):
         if class_names is not None:
@@ -74,7 +74,7 @@ def _at_path(path: Path) -> LabelledImages:
     except GenieError as error:
         if error.argument == "path":
             error.argument = "dataset"
-        if "`broken`" in error.remedy:  # a setting of the pipeline alone
+        if "`broken`" in error.remedy:  # a setting that only the pipeline has
             error.remedy = "repair or remove them"
         raise
     return LabelledImages(support, licence=licence_text(path))
@@ -104,21 +104,21 @@ def _not_pairs(why: str) -> InvalidValueError:
 
 
 def _kind(value: object) -> str:
-    """Return a noun phrase for the type of a value."""
+    """Return the type of a value as a noun phrase for messages."""
     name = type(value).__name__
     article = "an" if name[0].lower() in "aeiou" else "a"
     return f"{article} {name}" + (f" of {len(value)}" if isinstance(value, Sequence) else "")
 
 
 def _name(label: Any, names: Sequence[str] | None, number: int) -> str:
-    """Return the class name of a label; prompts need names, so a bare number is an error."""
+    """Return the class name of a label; raise an error for an integer without a class name."""
     if isinstance(label, str):
         return label
     try:
         index = int(label)
     except (TypeError, ValueError):
         raise InvalidValueError(
-            f"must have labels that are names or numbers, but that of item {number} is "
+            f"must have labels that are names or numbers, but the label of item {number} is "
             f"{_kind(label)}",
             argument="dataset",
         ) from None
@@ -134,9 +134,9 @@ def _name(label: Any, names: Sequence[str] | None, number: int) -> str:
 def _square(image: Image.Image, number: int) -> Image.Image:
     try:
         return to_square_rgb(image)
-    except Exception as error:  # decoders of damaged bytes raise anything
+    except Exception as error:  # decoders can raise anything on damaged bytes
         raise InvalidValueError(
-            f"must have only images that can be read, but item {number} cannot ({one_line(error)})",
+            f"must have only readable images, but item {number} is not ({one_line(error)})",
             argument="dataset",
         ) from error
 
@@ -152,7 +152,7 @@ def _require_classes(table: pd.DataFrame) -> None:
 
 
 def _hugging_face(dataset: Any) -> tuple[Iterable[Any], Sequence[str] | None]:
-    """Return the pairs of a `datasets.Dataset`, and its class names if labels are numbers."""
+    """Return the pairs of a `datasets.Dataset`, and its class names if labels are integers."""
     kinds = {name: type(feature).__name__ for name, feature in dataset.features.items()}
     images = [name for name, kind in kinds.items() if kind == "Image"]
     labels = [name for name, kind in kinds.items() if kind == "ClassLabel"]

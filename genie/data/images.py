@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from genie.core.errors import InvalidValueError
 
-warnings.simplefilter("error", Image.DecompressionBombWarning)  # at 89 megapixels, not at twice
+warnings.simplefilter("error", Image.DecompressionBombWarning)  # from 89 megapixels on
 
 
 def image_id(image: Image.Image) -> str:
@@ -32,9 +32,9 @@ def decode_image(data: bytes) -> Image.Image:
 
 
 def decode_source(sources: Mapping[str, bytes], name: str) -> Image.Image:
-    """Decode the source with an image_id.
+    """Decode the source image with an image_id.
 
-    Raise InvalidValueError if its pixels are not those that the image_id is the hash of.
+    Raise InvalidValueError if the hash of its pixels is not the image_id.
     """
     try:
         image = decode_image(sources[name])
@@ -42,15 +42,15 @@ def decode_source(sources: Mapping[str, bytes], name: str) -> Image.Image:
         image = None
     if image is None or image_id(image) != name:
         raise InvalidValueError(
-            f"source image {name} in data/prepared/support must have the pixels that its image_id "
-            "is the hash of, but it is damaged",
+            f"source image {name} in data/prepared/support must match its image_id, the hash of "
+            "its pixels, but it is damaged",
             remedy="run `dvc repro --force prepare`, then `dvc repro`",
         )
     return image
 
 
 def is_blank(image: Image.Image) -> bool:
-    """Return whether all pixels are black, as numbers that overflowed or a safety checker leave."""
+    """Return whether all pixels are black, as after a numeric overflow or a safety checker."""
     return image.convert("RGB").getbbox() is None
 
 

@@ -1,7 +1,7 @@
-"""Detection of near-duplicates, so that none leaks from support to query images.
+"""Near-duplicate detection, which prevents leakage from support to query images.
 
-A query split never separates near-duplicates. Between given train/ and test/ folders, those in
-train/ are dropped.
+Near-duplicates stay on one side when query images are split off. If train/ and test/ folders are
+given, images in train/ that nearly duplicate one in test/ are dropped.
 """
 
 from collections.abc import Hashable, Iterable, Iterator
@@ -17,7 +17,7 @@ from genie.core.progress import Progress, silent
 from genie.core.seeding import digest
 from genie.data.images import decode_image
 
-NEAR_DUPLICATE_BITS = 20  # of 256; re-saved copies differ in fewer, other images in 60 or more
+NEAR_DUPLICATE_BITS = 20  # of 256; re-saved copies differ in fewer, distinct images in 60 or more
 BANDS = NEAR_DUPLICATE_BITS + 1
 
 
@@ -45,7 +45,7 @@ def split_queries(
 def drop_near_duplicates(
     images: pd.DataFrame, others: pd.DataFrame, *, progress: Progress = silent
 ) -> pd.DataFrame:
-    """Return the images without near-duplicates of an image of the same class in `others`."""
+    """Drop images that are near-duplicates of an image of the same class in `others`."""
     known = dict(list(others.groupby("label")["png"]))
     kept: set[str] = set()
     for label, rows in _by_class(images, progress):
@@ -60,7 +60,7 @@ def _by_class(table: pd.DataFrame, progress: Progress) -> Iterable[tuple[Hashabl
 
 
 def clusters(rows: pd.DataFrame) -> list[list[str]]:
-    """Return the image_ids in clusters of near-duplicates; most clusters have one image."""
+    """Group image_ids into clusters of near-duplicates; most clusters have one image."""
     ids = sorted(rows["image_id"])
     found: dict[int, list[str]] = {}
     hashes = perceptual_hashes(rows.set_index("image_id")["png"].loc[ids])
@@ -70,7 +70,7 @@ def clusters(rows: pd.DataFrame) -> list[list[str]]:
 
 
 def cluster_hashes(hashes: np.ndarray) -> np.ndarray:
-    """Return the number of each hash's cluster (n,), for hashes (n, 32)."""
+    """Return the cluster number (n,) of each hash, for hashes (n, 32)."""
     distinct, place = np.unique(hashes, axis=0, return_inverse=True)
     cluster = np.arange(len(distinct))
     for one, other in _candidates(distinct):
@@ -83,7 +83,7 @@ def cluster_hashes(hashes: np.ndarray) -> np.ndarray:
 
 
 def near_any(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return which of the hashes (n, 32) are near-duplicates of one of `others` (m, 32)."""
+    """Return a mask (n,) of the hashes (n, 32) that nearly duplicate one of `others` (m, 32)."""
     distinct, place = np.unique(hashes, axis=0, return_inverse=True)
     both = np.concatenate([distinct, np.unique(others, axis=0)])
     found = np.zeros(len(both), bool)
@@ -96,11 +96,12 @@ def near_any(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _candidates(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield indices of pairs of hashes (n, 32); all near-duplicates are among them.
+    """Yield index pairs of hashes (n, 32) that include all near-duplicates.
 
-    There are more bands of bits than near-duplicates may have differing bits, so near-duplicates
-    agree in one band at least. Only pairs that agree in a band are yielded, up to n at a time, some
-    of them several times. Neighbouring bits are equal in many images, so a band is every k-th bit.
+    The bits are divided into more bands than near-duplicates have differing bits, so
+    near-duplicates agree in at least one band. Only pairs that agree in a band are yielded, up to n
+    at a time, some of them more than once. Neighbouring bits are correlated, so a band is every
+    k-th bit.
     """
     bits = np.unpackbits(hashes, axis=1).astype(np.int64)
     for start in range(BANDS):
@@ -109,7 +110,7 @@ def _candidates(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _equal(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield indices of all pairs of equal keys (n,), by their distance in sorted order."""
+    """Yield index pairs of all equal keys (n,), by their distance in sorted order."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     first = np.arange(len(keys))
@@ -122,13 +123,13 @@ def _equal(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _near(some: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return which pairs of hashes, both (n, 32), belong to near-duplicates."""
+    """Return a mask (n,) of the pairs of hashes (n, 32) that are near-duplicates."""
     differing = some.view(np.uint64) ^ others.view(np.uint64)
     return np.bitwise_count(differing).sum(axis=1) <= NEAR_DUPLICATE_BITS
 
 
 def _merged(cluster: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return the clusters (n,) after those of each pair of hashes are joined."""
+    """Merge the clusters of each pair of hashes; return the new cluster numbers (n,)."""
     edges = (np.ones(len(one), bool), (cluster[one], cluster[other]))
     _, joined = connected_components(csr_array(edges, shape=(len(cluster),) * 2), directed=False)
     return joined[cluster]

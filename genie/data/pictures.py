@@ -1,4 +1,4 @@
-"""Sequences of images that are loaded one batch at a time."""
+"""Lazy sequences of images, of which only a batch at a time is in memory."""
 
 import os
 import tempfile
@@ -10,7 +10,7 @@ from PIL import Image
 
 
 class Pictures(Sequence[Image.Image]):
-    """Images that are loaded on each access; image i is `load(keys[i])`."""
+    """A lazy sequence of images: image i is `load(keys[i])`, loaded on each access."""
 
     def __init__(self, load: Callable[[Any], Image.Image], keys: Sequence[Any]) -> None:
         self._load = load
@@ -30,16 +30,16 @@ class Pictures(Sequence[Image.Image]):
 
 
 def joined(parts: Iterable[Sequence[Image.Image]]) -> Pictures:
-    """Return the images of several sequences, one sequence after the other."""
+    """Concatenate sequences of images."""
     places = [(part, i) for part in parts for i in range(len(part))]
     return Pictures(lambda place: place[0][place[1]], places)
 
 
 def spooled(images: Iterable[Image.Image]) -> Pictures:
-    """Write images of one size to a temporary file, as raw RGB, and return them from there.
+    """Write images of one size to a temporary file as raw RGB, and return a lazy sequence of them.
 
-    The file is in the folder of temporary files (TMPDIR). It has no name, so the system deletes it
-    when the images are no longer used or the process ends.
+    The file is in TMPDIR. It has no name, so the system deletes it when the images are no longer
+    used or the process ends.
     """
     file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
     count, size = 0, (0, 0)

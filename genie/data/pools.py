@@ -1,4 +1,4 @@
-"""The support pool and the query pool of a data set, which share no image and no near-duplicate."""
+"""The support and query pools of a data set, which share no images and no near-duplicates."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pools:
-    """Images (columns of IMAGES) to train on and to test on, and those left out (SKIPPED)."""
+    """Support and query images (columns of IMAGES), and skipped files (columns of SKIPPED)."""
 
     support: pd.DataFrame
     query: pd.DataFrame
     skipped: pd.DataFrame
 
     def used_by(self, tasks: pd.DataFrame) -> "Pools":
-        """Return the pools with only the images that a task uses."""
+        """Return the pools reduced to the images that tasks use."""
         used = set(tasks["image_id"])
         support, query = (
             pool[pool["image_id"].isin(used)].reset_index(drop=True)
@@ -32,7 +32,7 @@ class Pools:
         return replace(self, support=support, query=query)
 
     def summary(self, tasks: pd.DataFrame) -> str:
-        """Return the numbers of tasks, classes and images, in words."""
+        """Return a one-line summary with the numbers of tasks, classes and images."""
         return (
             f"{tasks['task'].nunique()} tasks of {tasks['label'].nunique()} classes: "
             f"{len(self.support)} support and {len(self.query)} query images"
@@ -50,9 +50,9 @@ def read_and_split(
 ) -> Pools:
     """Read the images at `path`, and split off query images if there is no test split.
 
-    `size` is explained at `read_pools`, `query_fraction` at `split_queries`. Near-duplicates across
-    given splits are dropped from the support pool. With `skip_broken`, images that cannot be read
-    are left out with a warning. For errors, see `read_pools`.
+    See `read_pools` for `size` and the errors, and `split_queries` for `query_fraction`.
+    Near-duplicates across given splits are dropped from the support pool. With `skip_broken`,
+    images that cannot be read are skipped with a warning.
     """
     skipped = [empty(SKIPPED)]
     broken = skipped.append if skip_broken else None

@@ -15,7 +15,7 @@ TEMPLATE = "a photo of a {class}"
 
 _PORTS = [f"{port}{number}" for port in ("COM", "LPT") for number in range(10)]
 _RESERVED = {"CON", "PRN", "AUX", "NUL", *_PORTS}
-"""Names that no file can have on Windows, with or without a suffix."""
+"""File names that Windows reserves, with or without a suffix."""
 
 
 def slug(name: str) -> str:
@@ -61,7 +61,7 @@ class Wording(NamedTuple):
 Contexts = Mapping[str, Sequence[Wording]]
 """Prompt templates with `{class}` and their negative prompts by class, used in rotation.
 
-The key "" is for all classes that are no keys.
+The key "" is for all classes without a key of their own.
 """
 
 
@@ -73,9 +73,8 @@ def readable_name(class_name: str) -> str:
 def read_names(path: Path) -> dict[str, str]:
     """Read readable names by class from a CSV with the columns class and name (`n02084071,dog`).
 
-    For classes that are not listed, the name is that of the class. Raise MissingFileError if there
-    is no file, and InvalidValueError for a missing column, a class that is listed twice, or an
-    empty name.
+    Classes that are not listed keep their names. Raise MissingFileError if the file does not exist,
+    and InvalidValueError for a missing column, a class that is listed twice, or an empty name.
     """
     table = read_table(path, NAMES)
     twice = table["class"][table["class"].duplicated()]
@@ -94,8 +93,8 @@ def read_names(path: Path) -> dict[str, str]:
 def read_contexts(path: Path) -> dict[str, list[Wording]]:
     """Read contextual prompts by class from a CSV with the columns class, prompt and negative.
 
-    Rows without a class are for all classes that are not listed. Raise MissingFileError if there is
-    no file, and InvalidValueError for a missing column or a prompt without `{class}`.
+    Rows without a class are for all classes that are not listed. Raise MissingFileError if the file
+    does not exist, and InvalidValueError for a missing column or a prompt without `{class}`.
     """
     table = read_table(path, CONTEXTS)
     contexts: dict[str, list[Wording]] = {}
@@ -107,13 +106,13 @@ def read_contexts(path: Path) -> dict[str, list[Wording]]:
 
 @dataclass(frozen=True)
 class Prompts:
-    """The parts of the prompts of a task's images.
+    """The components of prompts.
 
     - `templates`: patterns with `{class}`, used in rotation
     - `superclass`: added as ", a type of ..." (section 3.1); None adds nothing
     - `negative`: the negative prompt of every image
-    - `names`: readable names by class, for classes whose names are codes
-    - `captions`: captions by source image id, which are then the whole prompts (Cap2Aug)
+    - `names`: readable names of classes whose folder names are codes
+    - `captions`: captions by source image id, used as the whole prompts (Cap2Aug)
     - `contexts`: prompts and negative prompts by class, in place of the templates (DiffCoRe-Mix)
 
     Raise InvalidValueError for a template without `{class}`.
@@ -131,7 +130,7 @@ class Prompts:
             _require_class(template, where="template")
 
     def wording(self, class_name: str, source_id: str | None = None, turn: int = 0) -> Wording:
-        """Return the prompt and negative prompt of a class's image number `turn`.
+        """Return the prompt and negative prompt for image number `turn` of a class.
 
         `negative` is appended to the negative prompt of a context. Raise InvalidValueError if
         `contexts` has rows for neither the class nor "".
@@ -176,10 +175,10 @@ def _require_class(template: str, *, where: str) -> None:
 
 
 def read_captions(path: Path) -> dict[str, str]:
-    """Read captions by image id.
+    """Read captions by image id from a CSV.
 
-    Raise MissingFileError if there is no file, and InvalidValueError for a missing column or an
-    image that is listed twice.
+    Raise MissingFileError if the file does not exist, and InvalidValueError for a missing column or
+    an image that is listed twice.
     """
     table = read_table(path, CAPTIONS)
     twice = table["image_id"][table["image_id"].duplicated()]

@@ -34,7 +34,7 @@ IMAGE_NAMES = ("png", "image", "img")
 LABEL_NAMES = ("label", "labels", "class", "fine_label")
 
 Broken = Callable[[pd.DataFrame], object]
-"""A callback that receives the images that cannot be read (schema SKIPPED) and are left out."""
+"""A callback for the images that cannot be read and are skipped (schema SKIPPED)."""
 
 
 @dataclass(frozen=True)
@@ -193,8 +193,8 @@ def _is_image_file(file: Path) -> bool:
 def _parquet_pools(files: list[Path], path: Path) -> tuple[list[Raw], list[Raw] | None]:
     """Return the pools of Parquet files.
 
-    File names (`train-*.parquet`) or else a `split` column separate them. Without either, all files
-    are one pool.
+    Splits are given by file names (`train-*.parquet`) or else by a `split` column. Without either,
+    all files are one pool.
     """
     if path.is_dir() and (train := [f for f in files if f.name.startswith("train")]):
         test = [f for f in files if f.name.startswith("test")]
@@ -243,7 +243,7 @@ def _parquet_errors(file: Path) -> Iterator[None]:
 def _arrow_raws(table: pa.Table, file: Path) -> list[Raw]:
     """Return the images of an Arrow table.
 
-    It has a label column and an image column, whose cells are bytes or {bytes, path}.
+    The table has a label column and an image column, whose cells are bytes or {bytes, path}.
     """
     columns = table.column_names
     images = table[_find_column(columns, IMAGE_NAMES, file)].to_pylist()
@@ -272,7 +272,7 @@ def _cell_data(cell: Any, file: Path, row: int) -> bytes | Path:
     if isinstance(data, str):
         return inside(file.parent, data)
     raise InvalidValueError(
-        f"must have an encoded image in each row, but that in row {row} of {file} is of type "
+        f"must have an encoded image in each row, but the image in row {row} of {file} is of type "
         f"{type(data).__name__}",
         argument="path",
     )
@@ -307,7 +307,7 @@ def _saved_pools(path: Path) -> tuple[list[Raw], list[Raw] | None]:
 
 
 def _load_saved(path: Path) -> tuple[Any, Any]:
-    """Load the splits train and test of a saved data set; without splits, all of it and None."""
+    """Load the splits train and test of a saved data set, or all of it and None without splits."""
     try:
         import datasets
     except ImportError as error:
@@ -319,7 +319,7 @@ def _load_saved(path: Path) -> tuple[Any, Any]:
         saved = datasets.load_from_disk(str(path))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise InvalidValueError(
-            f"must be a data set that can be read, but {path} cannot ({one_line(error)})",
+            f"must be a readable data set, but {path} is not ({one_line(error)})",
             argument="path",
         ) from error
     if isinstance(saved, datasets.Dataset):
@@ -342,14 +342,14 @@ def _as_table(dataset: Any) -> pa.Table:
 def _decode_all(
     raws: list[Raw], *, path: Path, size: int | None, broken: Broken | None, progress: Progress
 ) -> pd.DataFrame:
-    """Decode images to an images table with an extra column `where`."""
+    """Decode images to an images table with the extra column `where`."""
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         decoded = threads.map(partial(_decode, size=size), raws)
         try:
             shown = progress(raws, "reading images", total=len(raws), unit="image")
             rows = list(zip(shown, decoded, strict=True))
         finally:
-            threads.shutdown(cancel_futures=True)  # where the user interrupts
+            threads.shutdown(cancel_futures=True)  # on an interrupt by the user
     bad = [(raw.where, raw.label, str(row)) for raw, row in rows if isinstance(row, Exception)]
     if bad and broken is None:
         first = ", ".join(f"{where} ({why})" for where, _, why in bad[:5])
@@ -383,9 +383,10 @@ def _decode(raw: Raw, *, size: int | None) -> tuple[str, str, bytes, str] | Inva
 
 
 def open_square(data: bytes | Path, *, size: int | None) -> Image.Image:
-    """Return an image as `to_square_rgb` makes it.
+    """Decode an image and convert it with `to_square_rgb`.
 
-    Raise InvalidValueError, with a reason that does not name the image, if it cannot be read.
+    Raise InvalidValueError if it cannot be decoded; the message has the reason, but not the name of
+    the image.
     """
     try:
         data = data.read_bytes() if isinstance(data, Path) else data
@@ -395,7 +396,7 @@ def open_square(data: bytes | Path, *, size: int | None) -> Image.Image:
         raise InvalidValueError("too many pixels, make it smaller") from None
     except Image.UnidentifiedImageError:
         raise InvalidValueError("not an image") from None
-    except Exception as error:  # decoders of damaged bytes raise anything
+    except Exception as error:  # decoders can raise anything on damaged bytes
         raise InvalidValueError(one_line(error)) from error
 
 
@@ -403,13 +404,13 @@ def open_square(data: bytes | Path, *, size: int | None) -> Image.Image:
 
 
 def drop_duplicates(table: pd.DataFrame, origin: object) -> pd.DataFrame:
-    """Drop `where`, duplicate images and images with several labels from an images table.
+    """Drop duplicate images, images with several labels, and the column `where`.
 
-    Warnings name the `origin` of the images.
+    Warnings begin with `origin`, which names the data.
     """
     once = table.drop_duplicates(["label", "image_id"])
     if dropped := len(table) - len(once):
-        log.warning("%s: dropped %d copies of images in the same class", origin, dropped)
+        log.warning("%s: dropped %d duplicate images within their class", origin, dropped)
     ambiguous = once.duplicated("image_id", keep=False)
     if count := int(ambiguous.sum()):
         shown = ", ".join(once[ambiguous].sort_values("image_id")["where"].head(4))

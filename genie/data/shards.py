@@ -1,6 +1,6 @@
 """Parquet shards: many images in few files, in the layout of Hugging Face `datasets`.
 
-Tracking, pushing and copying a set cost time per file, so a large set is quicker in shards.
+Tracking, pushing and copying a set takes time per file, so a large set is faster in shards.
 """
 
 import json
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from genie.core.errors import InvalidValueError, MissingFileError, one_line
 
 GROUP = 2**20
-"""Bytes of images in a row group. Reading one image reads its group, so a group is small."""
+"""Bytes of images per row group, small because reading one image reads its whole group."""
 
 _FEATURES = {
     "file_name": {"dtype": "string", "_type": "Value"},
@@ -42,7 +42,7 @@ class ShardRow(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where an image is: its file, its row group in the file, and its row in the group."""
+    """The location of an image: its shard, the row group in the shard, and the row in the group."""
 
     path: Path
     group: int
@@ -50,19 +50,20 @@ class Place(NamedTuple):
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """Return the shards of a folder, sorted; none if its images are files."""
+    """Return the paths of the shards in a folder, sorted; none if its images are files."""
     return sorted(path for path in folder.glob("*.parquet") if is_shard(path.name))
 
 
 def is_shard(name: str) -> bool:
-    """Return whether a file of the set is a shard, by its name."""
+    """Return whether a file name is that of a shard."""
     return fnmatch(name, "images-*.parquet")
 
 
 def write_shards(rows: Iterable[ShardRow], folder: Path, *, size: int) -> None:
-    """Write images-00000.parquet and so on, with `size` images each and the rest in the last.
+    """Write images to shards of `size` images, images-00000.parquet and so on.
 
-    The same rows give the same bytes. One row group at a time is in memory.
+    The last shard has the remaining images. The same rows give the same bytes. Memory holds one row
+    group at a time.
     """
     remaining = iter(rows)
     for number in count():
@@ -74,20 +75,20 @@ def write_shards(rows: Iterable[ShardRow], folder: Path, *, size: int) -> None:
 
 
 class Shards:
-    """The images of some shards, by file name. One row group and the names are in memory."""
+    """Images in shards, read by file name. Memory holds the names and one row group."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        """Read which images the shards have; raises as `add` does."""
+        """Index the images of the shards; see `add` for errors."""
         self.places: dict[str, Place] = {}
         self._last: tuple[Path, int, list[bytes]] | None = None
         for path in paths:
             self.add(path)
 
     def add(self, path: Path) -> None:
-        """Read which images a shard has. Raise InvalidValueError if it is damaged."""
+        """Index the images of a shard. Raise InvalidValueError if it is damaged."""
         try:
             self.places |= _places_in(path)
-        except Exception as error:  # damaged bytes raise anything
+        except Exception as error:  # readers can raise anything on damaged bytes
             raise InvalidValueError(
                 f"must be a Parquet shard of the set, but: {one_line(error)}",
                 argument=str(path),
@@ -97,7 +98,7 @@ class Shards:
     def png(self, name: str) -> bytes:
         """Return the PNG bytes of an image.
 
-        Raise MissingFileError if no shard has it, and what pyarrow raises if it is damaged.
+        Raise MissingFileError if no shard has it, and an error of pyarrow if the shard is damaged.
         """
         if name not in self.places:
             raise MissingFileError("no shard has it")
@@ -109,7 +110,7 @@ class Shards:
 
 
 def _places_in(path: Path) -> dict[str, Place]:
-    """Return the place of each image of a shard, by file name."""
+    """Return the location of each image in a shard, by file name."""
     with pq.ParquetFile(path) as file:
         names = file.read(["file_name"])["file_name"].to_pylist()
         lengths = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
@@ -125,7 +126,7 @@ def _group(path: Path, number: int) -> list[bytes]:
 
 
 def _write_shard(rows: Iterator[ShardRow], path: Path) -> None:
-    # PNG is compressed already, and there is nothing to look up by statistics
+    # PNG is already compressed, and statistics of image bytes are of no use
     options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
     with pq.ParquetWriter(path, _SCHEMA, **options) as writer:
         for group in _grouped(rows):
@@ -140,7 +141,7 @@ def _image(row: ShardRow) -> dict[str, bytes | str]:
 
 
 def _grouped(rows: Iterable[ShardRow]) -> Iterator[list[ShardRow]]:
-    """Yield rows in groups that end with the image that reaches GROUP bytes."""
+    """Yield groups of rows; a group ends once its images reach GROUP bytes."""
     group: list[ShardRow] = []
     size = 0
     for row in rows:

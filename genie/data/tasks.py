@@ -19,7 +19,7 @@ from genie.core.tables import TASKS
 Images = dict[str, list[str]]  # class -> sorted image_ids
 Task = tuple[Images, Images]  # support, query
 
-POOL, CLASSES, SUPPORT, QUERY = range(4)  # what a draw is for; part of its key
+POOL, CLASSES, SUPPORT, QUERY = range(4)  # the purpose of a draw; part of its key
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ def leaks(tasks: pd.DataFrame) -> pd.DataFrame:
 
 
 def task_ids(tasks: pd.DataFrame) -> dict[int, str]:
-    """Return the id of each task, 16 hex digits of a hash of its support and query rows.
+    """Return the id of each task: 16 hex digits of a hash of its support and query rows.
 
-    Tasks of any number with equal support sets and equal query sets have the same id, so their
+    Tasks with equal support and query sets have the same id, whatever their number, so their
     accuracies can be paired.
     """
     columns = ["role", "label", "image_id"]
@@ -104,8 +104,8 @@ def generated_per_class(
     """Return how many images every method adds to each class of a task's support images.
 
     `labels` has the label of every support image of the task. `classes` is "all", or "few" to leave
-    out classes with 20 or more support images. With `every_source` (strategy
-    "all"), a class gets one per support image of all other classes, and `per_class` is ignored.
+    out classes with 20 or more support images. With `every_source` (strategy "all"), a class gets
+    one image per support image of all other classes, and `per_class` is ignored.
     """
     counts = pd.Series(list(labels)).value_counts().sort_index()
     group = shot_groups(counts)
@@ -172,8 +172,8 @@ def _longtail(support: Images, query: Images, draws: Draws) -> Iterator[Task]:
 def _longtail_sizes(support: Images, *, seed: int, imbalance: float) -> dict[str, int]:
     """Return class sizes n_i = n_max * imbalance^(-i / (C - 1)), at least 1.
 
-    No class gets more images than it has. Classes i = 0, ..., C - 1 are ordered by decreasing size,
-    those of equal size by a draw from the seed.
+    No class gets more images than it has. Classes i = 0, ..., C - 1 are ordered by decreasing size;
+    the seed decides the order of classes of equal size.
     """
     order = sorted(support, key=lambda c: (-len(support[c]), _class_key(c, seed)))
     largest, last = len(support[order[0]]), max(1, len(order) - 1)

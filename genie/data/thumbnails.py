@@ -35,7 +35,7 @@ def write_thumbnails(
     path.parent.mkdir(parents=True, exist_ok=True)
     draw = partial(_drawn, picture_of)
     with ThreadPoolExecutor(os.cpu_count()) as threads, pq.ParquetWriter(path, _SCHEMA) as writer:
-        for start in range(0, len(names), _AT_ONCE):  # memory stays flat
+        for start in range(0, len(names), _AT_ONCE):  # bounds the memory
             part = names[start : start + _AT_ONCE]
             rows = {"key": part, "webp": list(threads.map(draw, part))}
             writer.write_table(pa.table(rows, schema=_SCHEMA))

@@ -1,7 +1,11 @@
-"""Comparison of runs: intervals over tasks and over seeds, and differences to a reference run.
+"""Paired comparisons: of pipeline runs, of the rows of a table, and of a family of row pairs.
 
-A difference is paired only between tasks with the same id (`data.tasks.task_id`), so with the same
-support and query sets. Runs without common tasks are not paired, and a note names them.
+`paired` compares two methods on the tasks that both have, and `with_holm` corrects the p-values of
+a family. `compare_runs` (`genie compare`), `compare_rows` (tables of protocols/) and
+`compare_pairs` (their comparisons) are made of these two.
+
+Runs are paired only on tasks with the same id (`data.tasks.task_id`), and so with the same support
+and query sets. Runs without common tasks are not paired, and a note names them.
 """
 
 import json
@@ -13,8 +17,17 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from genie.core.errors import require_choice
 from genie.core.tables import COMPARISON
-from genie.measure.metrics import SHARE, SHARES, Interval, holm, interval, paired_p
+from genie.measure.metrics import SHARE, Interval, holm, interval, paired_p
+
+ROWS = (
+    *("accuracy", "low", "high"),
+    *("gain", "gain_low", "gain_high"),
+    *("to_reference", "to_reference_low", "to_reference_high"),
+    "n",
+)
+"""The columns of `compare_rows` after `row`."""
 
 SEED = "seed"
 """The parameter over which intervals "over seeds" are taken."""
@@ -23,6 +36,14 @@ TASKS, SEEDS = "tasks", "seeds"
 """What an interval is over: the column `over` of the comparison."""
 
 Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The difference of two methods in [-1, 1] with its interval, and the p-value of the test."""
+
+    difference: Interval
+    p: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,11 +113,12 @@ def compare_runs(runs: Sequence[PipelineRun], reference: int) -> tuple[pd.DataFr
     pairs = {run: _pairs(run, chosen, peers) for members in settings for run in members}
     rows = [_row(TASKS, [run], shown, run.accuracies, pairs[run]) for run in pairs]
     notes = _unpaired(chosen, peers, pairs)
-    tables = [_with_holm(rows)]
+    tables = [with_holm(pd.DataFrame(rows))]
     once = [members for members in settings if not _doubled(members)]
     if any(len(members) > 1 for members in once):
         notes += [note for members in settings if (note := _doubled(members))]
-        tables.append(_with_holm([_over_seeds(members, shown, pairs) for members in once]))
+        means = [_over_seeds(members, shown, pairs) for members in once]
+        tables.append(with_holm(pd.DataFrame(means)))
     table = pd.concat(tables, ignore_index=True)
     return table.loc[:, list(COMPARISON)].astype(dict(COMPARISON)), notes
 
@@ -107,22 +129,68 @@ def varying(runs: Sequence[PipelineRun]) -> list[str]:
     return [key for key in keys if len({_text(run.params, key) for run in runs}) > 1]
 
 
-def differences(
-    scores: pd.DataFrame, *, setting: str, row: str, other: str, shared: float
-) -> dict[str, Interval]:
-    """Return `row` minus `other` in [-1, 1], paired by task, for each share that both have.
+def paired(own: pd.Series, other: pd.Series, *, shared: float = 0.0) -> Paired:
+    """Compare two methods on their common tasks: own minus other, and the p-value.
 
-    `scores` has the columns of ROW_SCORES. The shares are "accuracy" and those of SHARES. `shared`
-    is the share of support images that two tasks have in common (`metrics.interval`).
+    Both series hold accuracies in [0, 1] by task. `shared` is the share of support images that two
+    tasks have in common (`metrics.interval`).
     """
-    own = scores[scores["setting"] == setting]
-    found = {}
-    for share in ("accuracy", *SHARES):
-        wide = own.pivot(index="task", columns="row", values=share)
-        gap = (wide[row] - wide[other]).dropna()
-        if len(gap):
-            found[share] = interval(gap, shared=shared)
-    return found
+    both = pd.DataFrame({"own": own, "other": other}).dropna()
+    gap = interval(both["own"] - both["other"], shared=shared)
+    return Paired(gap, paired_p(both["own"], both["other"], shared=shared))
+
+
+def with_holm(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with `p_holm`, the column `p` corrected over all rows that have a p-value."""
+    p = table["p"].astype(float)
+    tested = p.notna()
+    corrected = pd.Series(np.nan, index=table.index)
+    corrected[tested] = holm(p[tested].tolist())
+    return table.assign(p=p, p_holm=corrected)
+
+
+def compare_rows(
+    scores: pd.DataFrame, rows: Sequence[str], *, baseline: str, reference: str, shared: float
+) -> pd.DataFrame:
+    """Return a line per row: mean accuracy, gain over `baseline`, difference to `reference`.
+
+    `scores` has the columns row, task and accuracy in [0, 1], and any number of further shares,
+    which are averaged over tasks. Intervals (95%) are over tasks; `shared` widens them
+    (`metrics.interval`). The columns are those of `ROWS` and the further shares.
+    """
+    wide = scores.pivot(index="task", columns="row", values="accuracy")
+    shares = scores.columns.drop(["row", "task", "accuracy"])
+    means = scores.groupby("row")[list(shares)].mean().round(6)
+    lines = []
+    for row in rows:
+        accuracy = interval(wide[row].dropna(), bounds=SHARE, shared=shared)
+        gain = paired(wide[row], wide[baseline], shared=shared).difference
+        gap = paired(wide[row], wide[reference], shared=shared).difference
+        values = (*_values(accuracy), *_values(gain), *_values(gap), accuracy.n)
+        lines.append({"row": row, **dict(zip(ROWS, values, strict=True)), **means.loc[row]})
+    return pd.DataFrame(lines)
+
+
+def compare_pairs(
+    scores: pd.DataFrame, pairs: Sequence[Sequence[str]], *, shared: float
+) -> list[Row]:
+    """Return a line per pair (row, other) or (row, other, share): difference, interval, n, p.
+
+    `scores` is as in `compare_rows`; the share is the accuracy unless the pair names another.
+    Raise InvalidValueError for a row or share that the scores lack.
+    """
+    lines: list[Row] = []
+    for row, other, *rest in pairs:
+        (share,) = rest or ["accuracy"]
+        for name in (row, other):
+            require_choice("row", name, scores["row"].unique())
+        require_choice("share", share, scores.columns.drop(["row", "task"]))
+        wide = scores.pivot(index="task", columns="row", values=share)
+        found = paired(wide[row], wide[other], shared=shared)
+        values = dict(zip(("difference", "low", "high"), _values(found.difference), strict=True))
+        line: Row = {"row": row, "other": other, "share": share}
+        lines.append({**line, **values, "n": found.difference.n, "p": found.p})
+    return lines
 
 
 # Pairs
@@ -239,7 +307,8 @@ def _row(
     `values` (accuracy, gain) and `pairs` (own, other) have a row per task or seed.
     """
     accuracy, gain = interval(values["accuracy"], bounds=SHARE), interval(values["gain"])
-    gap = interval(pairs["own"] - pairs["other"])
+    test = paired(pairs["own"], pairs["other"])
+    gap = test.difference
     first = members[0].params
     return {
         "over": over,
@@ -251,7 +320,7 @@ def _row(
         **dict(zip(("gain", "gain_low", "gain_high"), _values(gain), strict=True)),
         "pairs": gap.n,
         **{f"to_reference{end}": value for end, value in zip(_ENDS, _values(gap), strict=True)},
-        "p": paired_p(pairs["own"], pairs["other"]),
+        "p": test.p,
         "images": _mean([run.images for run in members]),
         "guided_steps": _mean([run.guided_steps for run in members]),
         "seconds": _mean([run.seconds for run in members]),
@@ -269,16 +338,6 @@ def _mean(values: Sequence[float | None]) -> float | None:
     """Return the mean of the values, None if one of them is not known."""
     known = [value for value in values if value is not None]
     return round(float(np.mean(known)), 2) if len(known) == len(values) else None
-
-
-def _with_holm(rows: Sequence[Row]) -> pd.DataFrame:
-    """Return the rows as a table, with p-values corrected over those that have one."""
-    table = pd.DataFrame(rows)
-    p = table["p"].astype(float)
-    tested = p.notna()
-    corrected = pd.Series(np.nan, index=table.index)
-    corrected[tested] = holm(p[tested].tolist())
-    return table.assign(p=p, p_holm=corrected)
 
 
 def _text(params: Mapping[str, object], key: str) -> str:

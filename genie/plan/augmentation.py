@@ -1,4 +1,4 @@
-"""The settings of an augmentation set: which images are made, and which are kept."""
+"""Settings of an augmentation set: which images are generated, and which are kept."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,10 +20,11 @@ RULES = ("none", "classifier", "clip", "cosine")
 
 @dataclass(frozen=True)
 class FilterSettings:
-    """Which generated images are kept, and how often others are drawn again.
+    """Settings of the filter, which rejects generated images so that others are drawn.
 
-    `rule` is one of RULES; None is the method's own. `min_text` and `min_image` are the least
-    cosine similarities, in [-1, 1], of the rule "cosine". `clip` is a folder of a CLIP.
+    `rule` is one of RULES; None selects the method's default rule. `attempts` is the maximum number
+    of draws per image. `min_text` and `min_image` are the minimum cosine similarities, in [-1, 1],
+    for the rule "cosine". `clip` is the folder of a CLIP model.
     """
 
     rule: str | None = None
@@ -44,13 +45,14 @@ class FilterSettings:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How an augmentation set is made.
+    """Settings of an augmentation set.
 
     - `method`: a key of METHODS
     - `r`: the noise ratio in (0, 1], or "ada" to choose it per image among `levels`
     - `per_class`: images per class; `classes` "few" leaves out classes with 20 or more real images
-    - `every_source`: whether each image of the source classes is taken once, whatever `per_class`
-    - `prompts`, `filter`, `seed`: how images are worded, filtered and drawn
+    - `every_source`: whether each image of the source classes is edited once, regardless of
+      `per_class`
+    - `prompts`, `filter`, `seed`: the prompts, the filter, and the seed of all draws
     - `inversion_steps`: training steps of each class's token, for methods that learn one
     - `unknown_classes`: "allow" also renders classes that the model's card does not list
     """
@@ -89,7 +91,7 @@ class Augmentation:
 
     @property
     def chosen_method(self) -> Method:
-        """The method."""
+        """The method, from the registry."""
         return METHODS[self.method]
 
     @property
@@ -99,7 +101,7 @@ class Augmentation:
 
     @property
     def rule(self) -> str:
-        """The filter rule: the one that is set, or else the method's."""
+        """The filter rule: `filter.rule`, or else the method's default."""
         return self.filter.rule or self.chosen_method.rule
 
     def images_per_class(self, labels: Sequence[str]) -> dict[str, int]:
@@ -128,7 +130,7 @@ def task_spec(
     number: int = 0,
     tokens: Mapping[str, str] | None = None,
 ) -> TaskSpec:
-    """Return what a method plans for.
+    """Return the input of a method for one task.
 
     `support` has the columns image_id and label, and `sources` the columns target, source and rank.
     `tokens` are the task's learned tokens by class. Raise InvalidValueError if the method needs

@@ -1,4 +1,4 @@
-"""What a plan will cost, counted before anything is rendered."""
+"""The cost of a plan, counted before anything is rendered."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from genie.plan.requests import Request
 
 @dataclass(frozen=True)
 class Forecast:
-    """Numbers of distinct images and of the guided denoising steps that they take."""
+    """The numbers of distinct images and of guided denoising steps to render."""
 
     images: int
     guided_steps: int
@@ -18,7 +18,7 @@ class Forecast:
 def forecast(requests: Sequence[Request], steps: int) -> Forecast:
     """Count requests and their guided steps, at `steps` denoising steps per full rendering.
 
-    Images that a filter rejects are drawn again, which is not known beforehand.
+    Replacements of images that a filter rejects are not included, since their number is unknown.
     """
     return Forecast(len(requests), guided_steps(requests, steps))
 

@@ -1,4 +1,4 @@
-"""The check that a generator knows the classes that it is to render."""
+"""A check that a generator knows the classes to be rendered."""
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
@@ -15,8 +15,8 @@ def check_classes(
 ) -> None:
     """Raise InvalidValueError if a method renders a class that the generator does not know.
 
-    `labels` is a function that is not called where nothing is to be checked: the method renders no
-    class by name, or the generator's card has no list of classes. `names` are readable names by
+    `labels` is a function that returns the classes. It is called only if the method renders classes
+    by name and the generator's card lists the classes that it knows. `names` are readable names by
     class.
     """
     if not needs_known_classes(method):
@@ -37,7 +37,7 @@ def unknown_classes(
 ) -> list[str]:
     """Return the labels, sorted, that a generator does not know under the name that prompts use.
 
-    `names` are readable names by label (names.csv). Names are compared in words and without case.
+    `names` are readable names by label (names.csv). Names are compared as words, ignoring case.
     """
     words = {_words(name) for name in known}
     return sorted(c for c in set(labels) if _words(names.get(c, c)) not in words)
@@ -46,7 +46,7 @@ def unknown_classes(
 def require_known(
     labels: Iterable[str], known: Iterable[str], names: Mapping[str, str], *, model: Path
 ) -> None:
-    """Raise InvalidValueError with the ways to go on if a generator lacks one of the labels."""
+    """Raise InvalidValueError with the possible remedies if a generator does not know a label."""
     unknown = unknown_classes(labels, known, names)
     if not unknown:
         return
@@ -69,7 +69,7 @@ def _words(name: str) -> str:
 
 
 def _other_word(unknown: Iterable[str], known: Iterable[str]) -> str:
-    """Return a hint if an unknown class may be another word for one that is known."""
+    """Return a hint if an unknown class may be another word for a known one."""
     words = {_words(name): name for name in known}
     for label in unknown:
         if near := difflib.get_close_matches(_words(label), words, n=1, cutoff=0.75):

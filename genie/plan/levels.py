@@ -23,11 +23,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Levels:
-    """The M evenly spaced noise ratios in [low, high] that GeNIe-Ada compares, and how.
+    """The M evenly spaced noise ratios in [low, high] that GeNIe-Ada compares.
 
-    `min_position` is the least position of the chosen level between source (0) and target (1); None
-    is the paper's rule (Algorithm 1). `search` is "exact", or "preview" to compare quick previews.
-    Raise InvalidValueError unless M >= 2 and 0 < low < high <= 1, or for another search.
+    `min_position` is the minimum position of the chosen level between source (0) and target (1);
+    None selects the paper's rule (Algorithm 1). `search` is "exact", or "preview" to compare
+    previews rendered in few steps. Raise InvalidValueError unless M >= 2 and 0 < low < high <= 1,
+    or for any other search.
     """
 
     low: float = 0.5

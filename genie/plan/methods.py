@@ -1,8 +1,8 @@
 """Augmentation methods: one registry, in which each method is one object.
 
-A method's function is called once per task with a `TaskSpec`. It returns the levels of each image
-to be kept: requests at ascending r that share one noise sample. With a single level there is
-nothing to choose.
+A method's `plan` function is called once per task with a `TaskSpec`. For each image of the set, it
+returns the candidate levels: requests at ascending r that share one noise sample. A single level
+needs no choice.
 
 The plan does not depend on the task's number, which only appears in error messages. Tasks with
 equal support sets therefore share all requests, and tasks share a request only if they share its
@@ -23,7 +23,7 @@ from genie.plan.requests import Request, Slot
 from genie.plan.tasks import TaskSpec
 
 Planned = list[tuple[Request, ...]]
-"""The levels of each image to be kept."""
+"""The candidate levels of each image of the set."""
 
 Plan = Callable[[TaskSpec], Planned]
 
@@ -99,7 +99,7 @@ def real_guidance(task: TaskSpec) -> Planned:
 
 
 def ratio_by_shots(shots: int) -> float:
-    """Return Real Guidance's noise ratio for a class with so many support images."""
+    """Return Real Guidance's noise ratio for a class with `shots` support images."""
     return RATIO_BY_SHOTS[max(bound for bound in RATIO_BY_SHOTS if bound <= shots)]
 
 
@@ -107,11 +107,11 @@ def ratio_by_shots(shots: int) -> float:
 class Method:
     """An augmentation method.
 
-    - `plan`: returns the images it renders for a task
+    - `plan`: returns the images to render for a task
     - `adds`, `use`: what it adds to the support images and when to use it, in words, for the table
       of methods
-    - `ratio`: its noise ratio if `r` is "ada" but it does not compare levels; None if it compares
-      them or has no source
+    - `ratio`: its noise ratio for `r` "ada" if it does not compare levels; None if it compares them
+      or has no source
     - `searches`: whether an image has several candidates when several levels are given
     - `learns`: whether its prompts contain a token learned from the class's support images
     - `captions`: whether its prompts are the captions of the source images
@@ -120,8 +120,9 @@ class Method:
     - `copier`: how it copies real images, a key of `classify.transforms.COPIERS`
     - `mixer`: how it mixes generated images with real ones, a key of `classify.transforms.MIXERS`;
       None mixes nothing
-    - `mixes_with_sources`: whether it mixes an image with its own source, not with any of its class
-    - `templates`: its own prompt templates, in turn; none means those of the settings
+    - `mixes_with_sources`: whether it mixes an image with its own source instead of any real image
+      of its class
+    - `templates`: its own prompt templates, used in rotation; if empty, those of the settings
     - `by_shots`: whether its ratio depends on a class's number of support images if `r` is "ada"
     - `gamma`: the exponent of soft labels, see `target_weights`; None means hard labels
     """
@@ -144,7 +145,7 @@ class Method:
 
     @property
     def renders(self) -> bool:
-        """Whether it renders images."""
+        """Whether the method renders images."""
         return self.plan is not no_images
 
 
@@ -268,8 +269,8 @@ METHODS: dict[str, Method] = {
 def noise_ratios(method: Method, r: float | Literal["ada"], levels: Levels) -> tuple[float, ...]:
     """Return the noise ratios that a method renders, ascending: one ratio, or all levels.
 
-    With r "ada", a method that does not compare levels renders its default ratio. There is none for
-    a method whose ratio depends on the class.
+    With r "ada", a method that does not compare levels renders its default ratio. The result is
+    empty for a method whose ratio depends on the class.
     """
     if r != "ada":
         return (r,)
@@ -279,10 +280,10 @@ def noise_ratios(method: Method, r: float | Literal["ada"], levels: Levels) -> t
 
 
 def target_weights(method: Method, r: np.ndarray) -> np.ndarray:
-    """Return the weight of the target's label of images at noise ratios r (n,), in (0, 1].
+    """Return the weight of the target label, in (0, 1], for images at noise ratios r (n,).
 
-    It is r^gamma for a method with soft labels (Diff-Mix, eq. 4), and the source's class has the
-    rest of the weight. It is 1 for all others.
+    The weight is r^gamma for a method with soft labels (Diff-Mix, eq. 4); the source's class has
+    the remaining weight. For all other methods it is 1.
     """
     return np.ones(len(r)) if method.gamma is None else np.asarray(r, float) ** method.gamma
 
@@ -301,7 +302,7 @@ def methods_table(steps: int = 50) -> str:
 
 
 def _ratio(method: Method) -> str:
-    """Return the noise ratio of a method in words."""
+    """Return the noise ratio of a method as text."""
     if not method.renders:
         return ""
     if method.by_shots:
@@ -316,7 +317,7 @@ def _ratio(method: Method) -> str:
 
 
 def _steps(method: Method, steps: int) -> str:
-    """Return the guided steps of a method's image in words."""
+    """Return the guided steps per image of a method as text."""
     if not method.renders:
         return "0"
     ratios = noise_ratios(method, "ada", Levels())
@@ -340,8 +341,8 @@ def levels_of(
 ) -> tuple[Request, ...]:
     """Return the requests for one image: the source at each of the task's ratios, ascending.
 
-    The prompt's turn depends on the image and not on its place in a task, so that tasks share
-    requests.
+    The prompt template is selected by the image, not by its position in the task, so that tasks
+    share requests.
     """
     turn = replicate
     if source_id is not None:
@@ -398,7 +399,7 @@ def _rotation(
 
 
 def ratio_note(method: str, r: float | Literal["ada"]) -> str:
-    """Return a remark if a method uses its own ratio in place of "ada", else an empty string."""
+    """Return a note if a method uses its own ratio instead of "ada", else an empty string."""
     chosen = METHODS[method]
     if r == "ada" and chosen.by_shots:
         return f"; `r` falls with the support images of a class for {method}"

@@ -1,4 +1,4 @@
-"""The card of a generator: `genie.json`, beside its `model_index.json`."""
+"""The model card of a generator: `genie.json`, next to its `model_index.json`."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ MODEL_CARD = "genie.json"
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raise InvalidValueError if the file holds anything else."""
+    """Read a JSON object; raise InvalidValueError if the file contains anything else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -34,11 +34,11 @@ def read_model_card(folder: Path) -> dict[str, Any]:
 
 
 def model_licence(folder: Path) -> str:
-    """Return `license` of a model's `genie.json`, else the text of its licence files."""
+    """Return `license` from a model's `genie.json`, else the text of its licence files."""
     return str(read_model_card(folder).get("license") or licence_text(folder))
 
 
 def known_classes(folder: Path) -> list[str] | None:
-    """Return the class names that a generator was trained on; None if its card has no list."""
+    """Return the class names that a generator was trained on; None if its card lists none."""
     names = read_model_card(folder).get("classes")
     return None if names is None else [str(name) for name in names]

@@ -1,4 +1,4 @@
-"""Requests for images, and slots: the places of a task's augmentation set that images fill."""
+"""Requests for images, and slots: the places in a task's augmentation set to be filled."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,10 +10,9 @@ from genie.core.seeding import number
 class Request:
     """One image to render: the source noised to ratio r and denoised under the prompt.
 
-    `source_id` and `source_label` are None for text-to-image. r is in (0, 1]. `support_id`
-    identifies the target's support images in the task: tasks whose target is represented by other
-    images get other noise. `noise_id` replaces the source in the key of the noise; None means
-    `source_id`.
+    `source_id` and `source_label` are None for text-to-image. r is in (0, 1]. `support_id` is a
+    hash of the target's support images in the task, so tasks with other images of the target get
+    other noise. `noise_id` replaces `source_id` in the key of the noise; None means `source_id`.
     """
 
     source_id: str | None
@@ -30,10 +29,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Slot:
-    """A place of a task's augmentation set, which one image fills.
+    """A place in a task's augmentation set, to be filled by one image.
 
-    `levels` are the requests that compete for it, r ascending; they share one noise sample. With a
-    single level there is nothing to choose.
+    `levels` are the requests that compete for it, by ascending r; they share one noise sample. A
+    single level needs no choice.
     """
 
     task: int

@@ -116,7 +116,7 @@ def train_vector(
 ) -> torch.Tensor:
     """Train a token on scaled latents (n, 4, h, w) and return its embedding (d,).
 
-    In float16, the loss is scaled, because many gradients would be too small for that type.
+    In float16, the loss is scaled, so that small gradients do not underflow.
     """
     tokenizer, encoder, placeholder = _with_placeholder(generator)
     vector = _start(word, tokenizer, encoder)
@@ -211,7 +211,7 @@ def _save(
     scaler: torch.amp.GradScaler,
     step: int,
 ) -> None:
-    """Write a checkpoint. The optimiser has taken fewer steps where scaled gradients overflowed."""
+    """Write a checkpoint; `step` includes steps that were skipped because gradients overflowed."""
     state = optimiser.state[vector]
     numbers = {"steps": torch.tensor(step)}
     if scaler.is_enabled():
@@ -227,7 +227,7 @@ def _resume(
     optimiser: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
 ) -> int:
-    """Restore the checkpoint, if there is one, and return the number of steps it has taken."""
+    """Restore the checkpoint, if there is one, and return its number of training steps."""
     if not path.is_file():
         return 0
     saved = load_file(path, device=str(vector.device))

@@ -1,4 +1,4 @@
-"""Grouping of requests into batches, and the batch sizes of denoiser calls."""
+"""Batching of requests, and the batch sizes of denoiser calls."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -16,9 +16,9 @@ def batches(
 ) -> Iterator[list[Request]]:
     """Yield batches of at most `size` requests, those with the most steps first.
 
-    All requests of a batch have the same number of steps. If `mixed`, the requests that do not fill
-    a batch share batches across numbers of steps. Requests are sorted by source and processed in
-    windows of `WINDOW` sources, so that each source is encoded once.
+    All requests of a batch have the same number of steps. If `mixed`, requests that are left over
+    share batches with those of other numbers of steps. Requests are sorted by source and processed
+    in windows of `WINDOW` sources, so that each source is encoded once.
     """
     window = 0
     seen: set[str | None] = set()

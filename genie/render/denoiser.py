@@ -22,7 +22,7 @@ Denoiser = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 def uses_openvino(device: str, compile: bool | None) -> bool:
     """Return whether OpenVINO runs the denoiser.
 
-    It does on a CPU if `compile` is True, and on an x86 CPU if `compile` is None.
+    OpenVINO is used on a CPU if `compile` is True, and on an x86 CPU if `compile` is None.
     """
     if compile is None:
         compile = platform.machine() in ("x86_64", "AMD64")
@@ -34,10 +34,10 @@ def load_denoiser(
 ) -> Denoiser:
     """Return the denoiser as a function of latents, timesteps and prompt embeddings.
 
-    It maps (B, 4, h, w), (B,) and (B, tokens, d) to predictions (B, 4, h, w). `compile` None
-    compiles on x86 CPUs only. On a GPU, compilation delays the first batch by a minute. OpenVINO
-    takes float32 weights and computes in `dtype` if the processor supports it. PyTorch computes in
-    the dtype of the weights.
+    The function maps (B, 4, h, w), (B,) and (B, tokens, d) to predictions (B, 4, h, w). `compile`
+    None compiles on x86 CPUs only. On a GPU, compilation delays the first batch by a minute.
+    OpenVINO takes float32 weights and computes in `dtype` if the processor supports it. PyTorch
+    computes in the dtype of the weights.
     """
     if uses_openvino(device, compile):
         return _by_openvino(unet, "bf16" if dtype == torch.bfloat16 else "f32")
@@ -56,9 +56,9 @@ def load_denoiser(
 
 
 def _by_openvino(unet: Any, precision: str) -> Denoiser:
-    """Return a denoiser that converts the model at its first batch and compiles it for each shape.
+    """Return a denoiser that converts the model on its first batch and compiles it for each shape.
 
-    A run with nothing to render therefore does neither.
+    A run with nothing to render therefore skips both.
     """
     model: Any = None
 
@@ -112,7 +112,7 @@ def _convert(unet: Any, inputs: tuple[torch.Tensor, ...]) -> Any:
     frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # tracing warns that it fixes shapes, as intended
+            warnings.simplefilter("ignore")  # tracing warns about fixed shapes, which are intended
             traced = torch.jit.trace(Predicted().eval(), inputs, check_trace=False)
             decoder = TorchScriptPythonDecoder(traced)  # must outlive the conversion
             return _without_crash(frontend.convert(frontend.load(decoder)))

@@ -1,8 +1,8 @@
-"""Engines render batches of requests: this process here, workers of Ray in `ray_engine`.
+"""Engines, which render batches of requests: in this process here, on Ray in `ray_engine`.
 
-The Stable Diffusion family renders by `stable_diffusion`. All other image-to-image pipelines are
-called as they are, with one random generator per image (`generic`). So are models distilled to few
-steps (LCM, Turbo and similar), because they are trained for their own scheduler.
+Models of the Stable Diffusion family are rendered by `stable_diffusion`. The pipelines of all
+others are called unchanged, with one random generator per image (`generic`). So are those of models
+distilled to few steps (LCM, Turbo and similar), which are trained for their own scheduler.
 """
 
 import logging
@@ -38,10 +38,10 @@ RenderBatch = Callable[[Sequence[Request], Sources, int, int], list[Image.Image]
 
 @dataclass(frozen=True)
 class Rendered:
-    """An image with the facts of its rendering.
+    """A rendered image, and how it was rendered.
 
-    `batch_size` is smaller than the model's if memory ran out. `in_float32` is whether the image
-    came out black in half precision and was rendered again.
+    `batch_size` is smaller than the model's if memory ran out. `in_float32` is True if the image
+    came out black in half precision and was rendered again in float32.
     """
 
     request: Request
@@ -52,10 +52,10 @@ class Rendered:
 
 
 class Engine(Protocol):
-    """Renders requests, here or elsewhere.
+    """Renders requests, in this process or on workers.
 
-    `at_once` is the number of requests that one call of `render` should have. A call with fewer
-    leaves workers idle.
+    `at_once` is the number of requests that each call of `render` should receive; with fewer,
+    workers are idle.
     """
 
     at_once: int
@@ -75,11 +75,11 @@ class Engine(Protocol):
         ...
 
     def generator(self) -> Generator:
-        """Return the model in this process, to train tokens with."""
+        """Return the model, loaded in this process, to train tokens with."""
         ...
 
     def add_tokens(self, tokens: Mapping[str, Path]) -> None:
-        """Let prompts use learned tokens, given their files."""
+        """Load learned tokens from their files, so that prompts can contain them."""
         ...
 
 
@@ -103,7 +103,7 @@ class LocalEngine:
         return self._generator
 
     def add_tokens(self, tokens: Mapping[str, Path]) -> None:
-        """Let prompts use learned tokens, given their files."""
+        """Load learned tokens from their files, so that prompts can contain them."""
         add_tokens(self._generator, tokens)
 
     def render(
@@ -111,9 +111,9 @@ class LocalEngine:
     ) -> Iterator[list[Rendered]]:
         """Yield the images of each batch, or of a part of it, as they are finished.
 
-        If memory runs out, the batch size is halved for the rest of this engine's life. Images that
-        are black in half precision are rendered again in float32. Raise FailedError if not even one
-        image fits the memory.
+        If memory runs out, the batch size is halved for the rest of this engine's lifetime. Images
+        that are black in half precision are rendered again in float32. Raise FailedError if even a
+        single image does not fit in memory.
         """
         for batch in batches:
             start = 0
@@ -182,7 +182,7 @@ def _in_float32(generator: Generator) -> Iterator[Generator]:
 def _halved(size: int, device: str) -> int:
     if size == 1:
         raise FailedError(
-            "the generator must fit the memory with one image at a time, but ran out of it on "
+            "the generator must fit in memory with one image at a time, but ran out of it on "
             f"{device}",
             remedy="use a machine with more memory, or a smaller model",
         )

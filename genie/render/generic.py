@@ -1,4 +1,4 @@
-"""Rendering with any other pipeline, which is called as it is."""
+"""Rendering with pipelines of other families, which are called unchanged."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -72,7 +72,7 @@ def _spreads_steps(pipeline: Any) -> bool:
     """Return whether the pipeline spreads all its steps over the range given by `strength`.
 
     LCM's pipeline does, and is therefore called with k steps and strength k / N. Other pipelines
-    run only the last of their N steps.
+    run only the last k of their N steps.
     """
     return "original_inference_steps" in inspect.signature(pipeline.__call__).parameters
 

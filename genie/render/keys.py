@@ -11,12 +11,12 @@ RENDER_VERSION = 1  # increase it whenever a change in the renderer changes pixe
 
 
 def request_key(request: Request, info: ModelInfo, *, steps: int) -> str:
-    """Return the SHA-256 (hex) of all that determines a request's pixels, and of nothing else.
+    """Return the SHA-256 (hex) of everything that determines a request's pixels.
 
-    The source enters by its content. r enters by its number of denoising steps, so 0.7 and
-    0.7000000000000001 share a key, and by its value where it lies between two steps. The target's
-    label enters through the prompt and the noise. Device, compiler and batch size change pixels
-    only by rounding and are left out.
+    The source is hashed by its content. r is hashed as its number of denoising steps, so 0.7 and
+    0.7000000000000001 have the same key, and as its value if it lies between two steps. The
+    target's label is included through the prompt and the noise. Device, compiler and batch size
+    change pixels only by rounding and are not hashed.
     """
     parts = {
         "source": request.source_id,

@@ -1,13 +1,13 @@
-"""Locks on images and on the store, which end with the process that holds them.
+"""File locks on images and on the store, released when their process ends.
 
 Several runs may share one store. A run locks the images of a batch before it renders them, so no
-other run renders them too. An image's lock is on one byte of `<store>/.claims`, chosen by the key.
-The kernel releases the locks of a process when it ends, however it ends, so a dead run blocks
-nobody and leaves nothing behind. A run that locks tens of thousands of images at once locks
-stretches of the file instead of bytes, because the kernel looks through all locks for each new one.
-Such a lock may hold up other images of another run, until it ends. Network file systems pass locks
-on (NFS 4, or NFS 3 with its lock service). Where a file system has no locks, two runs may render
-one image twice, and the store holds it once.
+other run renders them too. An image's lock is on one byte of `<store>/.claims`, chosen by a hash of
+the key. The kernel releases the locks of a process when it ends, even by a crash, so a dead run
+blocks no other and leaves no stale lock. A run that locks tens of thousands of images at once locks
+ranges of bytes, because the kernel searches all locks for each new one. Until it is released, such
+a lock may also block other images that fall into its range. Locks work on network file systems (NFS
+4, or NFS 3 with its lock service). On a file system without locks, two runs may render the same
+image, which is stored once.
 """
 
 import errno
@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 _LOCKED = (errno.EAGAIN, errno.EACCES)  # POSIX allows either
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
-_BITS = 32  # of the checksum that chooses a key's byte
-_WIDE_BITS = 14  # of it, for locks on stretches
-_WAIT = 0.2  # seconds between two attempts at a lock of another run
+_BITS = 32  # of the checksum that maps a key to its byte
+_WIDE_BITS = 14  # of the checksum, for locks on byte ranges
+_WAIT = 0.2  # seconds between attempts to acquire a lock
 
 
 class ImageLocks:
@@ -89,10 +89,10 @@ class ImageLocks:
 
 @contextmanager
 def image_locks(root: Path, *, wide: bool = False) -> Iterator[ImageLocks]:
-    """Open the locks of a store, and release those that are left at the end.
+    """Open the locks of a store, and release all remaining ones at the end.
 
-    `wide` locks are on stretches, for a run that locks very many images at once. Raise FailedError
-    if the store cannot be written.
+    `wide` locks are on byte ranges, for a run that locks very many images at once. Raise
+    FailedError if the store cannot be written.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -113,11 +113,11 @@ def image_locks(root: Path, *, wide: bool = False) -> Iterator[ImageLocks]:
 
 @contextmanager
 def in_use(root: Path, *, alone: bool = False) -> Iterator[None]:
-    """Hold the store in use, together with other runs or `alone`.
+    """Lock the store as in use, shared with other runs, or exclusively if `alone`.
 
-    Whoever deletes images must be alone, because a run relies on images that no set refers to yet.
-    Raise FailedError if the store is in use and `alone` is True. A store that cannot be written
-    needs no holding.
+    Deleting images requires the exclusive lock, because a run relies on images that no set refers
+    to yet. Raise FailedError if the store is in use and `alone` is True. A store that cannot be
+    written is not locked.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)

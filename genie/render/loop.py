@@ -1,4 +1,4 @@
-"""The one loop that renders what a store lacks, and what it cost."""
+"""The loop that renders the images that a store lacks, and their cost."""
 
 import logging
 import time
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of images: of all that were needed, and of those rendered in this run.
+    """The cost of images: of all that are needed, and of those rendered in this run.
 
     It counts distinct images and guided denoising steps. `batch_size` is the smallest one used,
     since it is halved when memory runs out. `in_float32` counts images that came out black in half
@@ -60,14 +60,14 @@ class Cost:
         }
 
     def summary(self) -> str:
-        """Return what was rendered, in words."""
+        """Return a one-line summary of what was rendered."""
         seconds = f"{self.seconds:.0f} s"
         return f"{self.rendered} rendered in {seconds}, {self.found} taken from the store"
 
 
 @dataclass(frozen=True)
 class Renderer:
-    """An engine with the store that keeps its images.
+    """An engine, with the store for its images.
 
     `sources` maps image_id to PNG bytes. `progress` shows the rendered images of a call.
     """
@@ -86,10 +86,10 @@ class Renderer:
     ) -> Cost:
         """Render the images that the store lacks, store them, and return the cost.
 
-        `steps` is N of a full rendering or of a preview. A forecast is logged first, which includes
-        the `extra_steps` guided steps of a following call. With None, nothing is logged, because an
-        earlier forecast included this call. Raise InvalidValueError if a request's source is not in
-        `sources`.
+        `steps` is N of a full rendering or of a preview. First, a forecast is logged that includes
+        the `extra_steps` guided steps of a following call. If `extra_steps` is None, nothing is
+        logged, because an earlier forecast included this call. Raise InvalidValueError if a
+        request's source is not in `sources`.
         """
         started = time.perf_counter()
         info, keys = self.engine.info, {q: self.key(q, steps) for q in requests}
@@ -112,7 +112,7 @@ class Renderer:
                     weight=len,
                     whole=True,
                 )
-                for results in shown:  # without their bytes, so that memory stays flat
+                for results in shown:  # without their bytes, to bound the memory
                     rendered += [replace(result, png=b"") for result in results]
         return Cost(
             needed=len(distinct),
@@ -154,7 +154,7 @@ def require_sources(requests: Sequence[Request], sources: Sources) -> None:
     for request in requests:
         if request.source_id is not None and request.source_id not in sources:
             raise InvalidValueError(
-                f"every source image must be in the support set, {request.source_id} "
+                f"every source image must be in the support set, but {request.source_id} "
                 f"({request.source_label}) is not",
                 remedy="run `dvc repro` from prepare",
             )

@@ -29,7 +29,7 @@ class Generator:
     """A loaded model.
 
     `dtype` is the precision in which the denoiser computes. Weights may have a higher one
-    (`pipeline.dtype`). `denoiser` is that of the Stable Diffusion family, None for other models.
+    (`pipeline.dtype`). `denoiser` is None for models outside the Stable Diffusion family.
     """
 
     pipeline: Any
@@ -46,11 +46,11 @@ def load_generator(
 ) -> Generator:
     """Load any image-to-image pipeline from a local diffusers folder with safetensors weights.
 
-    Steps, guidance scale and size that the settings leave open come from `genie.json` next to
-    `model_index.json`. Else they are 50 and 7.5, or the usual values of a model distilled to few
-    steps, and the pipeline's native size. `dtype` None selects float32 on a CPU. On a GPU it
+    If the settings do not give steps, guidance scale or size, they are read from `genie.json` next
+    to `model_index.json`. Their defaults are 50 and 7.5, or the usual values of a model distilled
+    to few steps, and the pipeline's native size. `dtype` None selects float32 on a CPU. On a GPU it
     selects float16 for Stable Diffusion, which was released in float16, and bfloat16 for other
-    models. A `batch_size` that is no number is the default of the device. Raise MissingFileError or
+    models. If `batch_size` is not a number, the device's default is used. Raise MissingFileError or
     InvalidValueError if the folder is not a diffusers model, or if float16 is requested on a CPU.
     """
     index = _read_index(folder)
@@ -131,7 +131,7 @@ def _batch_size(settings: RenderSettings, side: int, device: str) -> int:
 
 
 def _precision(pipeline: Any, dtype: torch.dtype) -> str:
-    """Return what the denoiser computes in, and from which weights if these differ.
+    """Return the precision of the denoiser, and that of its weights if it differs.
 
     OpenVINO computes in bfloat16 from float32 weights, PyTorch from bfloat16 weights. Their images
     differ by up to 16 of 255.
@@ -169,8 +169,8 @@ _SCHEDULE = (
 def dpm_solver(config: Mapping[str, Any]) -> Any:
     """Return the paper's solver for a model's noise schedule, with evenly spaced timesteps.
 
-    Only what defines the noise schedule and the prediction is taken from the model's configuration.
-    The rest, such as Karras sigmas or a stochastic solver, would change what r means.
+    Only the noise schedule and the prediction type are taken from the model's configuration. The
+    rest, such as Karras sigmas or a stochastic solver, would change what r means.
     """
     defined = {name: config[name] for name in _SCHEDULE if config.get(name) is not None}
     return DPMSolverMultistepScheduler(**defined, timestep_spacing="linspace")
@@ -269,7 +269,7 @@ def _native_size(pipeline: Any) -> int:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """Return all files that a model is loaded from; raise MissingFileError if it is not one."""
+    """Return all files that a model is loaded from; raise MissingFileError if it is not a model."""
     card = folder / MODEL_CARD
     found = [card] if card.is_file() else []
     return [*found, *_weights_and_settings(folder, _read_index(folder))]

@@ -1,4 +1,4 @@
-"""What is known of a model without its weights: enough to plan, to key and to forecast images."""
+"""The description of a model, without weights: enough to plan, key and forecast images."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,16 +13,15 @@ GENERIC: Family = "generic"
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A generator as it renders here or on a worker.
+    """The description of a generator, in this process or on a worker.
 
     - `name`: name of its folder; `fingerprint` identifies the files in it
-    - `family`: "stable-diffusion" models render by `stable_diffusion`, others by `generic`
+    - `family`: "stable-diffusion" models are rendered by `stable_diffusion`, others by `generic`
     - `size`: side length of its square images in pixels
     - `steps`: denoising steps N of a full rendering
     - `guidance_scale`: of classifier-free guidance; 1 and less is unguided
     - `batch_size`: images per call of the denoiser
-    - `precision`: what the denoiser computes in, and from which weights if these are stored
-      differently
+    - `precision`: the dtype in which the denoiser computes, and that of its weights if it differs
     - `scheduler`: class name of its scheduler
     - `device`: where it renders, such as "cpu" or "cuda"
     - `heeds_negative`: whether a negative prompt has any effect
@@ -42,17 +41,17 @@ class ModelInfo:
 
     @property
     def starts_anywhere(self) -> bool:
-        """Whether it starts at r exactly, also where r lies between two of its steps."""
+        """Whether rendering starts at r exactly, even if r lies between two steps."""
         return self.family == STABLE_DIFFUSION
 
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """How a model renders; None selects the default of the model or of the device.
+    """Settings of rendering; None selects the default of the model or of the device.
 
-    `compile` is explained at `denoiser.load_denoiser`. `batch_size` "probe" measures the fastest
-    one. `dtype` is the precision in which the denoiser computes. Raise InvalidValueError for a
-    value out of range.
+    See `denoiser.load_denoiser` for `compile`. `batch_size` "probe" measures the fastest one.
+    `dtype` is the precision in which the denoiser computes. Raise InvalidValueError for a value out
+    of range.
     """
 
     steps: int | None = None

@@ -1,7 +1,7 @@
-"""Rendering on Ray: workers with a model each, on this machine or on a cluster.
+"""Rendering on Ray: workers that each load the model, on this machine or on a cluster.
 
-The driver sends batches to the workers. These send PNG images back, which the driver alone writes
-to the store, so workers share no file system with it.
+The driver sends batches to the workers, which return PNG images. Only the driver writes to the
+store, so the workers need no access to its file system.
 """
 
 import json
@@ -35,12 +35,12 @@ log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).parents[1]
 
 RETRIES = 5
-"""Times a batch is rendered again after its worker was lost, so that one that kills it ends."""
+"""Maximum retries of a batch after its worker is lost, in case the batch itself is the cause."""
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # sends nothing over the network
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # workers with 0 GPUs see none
-    "RAY_worker_niceness": "0",  # rendering is the work, not something beside it
+    "RAY_worker_niceness": "0",  # rendering is not a background task
 }
 _ROWS = pa.schema(
     [
@@ -57,12 +57,12 @@ _ROWS = pa.schema(
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where Ray renders, and with what.
+    """The Ray cluster, and the resources of its workers.
 
-    `address` is that of a cluster, "auto" for the one that this machine belongs to. None starts Ray
-    on this machine, until the process ends. `workers` None selects as many as the GPUs allow, or
-    one without GPUs. `gpus_per_worker` None selects 1, or 0 if there is no GPU; it may be a
-    fraction.
+    `address` is the address of a cluster, or "auto" for the one that this machine belongs to. None
+    starts Ray on this machine for the lifetime of the process. `workers` None selects as many
+    workers as the GPUs allow, or one without GPUs. `gpus_per_worker` None selects 1, or 0 if there
+    is no GPU; it may be a fraction.
     """
 
     address: str | None = None
@@ -72,10 +72,10 @@ class Cluster:
 
 @dataclass(frozen=True)
 class _Model:
-    """A diffusers folder, and how it is loaded.
+    """A diffusers folder, with the settings to load it.
 
-    `files` refers to its content by relative path in Ray's object store. It is None where workers
-    are on the driver's machine.
+    `files` is a reference to its files, by relative path, in Ray's object store. It is None if
+    workers are on the driver's machine.
     """
 
     folder: Path
@@ -85,7 +85,7 @@ class _Model:
 
 @dataclass(frozen=True)
 class _Workers:
-    """How many workers there are, and the CPUs and GPUs of each."""
+    """The number of workers, and the CPUs and GPUs of each."""
 
     count: int
     cpus: float
@@ -95,13 +95,13 @@ class _Workers:
 class RayEngine:
     """Renders on the workers of a Ray cluster; this process does not load the model.
 
-    Each call of `render` starts the workers anew.
+    Each call of `render` starts new workers.
     """
 
     at_once = 50_000
 
     def __init__(self, cluster: Cluster, folder: Path, settings: RenderSettings) -> None:
-        """Connect to Ray and let a worker describe the model in `folder`.
+        """Connect to Ray, and have a worker describe the model in `folder`.
 
         Raise FailedError if Ray is not installed or not reachable, InvalidValueError if the cluster
         lacks the GPUs for a worker or if the batch size is to be measured, and the errors of
@@ -133,11 +133,11 @@ class RayEngine:
         )
 
     def generator(self) -> Generator:
-        """Load the model in this process, to train tokens with."""
+        """Load the model in this process, to train tokens with it."""
         return load_generator(self._model.folder, self._model.settings)
 
     def add_tokens(self, tokens: Mapping[str, Path]) -> None:
-        """Let prompts use learned tokens, given their files."""
+        """Load learned tokens from their files, so that prompts can contain them."""
         for path in tokens.values():
             self._tokens |= load_file(path)
 
@@ -147,7 +147,7 @@ class RayEngine:
         """Yield the images of each batch, as workers finish them.
 
         A worker that is lost is replaced, and its batch is rendered again. Raise FailedError with
-        the message of an error that a worker met.
+        the message of an error that a worker raised.
         """
         import ray
 
@@ -236,7 +236,7 @@ def _start(ray: Any, address: str | None) -> None:
 
 
 def _shares(resources: Mapping[str, float], cluster: Cluster) -> _Workers:
-    """Share the CPUs and GPUs of the cluster out to workers."""
+    """Divide the CPUs and GPUs of the cluster among workers."""
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     each = cluster.gpus_per_worker
     if each is None:
@@ -268,7 +268,7 @@ def _describe(model: _Model) -> ModelInfo:
 
 
 def _loaded(model: _Model) -> Generator:
-    """Load the model, from the driver's files where this may be another machine."""
+    """Load the model, from the driver's copy of its files if this may be another machine."""
     if model.files is None:
         return load_generator(model.folder, model.settings)
     import ray
@@ -297,7 +297,7 @@ class Worker:
         generator = _loaded(model)
         add_vectors(generator, tokens)
         self.engine = LocalEngine(generator)
-        self.sources = ray.get(sources[0])  # arrays in the memory that all workers here share
+        self.sources = ray.get(sources[0])  # arrays in memory that the workers of a machine share
         self.steps = steps
 
     def __call__(self, batch: pa.Table) -> pa.Table:

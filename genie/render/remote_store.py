@@ -1,8 +1,8 @@
 """A remote store: a second image store on S3 or another storage that fsspec can reach.
 
 Images that it has are copied into the local store instead of being rendered, and rendered images
-are copied into it. A machine that is taken away thus loses none, and machines without a common disk
-share their images.
+are copied into it. Thus no image is lost with a preempted machine, and machines without a common
+disk share their images.
 """
 
 import logging
@@ -18,7 +18,7 @@ from genie.core.errors import FailedError, InvalidValueError, one_line
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 16  # requests to the storage
+_AT_ONCE = 16  # concurrent requests to the storage
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RemoteStore:
             raise self._unusable(error) from error
 
     def read(self, keys: Collection[str]) -> dict[str, bytes]:
-        """Return the content of some images; those that are not there are left out."""
+        """Return the PNG bytes of images by key, without those that are missing."""
         with ThreadPoolExecutor(_AT_ONCE) as threads:
             found = zip(keys, threads.map(self._read, keys), strict=True)
             return {key: png for key, png in found if png is not None}
@@ -77,8 +77,8 @@ class RemoteStore:
 def open_remote(url: str) -> RemoteStore:
     """Open a remote store by its URL, such as s3://bucket/folder.
 
-    Credentials come from where the storage's library looks for them. Raise InvalidValueError if
-    fsspec does not know the kind of storage, or if its library is not installed.
+    The storage's library looks up the credentials. Raise InvalidValueError if fsspec does not know
+    the kind of storage, or if its library is not installed.
     """
     try:
         files, folder = fsspec.core.url_to_fs(url)

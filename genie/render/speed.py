@@ -1,4 +1,4 @@
-"""Rendering speed of this machine, and forecasts of the time that rendering will take."""
+"""Rendering speed of this machine, and forecasts of rendering time."""
 
 import time
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from genie.plan.requests import Request
 from genie.render.engine import Engine, LocalEngine, Rendered
 from genie.render.model import Generator
 
-SHORT = 100  # guided steps per image of a batch, below which measuring does not pay
+SHORT = 100  # guided steps per image of a batch below which a measurement is not worthwhile
 LONG_MINUTES = 30
 
 
@@ -24,7 +24,7 @@ class Speed:
 def measure_speed(engine: Engine) -> Speed:
     """Measure the speed by rendering one batch for about a second.
 
-    The estimate is good enough to tell minutes from hours.
+    The estimate is accurate enough to tell minutes from hours.
     """
     size = engine.info.batch_size
     batch = [Request(None, None, "", "", "", 1.0, replicate, 0, "") for replicate in range(size)]
@@ -34,7 +34,7 @@ def measure_speed(engine: Engine) -> Speed:
         results = [result for part in engine.render([batch], {}, steps) for result in part]
         return time.perf_counter() - start, results
 
-    timed(1)  # compiles, loads and caches
+    timed(1)  # warm-up: compiles, loads and caches
     once, _ = timed(1)
     steps = min(max(round(1 / once), 2), 10)
     seconds, results = timed(steps)
@@ -67,9 +67,9 @@ def forecast_line(
     """Return a message with the expected cost, and with ways to reduce it above LONG_MINUTES.
 
     `missing` are those of the `needed` images that the store lacks. About `extra_steps` more guided
-    steps follow for the levels that previews choose. Work of at least SHORT guided steps per image
-    of a batch is timed first, which renders three batches. For shorter work the progress bar gives
-    an estimate sooner. So it does where workers render, several batches at once.
+    steps follow for the levels that previews choose. If there are at least SHORT guided steps per
+    image of a batch, the speed is measured first by rendering three batches. For shorter work, and
+    for workers that render several batches at once, the progress bar gives an estimate sooner.
     """
     ahead = forecast(missing, steps)
     line = (

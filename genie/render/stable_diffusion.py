@@ -1,6 +1,6 @@
 """Rendering with the Stable Diffusion family: a batched `StableDiffusionImg2ImgPipeline`.
 
-It takes the same steps as the pipeline, with three differences: requests are batched across
+It performs the same steps as the pipeline, with three differences: requests are batched across
 sources, targets and noise ratios; every source and prompt is encoded once; every image has its own
 noise. It departs from the defaults of diffusers as follows:
 
@@ -32,7 +32,7 @@ _CODEC_BATCH = 8  # images per VAE call; its activations are far larger than the
 
 
 class _LRUCache(OrderedDict[str, torch.Tensor]):
-    """The `capacity` tensors that were used last, by name."""
+    """A cache of the `capacity` most recently used tensors, by name."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class StableDiffusionRenderer:
     def _noisy_latents(self, batch: Sequence[Request], scheduler: Any) -> torch.Tensor:
         """Return float32 latents (B, 4, h, w).
 
-        They are the sources noised to the first timestep, or pure noise for text-to-image.
+        These are the sources, noised to the first timestep, or pure noise for text-to-image.
         """
         noise = torch.stack([initial_noise(q, self.shape) for q in batch])
         clean = [
@@ -168,7 +168,7 @@ class StableDiffusionRenderer:
         return torch.cat(predicted)[: len(latents)]
 
     def _embedding(self, text: str) -> torch.Tensor:
-        """Encode a prompt with the pipeline, or look it up: its embedding (tokens, d)."""
+        """Return the embedding (tokens, d) of a prompt, encoded by the pipeline and cached."""
         if text not in self.prompts:
             embedding, _ = self.pipeline.encode_prompt(
                 text, self.generator.info.device, 1, do_classifier_free_guidance=False
@@ -177,9 +177,9 @@ class StableDiffusionRenderer:
         return self.prompts[text]
 
     def _encode_sources(self, names: Sequence[str], sources: Mapping[str, bytes]) -> None:
-        """Encode those sources that are not known yet, as scaled modes of the VAE's posterior.
+        """Encode the sources that are not cached yet, as scaled modes of the VAE's posterior.
 
-        The last source is repeated to fill the last batch.
+        The last batch is padded with copies of the last source.
         """
         missing = sorted({name for name in names if name not in self.latents})
         for start in range(0, len(missing), _CODEC_BATCH):
@@ -203,7 +203,7 @@ class StableDiffusionRenderer:
 
 
 def _finite(pixels: torch.Tensor) -> torch.Tensor:
-    """Return pixels (n, 3, H, W) in float32, with every image black that is not finite."""
+    """Return pixels (n, 3, H, W) in float32; images with NaN or infinity become black."""
     pixels = pixels.float()
     finite = pixels.isfinite().all(dim=(1, 2, 3), keepdim=True)
     return torch.where(finite, pixels, -1.0)

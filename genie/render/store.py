@@ -1,8 +1,8 @@
 """The image store: a content-addressed cache, on disk as `<root>/ab/<key>.png` or in memory.
 
 The store on disk is not an output of DVC. An interrupted run therefore resumes where it stopped,
-and a run with another r reuses earlier images. A file is written under a temporary name, flushed to
-the disk and renamed, so it is whole or absent. Several runs can share one store.
+and a run with another r reuses earlier images. Writes are atomic: a file is written under a
+temporary name, flushed to the disk and renamed. Several runs can share one store.
 """
 
 import errno
@@ -39,18 +39,18 @@ Keys = Mapping[Request, str]
 
 
 class Filling(Protocol):
-    """Images that are being added to a store."""
+    """An operation that adds missing images to a store."""
 
     def missing(self) -> list[Request]:
-        """Return the requests to render, one per image, once other runs have ended with theirs."""
+        """Return the requests of missing images; if called again, first wait for other runs."""
         ...
 
     def claim(self, batch: Sequence[Request]) -> list[Request]:
-        """Return the requests of a batch that this run should render; no other run will."""
+        """Lock the images of a batch, and return the requests that this run should render."""
         ...
 
     def put(self, results: "Sequence[Rendered]") -> None:
-        """Keep images; they are safe when this returns."""
+        """Store images; they are on disk, if the store is, when this returns."""
         ...
 
 
@@ -66,16 +66,16 @@ class Store(Protocol):
         ...
 
     def filling(self, keys: Keys, *, at_once: int) -> AbstractContextManager[Filling]:
-        """Start to add what is missing; `at_once` is the number of requests claimed at a time."""
+        """Start adding missing images; `at_once` is the number of requests claimed at a time."""
         ...
 
     def in_use(self) -> AbstractContextManager[None]:
-        """Keep others from deleting images meanwhile."""
+        """Prevent other processes from deleting images meanwhile."""
         ...
 
 
 class MemoryStore:
-    """Images of this process, gone when it ends."""
+    """Images in the memory of this process."""
 
     def __init__(self) -> None:
         self._pngs: dict[str, bytes] = {}
@@ -90,11 +90,11 @@ class MemoryStore:
 
     @contextmanager
     def filling(self, keys: Keys, *, at_once: int) -> Iterator[Filling]:
-        """Start to add what is missing."""
+        """Start adding missing images."""
         yield _MemoryFilling(self._pngs, keys)
 
     def in_use(self) -> AbstractContextManager[None]:
-        """Keep others from deleting images meanwhile; nobody else can."""
+        """Do nothing, because no other process can delete images."""
         return nullcontext()
 
 
@@ -134,11 +134,11 @@ class DiskStore:
 
     @contextmanager
     def filling(self, keys: Keys, *, at_once: int) -> Iterator[Filling]:
-        """Start to add what is missing, first from the remote store.
+        """Start adding missing images, first from the remote store.
 
-        Images are written in parallel. An image that another run is rendering is waited for, and
-        rendered here if that run dies. Raise FailedError if images are missing and the store cannot
-        be written.
+        Images are written in parallel. If another run is rendering an image, wait for it; if that
+        run dies, the image is rendered here. Raise FailedError if images are missing and the store
+        cannot be written.
         """
         missing = {
             key: request
@@ -159,7 +159,7 @@ class DiskStore:
                 yield _DiskFilling(self, missing, locks, writers)
 
     def in_use(self) -> AbstractContextManager[None]:
-        """Keep others from deleting images meanwhile."""
+        """Prevent other processes from deleting images meanwhile."""
         return in_use(self.root)
 
 
@@ -229,11 +229,11 @@ def save_image(root: Path, key: str, png: bytes) -> Path:
 
 
 def write_durably(path: Path, content: bytes, *, prefix: str, mode: int = 0o644) -> None:
-    """Write a file that is whole or absent also after a power cut.
+    """Write a file atomically and durably: after a power cut it is whole or absent.
 
-    It is written under a temporary name that starts with `prefix`. Other links to an older file of
-    the same name keep its content. Raise OSError with the file's name if it cannot be written, for
-    example because the disk is full.
+    The temporary name of the file starts with `prefix`. Hard links to an older file of the same
+    name keep its content. Raise OSError with the file's name if it cannot be written, for example
+    because the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
@@ -264,16 +264,16 @@ def load_image(root: Path, key: str) -> bytes | None:
 
 
 def sweep(root: Path, locks: ImageLocks) -> None:
-    """Delete the temporary files of runs that died while they wrote an image."""
+    """Delete the temporary files of runs that died while writing an image."""
     for file in root.glob("*/.*.tmp"):
         key = file.name[1:].rpartition("-")[0]
-        if locks.acquire(key):  # a run that writes an image has it locked
+        if locks.acquire(key):  # a run locks an image while writing it
             file.unlink(missing_ok=True)
             locks.release(key)
 
 
 def copy_remote(remote: RemoteStore, keys: Collection[str], root: Path) -> list[str]:
-    """Copy images from the remote store, and return their keys; leave damaged ones there."""
+    """Copy intact images from the remote store, and return their keys."""
     there = sorted(remote.keys() & set(keys))
     copied = []
     for start in range(0, len(there), _COPIED_AT_ONCE):
@@ -287,7 +287,7 @@ def copy_remote(remote: RemoteStore, keys: Collection[str], root: Path) -> list[
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a renamed file durable, where the system can flush folders."""
+    """Make a renamed file durable, if the system can flush folders."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""What one edited line reruns, with the real dvc: docs/invalidation.md is written here.
+"""What one edited line reruns, with the real dvc: docs/reference/invalidation.md is written here.
 
 Each edit comes on top of the ones before, and `dvc repro` follows it.
 """
@@ -69,7 +69,7 @@ def edits(photos: Path, tiny_sd_folder: Path, tmp_path_factory: pytest.TempPathF
         f"| {edit} | {', '.join(stages) or 'none'} | {images} |"
         for edit, (stages, images) in found.items()
     ]
-    (ROOT / "docs/invalidation.md").write_text(HEAD + "\n".join(rows) + "\n")
+    (ROOT / "docs/reference/invalidation.md").write_text(HEAD + "\n".join(rows) + "\n")
     return found
 
 

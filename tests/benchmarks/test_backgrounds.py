@@ -3,20 +3,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from click import ClickException
 from click.testing import CliRunner
+from PIL import Image
 
 from benchmarks.backgrounds import (
     CHANCE,
     METHODS,
     at_equal_consistency,
-    filled,
     first_reached,
     main,
+    measures,
     pairs_of,
     requests_of,
     summary,
 )
-from genie.core.errors import GenieError
 from genie.core.tables import write_images
 from genie.data.readers import read_pools
 
@@ -31,7 +32,7 @@ def test_sources_have_targets_of_other_classes_and_equal_numbers_of_each_class()
     assert (pairs["label"] != pairs["target"]).all()
     assert list(pairs["other"].map(label)) == list(pairs["target"])
     assert pairs_of(images, 3).equals(pairs[:3])
-    with pytest.raises(GenieError, match="--sources must be at most 9"):
+    with pytest.raises(ClickException, match="--sources must be at most 9"):
         pairs_of(images, 10)
     genie, own, text = (requests_of(pairs, m, 1.0)[0] for m in ("GeNIe", "Img2Img", "Txt2Img"))
     assert (genie.source_id, own.source_id, text.source_id) == (*pairs["image_id"][[0, 0]], None)
@@ -52,23 +53,37 @@ def test_levels_that_a_method_does_not_reach_are_left_out_and_sources_give_the_i
     for r, share in ((0.5, 0.4), (1.0, 0.8)):
         for source in range(100):
             rows.append(("GeNIe", r, source, source < 100 * share, 1 - r + random.normal(0, 0.1)))
-    scores = pd.DataFrame(rows, columns=["method", "r", "source", "consistent", "border"])
+    columns = ["method", "r", "source", "consistent", "border"]
+    scores = pd.DataFrame(rows, columns=columns).astype({"consistent": float})
+    scores["centre"] = scores["border"]
     table = at_equal_consistency(scores, (0.3, 0.6, 0.99), resamples=200)
-    assert list(table["label_consistency"]) == [0.3, 0.6]
-    assert table["r"].tolist() == pytest.approx([0.5, 0.75])
+    recorded = pd.read_csv(ROOT / "benchmarks/backgrounds-equal.csv")
+    assert list(table.columns) == list(recorded.columns)
+    assert table["measure"].tolist() == ["border"] * 2 + ["centre"] * 2
+    assert list(table["label_consistency"]) == [0.3, 0.6] * 2
+    assert table["r"].tolist() == pytest.approx([0.5, 0.75] * 2)
     assert (table["low"] < table["kept"]).all()
     assert (table["high"] > table["kept"]).all()
     chance = scores.assign(method=CHANCE, r=np.nan, consistent=np.nan)
-    whole = summary(pd.concat([scores.astype({"consistent": object}), chance]))
-    assert whole["n"].tolist() == [100, 100, 200]
-    assert whole["label_consistency"].tolist()[:2] == pytest.approx([0.4, 0.8])
+    whole = summary(pd.concat([scores, chance]))
+    assert whole["n"].tolist() == [100] * 4 + [200] * 2
+    assert whole["label_consistency"].tolist()[:4] == pytest.approx([0.4, 0.4, 0.8, 0.8])
 
 
-def test_masked_pixels_take_the_mean_colour_of_the_rest():
-    image = np.zeros((2, 2, 3), np.uint8)
-    image[0, 1], image[1] = 90, 30
-    mask = np.array([[True, False], [False, False]])
-    assert filled(image, mask)[0, 0].tolist() == [50, 50, 50]
+def test_correlations_are_those_of_the_frame_and_of_the_central_square():
+    a, b = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    changed = a.copy()
+    changed[4:-4, 4:-4] = b[4:-4, 4:-4]
+    found = measures([Image.fromarray(a)] * 2, [Image.fromarray(changed), Image.fromarray(b)])
+    edge = np.ones((32, 32), bool)
+    edge[4:-4, 4:-4] = False
+    assert found["border"] == pytest.approx(
+        [1, np.corrcoef(a[edge].ravel(), b[edge].ravel())[0, 1]]
+    )
+    centre = np.corrcoef(a[5:-5, 5:-5].ravel(), b[5:-5, 5:-5].ravel())[0, 1]
+    assert found["centre"] == pytest.approx([centre, centre])
+    plain = Image.new("RGB", (32, 32))
+    assert np.isnan(measures([plain], [Image.fromarray(a)])["border"][0])
 
 
 @pytest.mark.slow
@@ -79,19 +94,16 @@ def test_trial_writes_what_is_recorded(photos, tiny_sd_folder, tmp_path, monkeyp
     models = tmp_path / "models"
     models.mkdir()
     (models / "generator").symlink_to(tiny_sd_folder)
-    for name in ("backbone", "oracle"):
-        (models / name).symlink_to(ROOT / "zoo" / name)
+    (models / "oracle").symlink_to(ROOT / "zoo/oracle")
     options = {"--data": tmp_path / "data", "--models": models, "--out": tmp_path}
     arguments = [str(part) for pair in options.items() for part in pair]
     result = CliRunner().invoke(
         main, [*arguments, "--sources", "3", "--steps", "2"], catch_exceptions=False
     )
     assert result.exit_code == 0, result.output
-    for name in ("backgrounds", "backgrounds-equal", "backgrounds-masks"):
-        recorded = pd.read_csv(ROOT / f"benchmarks/{name}.csv")
-        assert list(pd.read_csv(tmp_path / f"{name}.csv").columns) == list(recorded.columns)
     kept = pd.read_csv(tmp_path / "backgrounds.csv")
+    assert list(kept.columns) == list(pd.read_csv(ROOT / "benchmarks/backgrounds.csv").columns)
     assert set(kept["method"]) == {*METHODS, CHANCE}
     assert (kept["n"] <= 3).all()
+    assert (tmp_path / "backgrounds-equal.csv").is_file()
     assert (tmp_path / "backgrounds.png").is_file()
-    assert (tmp_path / "backgrounds-rows.png").is_file()

@@ -1,31 +1,32 @@
-from pathlib import Path
-
 import pandas as pd
 import pytest
+from diffusers import StableDiffusionPipeline
 
+from benchmarks.bundled import RATIOS, bundled_requests, random_model
 from benchmarks.growth import (
-    bundled_requests,
+    SMALL_UNET,
+    SMALL_VAE,
     grow_near_duplicates,
     grow_store,
     render_many,
     track,
 )
-from genie.plan.levels import Levels
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from genie.data.images import decode_image
 
 
 def columns(name: str) -> list[str]:
-    """Those of a recorded table."""
-    return list(pd.read_csv(BENCHMARKS / f"growth-{name}.csv").columns)
+    """Return the columns of a recorded table."""
+    return list(pd.read_csv(f"benchmarks/growth-{name}.csv").columns)
 
 
 def test_requests_are_all_levels_of_one_pair_after_another():
-    requests, sources = bundled_requests(12)
-    assert tuple(request.r for request in requests[5:10]) == Levels(0.5, 0.9, 5).ratios
+    requests, sources = bundled_requests(12, size=64)
+    assert tuple(request.r for request in requests[5:10]) == RATIOS
     assert len({request.source_id for request in requests}) == 3
-    assert {request.source_id for request in requests} <= set(sources)
-    more, _ = bundled_requests(5 * (len(sources) + 1))
+    assert {request.source_id for request in requests} == set(sources)
+    assert {decode_image(png).size for png in sources.values()} == {(64, 64)}
+    assert all(request.source_label != request.target_label for request in requests)
+    more, _ = bundled_requests(30_000)
     assert len(set(more)) == len(more)  # a second round has other noise
 
 
@@ -55,3 +56,9 @@ def test_near_duplicates_are_searched_among_hashes_like_those_of_images():
     (row,) = grow_near_duplicates((200,))
     assert list(row) == columns("near-duplicates")
     assert 100 < row["clusters"] <= 200
+
+
+def test_the_large_model_draws_512_pixels(tmp_path):
+    folder = random_model(tmp_path, vae=SMALL_VAE, unet=SMALL_UNET)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    assert pipeline.unet.config.sample_size * pipeline.vae_scale_factor == 512

@@ -1,22 +1,17 @@
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
-import pytest
 
-from benchmarks.speed import Models, bundled_work, load_models, measure, noise_work, shares
+from benchmarks.bundled import RATIOS, bundled_requests
+from benchmarks.speed import Work, measure, shares
+from genie.render.model import load_generator
 
-RECORDED = pd.read_csv(Path(__file__).parents[2] / "benchmarks/speed-zoo.csv")
-
-
-@pytest.fixture(scope="module")
-def models(tiny_sd_folder: Path) -> Models:
-    return load_models(tiny_sd_folder)
+RECORDED = pd.read_csv("benchmarks/speed-zoo.csv")
+WORK = Work(*bundled_requests(2 * len(RATIOS)), steps=4)
 
 
-def test_every_contender_renders_all_levels_of_all_pairs(models):
-    work = replace(noise_work(2, models.ours.info.size), steps=4)
-    table = measure(work, models, repeats=1)
+def test_every_contender_renders_all_levels_of_all_pairs(tiny_sd_folder):
+    table = measure(WORK, tiny_sd_folder, repeats=1)
     assert list(table.columns) == list(RECORDED.columns)
     assert set(table["contender"]) == set(RECORDED["contender"])
     steps = table.set_index("contender")["guided_steps"]
@@ -26,15 +21,7 @@ def test_every_contender_renders_all_levels_of_all_pairs(models):
     assert (table.loc[table["contender"] == "authors' loop", "times_authors"] == 1).all()
 
 
-def test_shares_of_time_and_of_the_peak_are_measured(models):
-    work = replace(noise_work(1, models.ours.info.size), steps=2)
-    found = shares(work, models.ours)
+def test_shares_of_time_and_of_the_peak_are_measured(tiny_sd_folder):
+    found = shares(replace(WORK, steps=2), load_generator(tiny_sd_folder))
     assert 0 < found["share_outside_denoiser"] < 1
     assert found["matrix_product_tflops"] > 0
-
-
-def test_bundled_pairs_are_of_different_classes():
-    work = bundled_work(5)
-    assert len(work.pairs) == 5
-    assert all(pair.source_label != pair.target_label for pair in work.pairs)
-    assert {pair.source_id for pair in work.pairs} <= set(work.sources)

@@ -21,7 +21,7 @@ from genie.plan.levels import Levels
 from genie.plan.methods import METHODS
 from genie.render.model_info import RenderSettings
 from genie.settings import (
-    _MOVED,
+    MOVED,
     Params,
     Section,
     augmentation,
@@ -123,12 +123,12 @@ def test_choices_of_a_key_are_those_of_the_library(key, library):
         check_params(merged(raw, key, choice), where="params.yaml")
 
 
-@pytest.mark.parametrize("old", _MOVED)
+@pytest.mark.parametrize("old", MOVED)
 def test_key_of_an_earlier_version_names_what_took_its_place(tmp_path, old):
     with pytest.raises(GenieError, match=rf"{re.escape(old)} is no longer a key") as caught:
         read_params(changed(tmp_path, old, 1))
     message = str(caught.value)
-    assert _MOVED[old] in message
+    assert MOVED[old] in message
     if constant := re.search(r"the constant (\w+) of (\S+\.py)", message):
         assert re.search(rf"^{constant[1]} = ", (ROOT / constant[2]).read_text(), re.MULTILINE)
     elif file := re.search(r"(\w+\.csv) in prompt\.folder", message):

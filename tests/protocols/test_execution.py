@@ -9,8 +9,11 @@ from PIL import Image
 
 from genie.cli.messages import in_keys
 from genie.core.errors import MissingFileError
+from genie.core.tables import TASKS, read_images, read_table
 from genie.settings import check_params, read_yaml
-from protocols.execution import commit, row_inputs, run_row, run_rows, shared_support, upstream_of
+from protocols.execution import commit, run_row, shared_support, upstream_of
+from protocols.record import content, made_from, read_record
+from protocols.run import update
 from protocols.specification import BASELINE, Changes, Protocol, Row, Setting, rows_of
 from tests.scratch import call
 from tests.scratch import commit as make_commit
@@ -52,9 +55,10 @@ def small(photos, tiny_sd_folder, monkeypatch) -> Changes:
     }
 
 
-def protocol(small: Changes, **rows: Changes) -> Protocol:
-    settings = {"one": Setting({}, list(rows))}
-    return Protocol("t", small, settings, rows, next(iter(rows)), {}, {})
+def protocol(small: Changes, groups: Path | None = None, **rows: Changes) -> Protocol:
+    settings = {"one": Setting(groups=groups)}
+    reference = next(iter(rows))
+    return Protocol(title="t", params=small, settings=settings, rows=rows, reference=reference)
 
 
 def ran(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -63,53 +67,86 @@ def ran(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [name for name in names if name in ALL]
 
 
-def test_early_stages_run_again_only_where_what_they_read_changes(small, tmp_path, capsys):
-    first, other, again, fewer = rows_of(
+def test_early_stages_run_again_only_where_their_dependencies_change(small, tmp_path, capsys):
+    first, other, fewer = rows_of(
         protocol(
             small,
             A={"method": "none"},
             B={"method": "strong", "sources.strategy": "random"},
-            C={"method": "none"},
-            D={"method": "none", "data.shots": 2},
+            C={"method": "none", "data.shots": 2},
         ),
         BASE,
         tmp_path,
     )
-    made = run_row(first)
+    run_row(first)
     assert ran(capsys) == ALL
     run_row(other)
     assert ran(capsys) == LATE
-    kept = run_row(again)  # the same parameters: read, not run
-    assert ran(capsys) == []
-    assert kept.facts == made.facts
-    pd.testing.assert_frame_equal(kept.scores, made.scores, check_dtype=False)
     run_row(fewer)
     assert ran(capsys) == ALL
 
 
-def test_rows_give_scores_by_task_and_facts_and_the_baseline_once(small, tmp_path):
-    rows = {"Copies": {"method": "none"}, "Half": {"noise.r": 0.5}}
-    scores, facts = run_rows(rows_of(protocol(small, **rows), BASE, tmp_path))
-    noted = [set(pd.read_parquet(path)["key"]) for path in tmp_path.rglob("rows/*.parquet")]
-    assert sorted(map(len, noted)) == sorted(facts["images"])  # `genie gc` reads them
-    assert sorted(zip(scores["row"], scores["task"], strict=True)) == [
-        (row, task) for row in ("Copies", "Half", BASELINE) for task in (0, 1)
+def test_rows_are_recorded_one_by_one_with_scores_and_facts(small, tmp_path, capsys):
+    table = protocol(small, Copies={"method": "none"}, Half={"noise.r": 0.5})
+    rows, out = rows_of(table, BASE, tmp_path / "work"), tmp_path / "record"
+    update(rows[:1], out)  # as if it had been stopped after the first row
+    assert list(read_record(out).facts["row"]) == ["Copies"]
+    ran(capsys)
+    update(rows, out)
+    assert ran(capsys) == LATE  # of the second row
+    record = read_record(out)
+    assert list(zip(record.scores["row"], record.scores["task"], strict=True)) == [
+        (row, task) for row in (BASELINE, "Copies", "Half") for task in (0, 1)
     ]
-    assert scores["accuracy"].between(0, 1).all()
-    copies, half = facts.set_index("row").to_dict("index").values()
+    assert record.scores["accuracy"].between(0, 1).all()
+    copies, half = record.facts.to_dict("records")
     assert (copies["images"], copies["guided_steps"]) == (0, 0)
     # one image per class and task at most (tasks may share one), two of four steps each
     assert 3 <= half["images"] <= 6
     assert half["guided_steps"] == 2 * half["images"]
-    assert half["mean_r"] == 0.5
-    assert half["rejected"] == 0
+    assert (half["mean_r"], half["rejected"]) == (0.5, 0)
+    noted = pd.read_parquet(tmp_path / "work/one/keys/Half.parquet")  # `genie gc` reads it
+    assert noted["key"].nunique() == half["images"]
+    before = (out / "tasks.csv").read_bytes(), (out / "rows.csv").read_bytes()
+    update(rows, out)
+    assert ran(capsys) == []
+    other = rows_of(protocol(small, Half={"noise.r": 0.7}), BASE, tmp_path / "work")
+    update([rows[0], *other], out)  # the ratio of one row has changed
+    assert ran(capsys) == LATE
+    assert list(read_record(out).facts["mean_r"].fillna(0)) == [0, 0.7]
+    update(rows, out)
+    ran(capsys)
+    assert read_record(out).scores.equals(record.scores)
+    (out / "tasks.csv").write_bytes(before[0])
+    (out / "rows.csv").write_bytes(before[1])
+    update(rows, out)
+    assert ran(capsys) == []
+    assert before == ((out / "tasks.csv").read_bytes(), (out / "rows.csv").read_bytes())
+
+
+def test_scores_have_the_accuracy_on_each_group_of_queries(small, tmp_path):
+    groups = tmp_path / "groups.csv"
+    (row,) = rows_of(protocol(small, A={"method": "none"}), BASE, tmp_path / "first")
+    run_row(row)
+    queries = read_images(row.place / "data/prepared/query")
+    part = ["left" if i % 2 else "right" for i in range(len(queries))]
+    labels = pd.DataFrame({"image_id": queries["image_id"], "side": part, "all": "everything"})
+    labels.to_csv(groups, index=False)
+    (row,) = rows_of(protocol(small, groups, A={"method": "none"}), BASE, tmp_path / "second")
+    scores, _ = run_row(row)
+    assert scores["everything"].tolist() == pytest.approx(scores["accuracy"].tolist())
+    tasks = read_table(row.place / "data/prepared/tasks.csv", TASKS)
+    sides = tasks[tasks["role"] == "query"].merge(labels, on="image_id").groupby(["task", "side"])
+    share = sides.size().unstack()
+    share = share.div(share.sum(axis=1), axis=0).loc[scores["task"]].reset_index(drop=True)
+    mean = share["left"] * scores["left"] + share["right"] * scores["right"]
+    assert mean.tolist() == pytest.approx(scores["accuracy"].tolist(), abs=1e-5)
 
 
 def test_row_with_a_missing_path_stops_before_any_row_runs(tmp_path):
-    rows = {"A": {}, "B": {"generator.model": "models/nowhere"}}
-    invalid = rows_of(protocol({}, **rows), BASE, tmp_path)
+    table = protocol({}, A={}, B={"generator.model": "models/nowhere"})
     with pytest.raises(MissingFileError, match=r"model must be .*got '?models/nowhere") as caught:
-        run_rows(invalid)
+        update(rows_of(table, BASE, tmp_path / "work"), tmp_path / "record")
     assert in_keys(caught.value).startswith("generator.model must be an existing model folder")
     assert not list(tmp_path.iterdir())
 
@@ -119,10 +156,9 @@ def test_row_with_a_missing_path_stops_before_any_row_runs(tmp_path):
     [
         ("genie/core/tables.py", True, False),
         ("stages/prepare.py", True, False),
-        ("genie/settings.py", True, False),
         ("prompts/names.csv", True, True),
         ("prompts/captions.csv", False, True),
-        ("prompts/contexts.csv", False, True),
+        ("zoo/oracle/config.json", False, True),
     ],
 )
 def test_edited_file_runs_a_row_again_and_edited_code_the_early_stages(
@@ -132,13 +168,16 @@ def test_edited_file_runs_a_row_again_and_edited_code_the_early_stages(
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
     monkeypatch.chdir(tmp_path)
-    params = check_params(BASE, where="params.yaml")
-    before = upstream_of(params), row_inputs(params)
-    assert (upstream_of(params), row_inputs(params)) == before
+    content.cache_clear()
+    row = Row("one", "A", check_params(BASE, where="params.yaml"), tmp_path)
+    before = upstream_of(row), made_from(row)
+    assert (upstream_of(row), made_from(row)) == before
     with (tmp_path / file).open("a") as edited:
         edited.write("\n")
-    assert (upstream_of(params) != before[0]) == early
-    assert (row_inputs(params) != before[1]) == late
+    content.cache_clear()
+    assert (upstream_of(row) != before[0]) == early
+    assert (made_from(row) != before[1]) == late
+    content.cache_clear()
 
 
 def test_row_names_the_commit_and_marks_changed_code(tmp_path, monkeypatch):
@@ -153,22 +192,6 @@ def test_row_names_the_commit_and_marks_changed_code(tmp_path, monkeypatch):
     assert commit() == clean
     (tmp_path / "genie/a.py").write_text("2\n")
     assert commit() == clean + "+"
-
-
-def test_parameters_of_a_row_decide_its_key():
-    def inputs(**changes: object) -> tuple[str, str]:
-        (row,) = rows_of(protocol({}, A=changes), BASE, Path("work"))
-        assert isinstance(row, Row)
-        return upstream_of(row.params), row_inputs(row.params)
-
-    plain = inputs()
-    other_ratio = inputs(**{"noise.r": 0.7})
-    assert other_ratio[0] == plain[0]
-    assert other_ratio[1] != plain[1]
-    assert inputs(**{"data.shots": 3})[0] != plain[0]
-    # every source class asks for another number of copies
-    assert inputs(**{"sources.strategy": "all"})[0] != plain[0]
-    assert inputs(**{"sources.strategy": "random"})[0] == plain[0]
 
 
 def test_shared_support_is_the_share_of_images_over_pairs_of_tasks():

@@ -101,17 +101,14 @@ def test_nothing_is_dropped_where_a_table_in_the_cache_is_damaged(place):
     assert len(keys(place)) == 18
 
 
-def test_kept_row_of_a_protocol_keeps_its_images_and_one_that_names_none_stops_all(place):
+def test_images_of_a_row_of_a_table_are_kept(place):
     key = "f" * 64
     path = place / f".genie/store/ff/{key}.png"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(picture_of(key))
-    row = place / ".genie/protocols/tiny/logistic/rows/abc.json"
-    row.parent.mkdir(parents=True)
-    row.write_text("{}")
-    with pytest.raises(GenieError, match=r"abc.json does not name .* delete it"):
-        collected(place)
-    pd.DataFrame({"key": [key]}).to_parquet(row.with_suffix(".parquet"))
+    keys_of_row = place / ".genie/protocols/tiny/logistic/keys/GeNIe.parquet"
+    keys_of_row.parent.mkdir(parents=True)
+    pd.DataFrame({"key": [key]}).to_parquet(keys_of_row)
     assert collected(place) == Garbage(0, 0, 19)
 
 

@@ -134,7 +134,6 @@ def test_every_command_names_what_is_missing_in_one_line(tmp_path):
         "gc": ["--root", nowhere],
         "compare": ["--root", nowhere],
         "predict": [nowhere],
-        "difference": [nowhere, "setting", "row", "other"],
         "convert-resnet": [nowhere / "a.pth", tmp_path / "out"],
         "caption": [nowhere, nowhere, tmp_path / "captions.csv"],
         "preview": [nowhere, "coat"],

@@ -134,7 +134,7 @@ def test_duplicates_are_dropped_with_a_warning(caplog):
     pairs = [(image, NAMES[i % 2]) for i, image in enumerate(PICTURES)]
     found = labelled_images([*pairs, (PICTURES[0].copy(), NAMES[0])])
     assert labels_of(found) == EXPECTED
-    assert "dataset: dropped 1 copies of images in the same class" in caplog.text
+    assert "dataset: dropped 1 duplicate images within their class" in caplog.text
 
 
 # Errors
@@ -199,7 +199,7 @@ def test_class_whose_images_are_all_ambiguous_is_lost(caplog):
 def test_image_that_cannot_be_decoded_is_named_by_its_item():
     short = io.BytesIO(encode_png(picture(1, 64, 64))[:-100])
     pairs = [(PICTURES[0], "coat"), (Image.open(short), "bag")]
-    with pytest.raises(InvalidValueError, match=r"dataset must .* item 1 cannot \("):
+    with pytest.raises(InvalidValueError, match=r"dataset must .* item 1 is not \("):
         labelled_images(pairs)
 
 

@@ -215,7 +215,7 @@ def test_copies_in_a_class_are_dropped_with_a_warning(tmp_path, caplog):
     save(picture(0), tmp_path / "a" / "copy.bmp")
     table, _ = read_pools(tmp_path)
     assert len(table) == 4
-    assert "dropped 1 copies" in caplog.text
+    assert "dropped 1 duplicate images" in caplog.text
 
 
 def test_picture_under_two_classes_is_dropped_from_both_with_a_warning(tmp_path, caplog):
@@ -339,7 +339,7 @@ def test_saved_dataset_without_train_names_its_splits(tmp_path):
 def test_damaged_saved_dataset_is_named(tmp_path):
     pytest.importorskip("datasets")
     (tmp_path / "dataset_info.json").write_text("{")
-    with pytest.raises(InvalidValueError, match="must be a data set that can be read, but"):
+    with pytest.raises(InvalidValueError, match="must be a readable data set, but"):
         read_pools(tmp_path)
 
 

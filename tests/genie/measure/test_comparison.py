@@ -3,8 +3,17 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from genie.core.errors import InvalidValueError
 from genie.core.tables import COMPARISON, SCORES
-from genie.measure.comparison import PipelineRun, compare_runs, varying
+from genie.measure.comparison import (
+    ROWS,
+    PipelineRun,
+    compare_pairs,
+    compare_rows,
+    compare_runs,
+    varying,
+    with_holm,
+)
 
 
 def run_of(
@@ -241,3 +250,60 @@ def test_five_ratios_by_five_seeds_agree_with_scipy():
     p = [stats.ttest_rel(means[r], means["ada"]).pvalue for r in RATIOS[:-1]]
     found = [seeds.loc[f"noise.r={r}", "p_holm"] for r in RATIOS[:-1]]
     assert found == pytest.approx(by_hand_holm(p))
+
+
+def row_scores(**rows: list[float]) -> pd.DataFrame:
+    """Scores of rows over tasks; `boundary` is half the accuracy, and missing for the first row."""
+    table = pd.DataFrame(
+        [
+            {"row": row, "task": task, "accuracy": value}
+            for row, values in rows.items()
+            for task, value in enumerate(values)
+        ]
+    )
+    first = table["row"] == next(iter(rows))
+    return table.assign(boundary=(table["accuracy"] / 2).mask(first))
+
+
+def test_rows_are_compared_with_the_baseline_and_the_reference_on_the_same_tasks():
+    weak, base = [0.5, 0.55, 0.6, 0.52], A
+    scores = row_scores(Weak=weak, A=base, B=B)
+    table = compare_rows(
+        scores, ["Weak", "A", "B"], baseline="Weak", reference="A", shared=0
+    ).set_index("row")
+    assert list(table.columns) == [*ROWS, "boundary"]
+    for row, values in (("A", base), ("B", B)):
+        gain = stats.ttest_rel(values, weak)
+        low, high = gain.confidence_interval(0.95)
+        assert table.loc[row, "gain"] == pytest.approx(np.mean(values) - np.mean(weak), abs=1e-6)
+        assert tuple(table.loc[row, ["gain_low", "gain_high"]]) == pytest.approx(
+            (low, high), abs=1e-6
+        )
+        assert table.loc[row, "boundary"] == pytest.approx(np.mean(values) / 2, abs=1e-6)
+    assert table.loc["B", "to_reference"] == pytest.approx(np.mean(B) - np.mean(base), abs=1e-6)
+    assert tuple(table.loc["A", ["to_reference", "n"]]) == (0, 4)
+
+
+def test_pairs_of_rows_are_paired_t_tests_on_a_share():
+    scores = row_scores(Weak=[0.5, 0.55, 0.6, 0.52], A=A, B=B)
+    pairs = [["B", "A"], ["A", "B", "boundary"]]
+    over_accuracy, over_boundary = compare_pairs(scores, pairs, shared=0)
+    assert over_accuracy["p"] == pytest.approx(stats.ttest_rel(B, A).pvalue)
+    assert over_boundary["difference"] == pytest.approx(-over_accuracy["difference"] / 2, abs=1e-6)
+    assert [line["share"] for line in (over_accuracy, over_boundary)] == ["accuracy", "boundary"]
+    with pytest.raises(InvalidValueError, match="row must be one of Weak, A, B, got 'C'"):
+        compare_pairs(scores, [["C", "A"]], shared=0)
+    with pytest.raises(InvalidValueError, match="share must be one of accuracy, boundary"):
+        compare_pairs(scores, [["A", "B", "few"]], shared=0)
+
+
+def test_shared_support_images_widen_the_interval_of_a_difference_and_raise_its_p():
+    plain, wide = (compare_pairs(row_scores(A=A, B=B), [["B", "A"]], shared=s)[0] for s in (0, 0.2))
+    ratio = (wide["high"] - wide["low"]) / (plain["high"] - plain["low"])  # type: ignore[operator]
+    assert ratio == pytest.approx(np.sqrt((1 / 4 + 0.2 / 0.8) * 4), rel=1e-4)
+    assert wide["p"] > plain["p"]  # type: ignore[operator]
+
+
+def test_holm_corrects_over_the_rows_that_have_a_p_value():
+    table = with_holm(pd.DataFrame({"p": [0.01, None, 0.04]}))
+    assert table["p_holm"].fillna(-1).tolist() == pytest.approx([0.02, -1, 0.04])

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from genie.measure.metrics import (
     SHARE,
@@ -59,6 +60,12 @@ def test_holm_of_a_worked_example():
     # Holm 1979: smallest p times 4, next times 3, ..., never falling
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 40, 120])
+def test_holm_equals_statsmodels(size):
+    p_values = np.random.default_rng(size).choice([0.0, 1e-8, 0.001, 0.01, 0.02, 0.3, 1.0], size)
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1].tolist())
 
 
 def test_overlap_of_densities_in_a_plain_loop():

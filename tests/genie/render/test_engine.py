@@ -90,7 +90,7 @@ def test_batch_size_below_one_is_an_error(tiny_sd_folder, size):
 def test_unknown_source_is_an_error_that_names_it_before_anything_is_rendered(sd, monkeypatch):
     monkeypatch.setattr(LocalEngine, "render", lambda *_: pytest.fail("rendered"))
     unknown = replace(REQUEST, source_id="nowhere")
-    with pytest.raises(InvalidValueError, match=r"support set, nowhere \(shirt\)") as error:
+    with pytest.raises(InvalidValueError, match=r"support set, but nowhere \(shirt\)") as error:
         Renderer(LocalEngine(sd), MemoryStore(), {}).ensure([unknown], steps=STEPS)
     assert "run `dvc repro` from prepare" in error.value.remedy
 

@@ -160,7 +160,7 @@ def test_an_error_of_a_worker_is_an_error_of_the_run(engine, source_images):
 def test_a_source_that_is_missing_is_named_before_work_starts(engine, monkeypatch):
     monkeypatch.setattr(RayEngine, "render", lambda *_: pytest.fail("rendered"))
     renderer = Renderer(engine, MemoryStore(), {})
-    with pytest.raises(InvalidValueError, match="must be in the support set, nowhere"):
+    with pytest.raises(InvalidValueError, match="must be in the support set, but nowhere"):
         renderer.ensure(requests_of(["nowhere"], 1), steps=STEPS)
 
 
