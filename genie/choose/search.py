@@ -24,7 +24,7 @@ from genie.render.loop import Cost, Renderer
 
 PREVIEW_STEPS = 10
 """Denoising steps of a preview. With fewer, the chosen level differs from that of the exact search
-too often (`benchmarks/preview.csv`)."""
+too often (docs/reference/decisions.md)."""
 
 _REQUEST_COLUMNS = {field.name: object for field in fields(Request)}
 

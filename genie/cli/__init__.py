@@ -1,6 +1,6 @@
 """The command line: the commands of `genie`, and what the command line of the stages needs.
 
-`main` defines the commands `caption`, `compare`, `convert-resnet`, `difference`, `doctor`, `fetch`,
+`main` defines the commands `caption`, `compare`, `convert-resnet`, `doctor`, `fetch`,
 `gc`, `methods`, `new`, `predict`, `preview`, `reproduced`, `summary` and `verify`. Other modules
 implement them and print nothing. Stages take their log, signals, curves, working folders and engine
 from here (`log`, `signals`, `curves`, `places`, `engine_settings`). Nothing here can change a

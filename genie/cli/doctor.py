@@ -1,4 +1,4 @@
-"""What may stop or slow `dvc repro` here, checked before it runs."""
+"""Checks of the machine, the models and the data before `dvc repro` runs."""
 
 import os
 import re
@@ -39,7 +39,7 @@ LEAST_DISK, ENOUGH_DISK = 0.3, 5.0
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found about one thing: its name, OK, WARNING or STOP, and what to do."""
+    """The result of one check: its name, its status (OK, WARNING or STOP), and what to do."""
 
     about: str
     state: str
@@ -47,10 +47,7 @@ class Finding:
 
 
 def findings(root: Path) -> Iterator[Finding]:
-    """Check the project at `root`, one thing after the other.
-
-    STOP is what would stop `dvc repro`.
-    """
+    """Run all checks on the project at `root`; STOP marks what would stop `dvc repro`."""
     params = _parameters(root)
     for about, check in CHECKS.items():
         state, text = check(root, params)
@@ -180,7 +177,7 @@ def data(root: Path, params: dict[str, Any]) -> Outcome:
 
 
 def cache(root: Path, params: dict[str, Any]) -> Outcome:
-    """Name the way in which DVC's cache and the working tree share files."""
+    """Name the type of links between DVC's cache and the working tree."""
     try:
         with Repo(str(root)) as repo:
             local = repo.cache.local

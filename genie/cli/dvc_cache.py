@@ -1,4 +1,4 @@
-"""What DVC recorded: the files of the folders that it tracks, in the workspace and elsewhere."""
+"""The files of the folders that DVC tracks, in the workspace and in other revisions."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ class TrackedFolder:
     cache: Path
 
     def content(self, name: str) -> bytes | None:
-        """Return a file as it was recorded, or None if the cache lacks it or has it damaged."""
+        """Return the content of a file, or None if the cached copy is missing or damaged."""
         return _content(self.cache, self.hashes[name])
 
     def heal(self, name: str, content: bytes) -> None:
@@ -43,7 +43,7 @@ class TrackedFolder:
 
 
 def md5(content: bytes) -> str:
-    """Return the hash by which DVC knows a file."""
+    """Return the MD5 hash (hex) of a file's content, as DVC computes it."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
@@ -53,7 +53,7 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
 
 def tracked_folder(root: Path, folder: Path) -> TrackedFolder | None:
-    """Return what DVC recorded of a folder in the workspace, or None if it recorded nothing.
+    """Return the tracked files of a folder in the workspace, or None if DVC does not track it.
 
     Raise GenieError if the list of the folder's files is not in DVC's cache.
     """
@@ -141,7 +141,7 @@ def _name(out: Any) -> str:
 
 
 def _content(cache: Path, name: str) -> bytes | None:
-    """Return what the cache holds under a hash, or None if it is missing or damaged."""
+    """Return the cached content with a hash, or None if it is missing or damaged."""
     try:
         content = _place(cache, name).read_bytes()
     except FileNotFoundError:

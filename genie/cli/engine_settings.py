@@ -1,7 +1,7 @@
-"""Who renders: this process or workers of Ray, and which remote store holds images.
+"""The settings of rendering: this process or Ray workers, and the remote store of images.
 
 Settings come from environment variables, or else from `.genie/engine.yaml`, which git ignores. They
-are no parameters, because they do not change what is rendered.
+are not parameters, because they do not change the images.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Garbage in the store: images that no set refers to any more."""
+"""Garbage collection of the store: images that no set refers to."""
 
 import io
 import time

@@ -1,4 +1,4 @@
-"""Faults of a set's files: what is wrong with an image, and how a file is put back or removed."""
+"""Faults of the files of a set, and their repair."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from genie.data.images import decode_image, image_id
 
 @dataclass(frozen=True)
 class Fault:
-    """A file that is not what it must be, why, and what was done about it ("" for nothing)."""
+    """A missing or damaged file, the reason, and its repair ("" for none)."""
 
     path: Path
     what: str
@@ -18,7 +18,7 @@ class Fault:
 
 
 def fault_of(content: bytes | None, row: Any) -> str | None:
-    """Return what is wrong with the content of an image that a row of metadata.csv names."""
+    """Return the fault of the content of an image that metadata.csv lists, or None."""
     if content is None:
         return "is missing"
     try:
@@ -29,7 +29,7 @@ def fault_of(content: bytes | None, row: Any) -> str | None:
 
 
 def healed(path: Path, what: str, content: bytes | None, *, repair: bool) -> Fault:
-    """Return the fault of a file; with `repair`, put its content back, or remove it without one."""
+    """Return the fault of a file; with `repair`, restore the content or, without one, remove it."""
     if not repair:
         return Fault(path, what)
     if content is None:

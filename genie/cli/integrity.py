@@ -1,4 +1,4 @@
-"""Integrity of a set: its files, its tables, what DVC recorded of it, and the store agree.
+"""Integrity of a set: whether its files, its tables, DVC's hashes and the store agree.
 
 Images are read one at a time, so memory does not grow with the set. Of a set in shards it holds one
 shard.
@@ -67,7 +67,7 @@ def faults(
 def _faults_of_tables(
     folder: Path, tracked: TrackedFolder | None, *, repair: bool
 ) -> Iterator[Fault]:
-    """Yield the files, other than images, that are not those that DVC recorded."""
+    """Yield the faults of files other than images: content that differs from DVC's hash."""
     for name in sorted(tracked.hashes if tracked else ()):
         path = inside(folder, name)
         if path.suffix == ".png" or is_shard(name) or not tracked:
@@ -134,7 +134,7 @@ def _fault_of(content: bytes | None, row: Any, tracked: TrackedFolder | None) ->
 
 
 def _good_copy(row: Any, store: Path, tracked: TrackedFolder | None) -> bytes | None:
-    """Return the image from DVC's cache or the store, if one of them has it without fault."""
+    """Return the undamaged image from DVC's cache or the store, or None."""
     copies = [load_image(store, row.key)]
     if tracked and row.file_name in tracked.hashes:
         copies.insert(0, tracked.content(row.file_name))

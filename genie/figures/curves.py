@@ -11,7 +11,7 @@ from genie.measure.analysis import between_classes
 
 @dataclass(frozen=True)
 class Curves:
-    """Three SVG figures, and the table of the values that they show, a row per noise ratio.
+    """Three SVG figures, and the table of their values with a row per noise ratio.
 
     The columns are r, images, `low`, `median` and `high` (quartiles of the position),
     `predicted_target` (share in [0, 1]) and `chosen` (images for which the ratio was chosen).

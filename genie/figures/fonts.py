@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def use_fonts_for_all_texts(figure: Figure) -> None:
-    """Let the texts of a figure fall back on installed fonts for what the default font lacks.
+    """Let the texts of a figure fall back on installed fonts for missing characters.
 
     A warning names the characters that no installed font has.
     """

@@ -191,7 +191,7 @@ def _images_of(card: Card) -> list[str]:
 
 
 def _webp(data: bytes, side: int, quality: int) -> bytes:
-    """Encode an image as WebP of at most side x side pixels, unless it is one already."""
+    """Encode an image as WebP of at most side x side pixels, unless it is small WebP already."""
     image = Image.open(io.BytesIO(data))
     if image.format == "WEBP" and max(image.size) <= side:
         return data
