@@ -590,7 +590,7 @@ def _squares(images: Iterable[Any], argument: str) -> list[Image.Image]:
 
 
 def _names(source: str | Sequence[str] | None, count: int) -> Sequence[str | None]:
-    """Return the name of each source, None where the image's id stands for it."""
+    """Return the name of each source, or None to use the image's id."""
     if source is None or isinstance(source, str):
         return [source] * count
     if not isinstance(source, Sequence) or len(source) != count:

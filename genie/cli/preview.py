@@ -36,7 +36,8 @@ def preview_image(image: Path, target: str, params: Params, root: Path, out: Pat
     """Draw what an image becomes at every level, and return a summary in lines.
 
     `root` is the folder of data/ and .genie/, whose support images of the target are its landmark
-    if there are any. Raise InvalidValueError unless `out` ends in .png, and MissingFileError or InvalidValueError if the image cannot be read.
+    if there are any. Raise InvalidValueError unless `out` ends in .png, and MissingFileError or
+    InvalidValueError if the image cannot be read.
     """
     if out.suffix.lower() != ".png":
         raise InvalidValueError("must end in .png", argument="--out", value=str(out))
