@@ -1,8 +1,8 @@
 """A plain PyTorch training loop over real and generated images, in under a minute on two cores.
 
-Five real images per class are all that is known of five kinds of clothes. A small network is
-trained on them alone, and on them and the hard negatives that GeNIe makes of them. The training
-needs nothing of this library: an `AugmentedSet` is a data set like any other.
+Five classes of clothes have five real images each. A small network is trained on these alone, and
+on these with the hard negatives that GeNIe makes from them. The training loop does not depend on
+this library: an `AugmentedSet` is a data set like any other.
 
     python examples/train_your_own_loop.py
 """
@@ -46,7 +46,7 @@ def collate(pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def train(dataset: ConcatDataset, seed: int) -> nn.Module:
-    """Train a small network for the same number of steps, however many images there are."""
+    """Train a small network for a number of steps that does not depend on the number of images."""
     torch.manual_seed(seed)
     layers: list[nn.Module] = []
     for channels, wider in ((3, 16), (16, 32), (32, 64)):
@@ -67,10 +67,10 @@ def train(dataset: ConcatDataset, seed: int) -> nn.Module:
 
 def main() -> None:
     """Print the accuracy without and with generated images, as a mean over three seeds."""
-    torch.set_num_threads(1)  # a network this small only waits for more
+    torch.set_num_threads(1)  # more threads slow down so small a network
     start = time.perf_counter()
     real = read("train", SHOTS)
-    images, labels = collate(read("test", QUERIES))  # no training and no generation sees these
+    images, labels = collate(read("test", QUERIES))  # held out from training and generation
     pipe = GeNIe.from_pretrained(ROOT / "zoo/generator", embedder=ROOT / "zoo/backbone")
     # labels go in as numbers and come out as numbers; prompts need the names
     generated = pipe.augment(real, class_names=CLASSES, per_class=PER_CLASS)

@@ -1,8 +1,8 @@
-"""The composition root: `GeNIe`, which stages, command line, notebooks and tables call.
+"""The composition root: `GeNIe`, used by stages, command line, notebooks and tables.
 
 `GeNIe` joins an engine, a store and an embedder. `pipe(image, target=...)` makes one hard negative
-of an image; `pipe.augment(dataset)` makes the augmentation set of one support set;
-`augment_tasks` is the same for several support sets at once, whose images share batches.
+of an image; `pipe.augment(dataset)` makes the augmentation set of one support set; `augment_tasks`
+does the same for several support sets at once, whose images share batches.
 """
 
 import json
@@ -74,12 +74,12 @@ log = logging.getLogger(__name__)
 _SETTINGS, _AUGMENTATION, _TRAINING = RenderSettings(), Augmentation(), TrainingSettings()
 
 TXT2IMG_EXAMPLES = 8
-"""Txt2Img images that stand for a target class without examples."""
+"""The number of Txt2Img images that represent a target class without examples."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A support set with what was learned from it.
+    """A support set, with its source classes and its baseline.
 
     `support` has the columns image_id and label. `sources` are the ranked source classes of each
     target (columns target, source, rank). `baseline` was trained on the support images alone.
@@ -93,13 +93,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Augmented:
-    """The augmentation set of some tasks, and what it took to draw its images."""
+    """The augmentation set of tasks, with the trajectories and the cost of all images drawn."""
 
     images: AugmentedSet
     drawn: Drawn
 
     def write_cost(self, path: Path) -> None:
-        """Write the numbers that are the same in every run as JSON, such as metrics/cost.json."""
+        """Write the numbers that do not vary between runs as JSON, such as metrics/cost.json."""
         cost, facts = self.drawn.cost, self.images.facts
         same = {
             "needed": cost.needed,
@@ -116,11 +116,11 @@ class Augmented:
 class GeNIe:
     """Makes hard negatives with a text-to-image model (GeNIe, arXiv 2312.02548).
 
-    - `engine`: renders; `store`: keeps every image that was rendered
-    - `embedder`: the frozen image model that GeNIe-Ada and the classifiers look through, if any
-    - `model`, `embedder_folder`: the folders that these were loaded from
+    - `engine`: renders images; `store`: keeps every rendered image
+    - `embedder`: the frozen image model that GeNIe-Ada and the classifiers use, if any
+    - `model`, `embedder_folder`: the folders of the generator and the embedder
     - `work`: a folder for learned tokens and cached embeddings
-    - `progress`: shows how far a long loop has come
+    - `progress`: shows the progress of long loops
     """
 
     engine: Engine
@@ -153,16 +153,16 @@ class GeNIe:
 
         - `model`: a folder of a diffusers model with an image-to-image pipeline
         - `embedder`: a folder of a transformers image model; without it, r must be a number
-        - `device`: "cuda", "mps" or "cpu"; None takes an accelerator if there is one
+        - `device`: "cuda", "mps" or "cpu"; None selects an accelerator if there is one
         - `dtype`: the precision of the denoiser, such as "bfloat16" or torch.bfloat16; None is
           float32 on a CPU and half precision on a GPU
         - `store`: a folder that keeps every image, so that nothing is rendered twice; None keeps
           them in memory
-        - `settings`: steps, guidance scale and batch size, where not those of the model
-        - `cluster`, `remote_store`: where Ray renders, and the address of a second store
+        - `settings`: steps, guidance scale and batch size, if not the defaults of the model
+        - `cluster`, `remote_store`: the Ray cluster to render on, and the URL of a second store
 
-        Raise MissingFileError for a folder that is not there, InvalidValueError for a value out of
-        range, and FailedError for a model that does not load.
+        Raise MissingFileError for a folder that does not exist, InvalidValueError for a value out
+        of range, and FailedError for a model that does not load.
         """
         folder, work = Path(model), None if store is None else Path(store)
         require_device(device)
@@ -218,15 +218,15 @@ class GeNIe:
         - `image`: PIL images of any size; the central square is scaled to the model's size
           (`pipe.engine.info.size`), and the result has this size
         - `target`: the class in the prompt
-        - `source`: a name for the source, or one per image; it labels the provenance and keys the
-          noise in place of the image's id, so images with one name get the same noise
+        - `source`: a name for the source, or one per image, for the provenance; in the key of the
+          noise it replaces the image's id, so images with the same name get the same noise
         - `examples`: real images of the target, whose mean embedding is its landmark (section 3.2);
-          without them, the mean of eight Txt2Img images is (see `HardNegative.landmark`)
+          without them, eight Txt2Img images are used (see `HardNegative.landmark`)
         - `r`: the noise ratio in (0, 1], or "ada" to choose it among `levels` (Algorithm 1): the
           level after the largest shift, or the first later one whose position is at least
-          `levels.min_position`, or else the highest; `positions` says how near the target it came.
-          A fixed ratio has a position only if there are `examples`
-        - `unknown_classes`: "allow" renders a class that the model says it does not know
+          `levels.min_position`, or else the highest; `positions` shows how near the target each
+          level is. A fixed ratio has a position only if there are `examples`
+        - `unknown_classes`: "allow" renders a class that the model's card does not list
 
         Return a `HardNegative`, or a list of them for a list of images. Raise InvalidValueError for
         a value out of range, or if r is "ada" and there is no embedder.
@@ -296,16 +296,16 @@ class GeNIe:
 
         - `dataset`: the images, in a form that `data.datasets.labelled_images` reads: the path of
           an image folder, a list of (PIL image, label), a torchvision-style data set, or a Hugging
-          Face `Dataset`; `class_names` are the names of numbers that are labels
-        - `per_class`, `r`, `levels`, `prompts`, `filter`, `seed`: images per class, and how they
-          are rendered, worded, kept and drawn; `classes` "few" leaves out classes with 20 or more
-          real images, `inversion_steps` are those of a learned token, and `unknown_classes` "allow"
-          renders classes that the model says it does not know
-        - `method`: "genie", "img2img", "txt2img", ...; `genie methods` lists all. Methods that
-          only copy real images, such as "strong", give an empty set
-        - `sources`: how source classes are chosen: "confusion" (those that a class is taken for),
+          Face `Dataset`; `class_names` are the names of integer labels
+        - `per_class`, `r`, `levels`, `prompts`, `filter`, `seed`: images per class, noise ratios,
+          prompts, filter and seed; `classes` "few" leaves out classes with 20 or more real images,
+          `inversion_steps` is the number of training steps of a learned token, and
+          `unknown_classes` "allow" renders classes that the model's card does not list
+        - `method`: "genie", "img2img", "txt2img", ...; `genie methods` lists all. Methods that only
+          copy real images, such as "strong", result in an empty set
+        - `sources`: how source classes are chosen: "confusion" (the most confused with the target),
           "distant", "random" or "all"; `top_k` is their number per target
-        - `training`: the classifier's; its `seed` is ignored in favour of `seed`
+        - `training`: settings of the classifier; its `seed` is replaced by `seed`
 
         Raise InvalidValueError for a value out of range, a data set that cannot be read, classes
         that the generator does not know, or if there is no embedder.
@@ -344,7 +344,7 @@ class GeNIe:
         *,
         source_licence: str = "",
     ) -> Augmented:
-        """Make the augmentation sets of tasks as one set, whose images share batches.
+        """Make the augmentation sets of several tasks as one set, rendered in common batches.
 
         `images` has the columns of IMAGES and holds every support image. An image that many tasks
         use is rendered once, and each task gets the images that it would get alone.
@@ -397,7 +397,7 @@ class GeNIe:
         examples: Sequence[Image.Image],
         levels: Levels,
     ) -> list[HardNegative]:
-        """Render the slots of images, one each, and choose a level where several compete."""
+        """Render the slot of each image, and choose a level if several compete."""
         ids = [image_id(square) for square in squares]
         renderer = self._renderer(dict(zip(ids, map(encode_png, squares), strict=True)))
         if self.embedder is None or (len(slots[0].levels) == 1 and not examples):
@@ -450,7 +450,7 @@ class GeNIe:
         check_classes(lambda: labels, method=method, model=self.model, names=prompts.names)
 
     def _txt2img(self, like: Request, renderer: Renderer) -> list[Image.Image]:
-        """Draw the target class from the prompt of a request alone."""
+        """Render Txt2Img images of the target class, from the prompt of a request alone."""
         drawn = replace(like, source_id=None, source_label=None, noise_id=None, r=1.0)
         requests = [replace(drawn, replicate=i) for i in range(TXT2IMG_EXAMPLES)]
         steps = self.engine.info.steps
@@ -471,7 +471,7 @@ class GeNIe:
                     f'must be a folder of a CLIP for the filter rule "{settings.rule}"',
                     argument="clip",
                     value=None,
-                    remedy='give one in `FilterSettings(clip=...)`, or take the `rule` "none"',
+                    remedy='give one in `FilterSettings(clip=...)`, or use the `rule` "none"',
                 )
             cache = self.work and self.work / "features.sqlite"
             clip = load_clip(chosen.clip, argument="clip", cache=cache)
@@ -534,7 +534,7 @@ def planned_slots(
     settings: Augmentation,
     tokens: Mapping[int, Mapping[str, str]] | None = None,
 ) -> list[Slot]:
-    """Plan the images of tasks without rendering any; `tokens` are those learned, by task."""
+    """Plan the images of tasks without rendering any; `tokens` are the learned tokens by task."""
     specs = [
         task_spec(
             settings,
@@ -550,7 +550,7 @@ def planned_slots(
 
 @contextmanager
 def _without_loading_bars() -> Iterator[None]:
-    """Hide the bars that libraries show for a second while they load a model."""
+    """Hide the progress bars that libraries show while they load a model."""
     shown = [library for library in (transformers, diffusers) if library.is_progress_bar_enabled()]
     for library in shown:
         library.disable_progress_bar()
@@ -570,13 +570,13 @@ def _engine(
     generator = load_generator(folder, settings, device=device)
     if settings.batch_size == "probe":
         size = fastest_batch_size(generator)
-        log.info("%d images at a time are the fastest on this machine", size)
+        log.info("batch size %d is the fastest on this machine", size)
         generator = replace(generator, info=replace(generator.info, batch_size=size))
     return LocalEngine(generator)
 
 
 def _squares(images: Iterable[Any], argument: str) -> list[Image.Image]:
-    """Return images as RGB squares; raise InvalidValueError for what is no PIL image."""
+    """Return images as RGB squares; raise InvalidValueError for anything but PIL images."""
     listed = list(images)
     for one in listed:
         if not isinstance(one, Image.Image):
@@ -595,7 +595,7 @@ def _names(source: str | Sequence[str] | None, count: int) -> Sequence[str | Non
         return [source] * count
     if not isinstance(source, Sequence) or len(source) != count:
         raise InvalidValueError(
-            f"must name each of the {count} images, or all of them by one name",
+            f"must name each of the {count} images, or be one name for all of them",
             argument="source",
             value=source,
         )
@@ -603,13 +603,13 @@ def _names(source: str | Sequence[str] | None, count: int) -> Sequence[str | Non
 
 
 def _slot(task: TaskSpec, target: str, source: str | None, source_id: str) -> Slot:
-    """Return the slot of one image; the name of its source, if it has one, keys the noise."""
+    """Return the slot of one image; if given, the source's name is the key of the noise."""
     levels = levels_of(task, target, source or source_id, source_id, 0)
     return Slot(0, tuple(replace(request, noise_id=source) for request in levels))
 
 
 def _warn_of_shortfall(short: int, wanted: int, settings: Augmentation) -> None:
-    """Log a warning if some wanted images were rejected in all attempts."""
+    """Log a warning if requested images were rejected in all attempts."""
     if short:
         log.warning(
             "%d of %d images were rejected in all %d attempts and are replaced by copies of real "
@@ -642,7 +642,7 @@ def from_params(
 
 
 def read_tasks(root: Path) -> list[Task]:
-    """Read the tasks that the stages before `generate` wrote below a folder."""
+    """Read the tasks that the stages before `generate` wrote to the folder of a project."""
     support = read_support(root / "data/prepared/tasks.csv")
     sources = read_table(root / "data/sources/sources.csv", SOURCES)
     baselines = load_classifiers(root / "models/baseline")

@@ -38,5 +38,5 @@ def bar(
 
 
 def is_first_process() -> bool:
-    """Return whether this process writes and reports: with one process per GPU, only the first."""
+    """Return whether this process writes and reports; with one process per GPU, the first does."""
     return os.environ.get("RANK", "0") == "0"

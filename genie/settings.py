@@ -1,8 +1,8 @@
-"""params.yaml: its sections as frozen models, and the values that the library takes from them.
+"""params.yaml: its sections as frozen models, and their conversion to settings of the library.
 
-This module alone reads the file. What it builds are values of the rooms (`Levels`, `Prompts`,
-`RenderSettings`, ...), which are defined beside what they configure. It imports them where it
-builds them, because most stages need few of them, and none imports torch.
+Only this module reads the file. It builds settings (`Levels`, `Prompts`, `RenderSettings`, ...)
+that are defined next to the code that they configure. It imports them inside functions, because
+most stages need few of them; none of them imports torch.
 """
 
 import difflib
@@ -230,7 +230,7 @@ def levels(params: Params) -> "Levels":
 
 
 def prompts(params: Params) -> "Prompts":
-    """Return what prompts are made of, with the files of prompt.folder that the method needs."""
+    """Return the components of prompts, with the files of prompt.folder that the method needs."""
     from genie.data.prompts import Prompts, read_captions, read_contexts, read_names
     from genie.plan.methods import METHODS
 
@@ -246,7 +246,7 @@ def prompts(params: Params) -> "Prompts":
 
 
 def augmentation(params: Params) -> "Augmentation":
-    """Return how the augmentation set is made."""
+    """Return the settings of the augmentation set."""
     from genie.plan.augmentation import Augmentation, FilterSettings
 
     given = params.filter
@@ -268,7 +268,7 @@ def augmentation(params: Params) -> "Augmentation":
 
 
 def render_settings(params: Params) -> "RenderSettings":
-    """Return how the generator renders."""
+    """Return the settings of rendering."""
     from genie.render.model_info import RenderSettings
 
     given = params.generator
@@ -303,7 +303,7 @@ def training_settings(params: Params) -> "TrainingSettings":
 def training_recipe(
     params: Params, method: "Method | None" = None, real_passes: int = 1
 ) -> "Recipe":
-    """Return how classifiers are trained with the images of a method, or of none."""
+    """Return the settings for training classifiers with images of a method, or without any."""
     from genie.classify.tasks import Recipe
     from genie.data.tasks import generated_per_class
 
@@ -323,7 +323,7 @@ def training_recipe(
 
 
 def draws(params: Params) -> "Draws":
-    """Return how tasks are drawn."""
+    """Return the settings for drawing tasks."""
     from genie.data.tasks import Draws
 
     data = params.data
@@ -393,7 +393,7 @@ def check_params(raw: Mapping[str, Any], *, where: str) -> Params:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read the mapping in a YAML file.
 
-    Raise GenieError if the file is missing, is not valid YAML or holds no mapping.
+    Raise GenieError if the file is missing, is not valid YAML or does not contain a mapping.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
-"""What `python -m genie.stages.NAME` ends with: the stages of version 0.1 were in this package.
+"""The error of `python -m genie.stages.NAME`, the command line of stages in version 0.1.
 
-Projects of `genie new` have had stages of their own in stages/ since version 0.2.
+Since version 0.2, projects of `genie new` have their own stages in stages/.
 """
 
 import sys

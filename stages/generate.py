@@ -1,8 +1,8 @@
 """Render hard negatives, choose r for each image, and write the augmentation set.
 
-Inputs: data/prepared/ but its queries, data/sources/sources.csv, models/baseline/, the generator,
-the backbone, the prompt files, and CLIP for some filter rules.
-Outputs: data/augmented/, data/thumbnails.parquet, metrics/cost.json.
+Inputs: data/prepared/ except its queries, data/sources/sources.csv, models/baseline/, the
+generator, the backbone, the prompt files, and CLIP for some filter rules. Outputs: data/augmented/,
+data/thumbnails.parquet, metrics/cost.json.
 """
 
 from genie.cli.engine_settings import read_engine

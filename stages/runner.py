@@ -37,9 +37,9 @@ _VERSION_FILE = "genie-version.txt"
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage has besides its parameters: the folder of its files, and what watches it.
+    """The context of a stage: the folder of its files, and a monitor of its loops.
 
-    `writes` is whether this process writes outputs; with one process per GPU, only one does.
+    `writes` is True if this process writes outputs; with one process per GPU, only one does.
     """
 
     root: Path
@@ -127,7 +127,7 @@ def _errors_on_one_line(root: Path) -> Iterator[None]:
 
 
 def _remedy(error: Exception, root: Path) -> str | None:
-    """Return the line for an error of the machine, or None for a defect of the program."""
+    """Return the message for an error of the machine, or None for a bug of the program."""
     file = getattr(error, "filename", None)
     if disk_is_full(error):
         return (

@@ -1,7 +1,7 @@
 """Train a classifier per task on support images and weak copies, and predict out of fold.
 
-Inputs: data/prepared/support/, data/prepared/tasks.csv, the backbone.
-Outputs: models/baseline/, data/baseline/predictions.csv (out-of-fold predictions of the support).
+Inputs: data/prepared/support/, data/prepared/tasks.csv, the backbone. Outputs: models/baseline/,
+data/baseline/predictions.csv (out-of-fold predictions of support).
 """
 
 from functools import partial

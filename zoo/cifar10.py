@@ -95,12 +95,12 @@ def _existing(path: Path) -> Path:
 
 
 def near_duplicates(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Say for each of `images` (n, 32, 32, 3) whether it is a near-duplicate of one of `others`.
+    """Return a mask (n,) of `images` (n, 32, 32, 3) that are near-duplicates of one of `others`.
 
     Near-duplicates are images whose brightness at 16x16 pixels correlates by `NEAR` or more,
-    directly or in the mirror. That is wider than the 256-bit hash of `genie.data`, which misses
-    copies that were cropped by a pixel of 32; it also removes some plain skies and seas that are
-    merely alike.
+    directly or in the mirror. This is broader than the 256-bit hash of `genie.data`, which misses
+    copies that were cropped by a pixel of 32; it also finds some images that are merely similar,
+    such as plain skies and seas.
     """
     first, second = _brightness(images), _brightness(others)
     mirrored = _brightness(others[:, :, ::-1])

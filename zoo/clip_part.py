@@ -53,7 +53,7 @@ def tiny_clip(recipe: Recipe) -> CLIPModel:
 class Pairs(nn.Module):
     """Scaled similarities (n, n) of images (n, 3, 32, 32) and prompts.
 
-    `tokens` (m, LENGTH) holds every prompt once, and `rows` (n,) says which belongs to which image.
+    `tokens` (m, LENGTH) has every prompt once, and `rows` (n,) is the prompt index of each image.
     """
 
     def __init__(self, recipe: Recipe) -> None:

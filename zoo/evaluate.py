@@ -193,8 +193,8 @@ def measure_distances(
 ) -> dict[str, float]:
     """Compute distances to real query images in Inception's features, with their spread.
 
-    Every sample has as many images as were drawn. Real support images are the least distance that
-    this number of images can show.
+    All samples have the same number of images. The distance of real support images is the minimum
+    to expect at this number.
     """
     network, count = load_inception(), len(drawn)
     rows = np.random.default_rng(0)

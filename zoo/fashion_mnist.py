@@ -108,7 +108,7 @@ def _record(grey: np.ndarray, label: str) -> dict[str, object]:
 def main(data: Path | None, out: Path) -> None:
     """Write the bundled images: train/ from the support pool, test/ from the query images.
 
-    Query images that nearly equal a bundled support image of their class are left out.
+    Query images that nearly duplicate a bundled support image of their class are left out.
     """
     try:
         parts = load_parts(data)

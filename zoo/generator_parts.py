@@ -29,7 +29,7 @@ from zoo.recipes import Recipe
 LENGTH = 24
 LATENTS = "latents.safetensors"  # of all pretraining images, computed once
 STEPS = 20  # denoising steps; as good as 50, see docs/reference/decisions.md
-SCALED_BY = 5_000  # images whose latents get the standard deviation 1
+SCALED_BY = 5_000  # images whose latents are scaled to standard deviation 1
 BETAS = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -293,7 +293,7 @@ def train_denoiser(recipe: Recipe, *, stop: int | None = None) -> Denoiser:
 
 
 def training_latents(vae: AutoencoderKL, part: Part, *, mirrored: bool) -> dict[str, Tensor]:
-    """Return the scaled latents (n, c, 8, 8) and labels (n,), with those of the mirror images."""
+    """Return the scaled latents (n, c, 8, 8) and labels (n,), with mirror images if `mirrored`."""
     latents, labels = encode(vae, part), torch.from_numpy(part.labels)
     if mirrored:
         flipped = Part(np.ascontiguousarray(part.images[:, :, ::-1]), part.labels)
@@ -343,7 +343,7 @@ def save_generator(vae: AutoencoderKL, denoiser: Denoiser, recipe: Recipe, folde
 
 
 def known_names(recipe: Recipe) -> list[str]:
-    """Return the class names and, of names with a slash, the words between which it stands."""
+    """Return the class names and, for names with a slash, also the words on either side of it."""
     return list(dict.fromkeys(word for name in recipe.classes for word in (name, *name.split("/"))))
 
 

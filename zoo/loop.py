@@ -39,14 +39,14 @@ def train(
 ) -> nn.Module:
     """Minimise `loss` over `model` and return the exponential moving average of its weights.
 
-    With `ema` 0, the average is the last weights. `loss` takes all its randomness from the
-    generator it is given, which is seeded by the step alone. A resumed run therefore takes the same
+    With `ema` 0, the average is the last weights. `loss` draws all random numbers from its
+    generator argument, which is seeded by the step alone. A resumed run therefore takes the same
     steps as an uninterrupted one. `stop` ends a run early, after writing its checkpoint. Under
     torchrun, each process computes a `share` of every batch.
 
-    `half` computes the loss in bfloat16, which is faster even on CPUs. GPUs always do. `decay` is
-    the share of the steps over which the rate falls. The average is also kept `every` so many
-    steps, as NAME-STEP.safetensors, to measure what training brings.
+    `half` computes the loss in bfloat16, which is faster even on CPUs; GPUs always use it. `decay`
+    is the share of the steps over which the rate falls. Every `every` steps the average is also
+    saved as NAME-STEP.safetensors, for learning curves.
     """
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01, fused=True)
@@ -76,7 +76,7 @@ def train(
 
 
 def attention(device: torch.device) -> list[SDPBackend]:
-    """Return the kernels to choose from; a CPU's fused one is slow backwards in bfloat16."""
+    """Select attention kernels; on a CPU, the fused one has a slow backward pass in bfloat16."""
     plain = [SDPBackend.MATH]
     return plain if device.type == "cpu" else [SDPBackend.FLASH_ATTENTION, *plain]
 
@@ -99,8 +99,8 @@ def share(batch: int) -> int:
 def _average_gradients(model: nn.Module) -> None:
     """Replace the gradients by their mean over all processes.
 
-    Processes wait for each other once per step, not once per operation as threads do, which counts
-    where cores are shared with other work.
+    Processes wait for each other once per step, not once per operation as threads do, which matters
+    on cores shared with other work.
     """
     if processes() == 1:
         return

@@ -38,9 +38,9 @@ def split(train: Part, query: Part, *, support: int, seed: int) -> Parts:
 
 
 def separate(parts: Parts, near: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Parts:
-    """Remove from support what is near a query image, and from pretraining what is near either.
+    """Remove near-duplicates of query images from support, and of both from pretraining.
 
-    `near(images, others)` says for each image (n,) whether it is a near-duplicate of one of
+    `near(images, others)` returns a mask (n,) of images that are near-duplicates of one of
     `others`.
     """
     support = take(parts.support, ~near(parts.support.images, parts.query.images))

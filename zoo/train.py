@@ -50,7 +50,7 @@ def _pretraining(recipe: Recipe, data: Path | None) -> Part:
 
 
 def train_on_images(part: Part, recipe: Recipe, wanted: Sequence[str]) -> None:
-    """Train and save all of `wanted` but the denoiser, and store the latents that it trains on."""
+    """Train and save all `wanted` parts except the denoiser, and store its training latents."""
     latents = recipe.state / LATENTS
     if "vae" in wanted:
         vae = train_vae(part, recipe)
@@ -87,7 +87,7 @@ def vae_folder(recipe: Recipe) -> Path:
 
 
 def load_vae(recipe: Recipe) -> AutoencoderKL:
-    """Load the trained autoencoder in float32; an error says how to train it."""
+    """Load the trained autoencoder in float32; if it is missing, exit with the remedy."""
     folder = vae_folder(recipe)
     if not folder.is_dir():
         raise click.ClickException(f"{folder} does not exist; train it with --part vae")

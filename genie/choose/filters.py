@@ -36,7 +36,7 @@ class Judge:
 
 
 Rule = Callable[[Examples, Judge], np.ndarray]
-"""Maps generated images, labelled by their targets, to a boolean array (n,): which are kept."""
+"""A function of generated images with their labels; returns a mask (n,) of those to keep."""
 
 
 def keep_all(generated: Examples, judge: Judge) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Curves of a run, recorded by DVCLive in .genie/runs/STAGE: report.md and plots/metrics/*.tsv.
 
-They differ from run to run, so they are no output of a stage.
+They differ from run to run, so they are not outputs of a stage.
 """
 
 import logging
@@ -49,7 +49,7 @@ class Curves:
 def recording_speed(progress: Progress, curves: Curves, *, seconds: float = 1.0) -> Progress:
     """Return a progress bar that also records the guided steps per second of rendering.
 
-    A point is recorded at intervals of at least `seconds`, by the number of images so far.
+    A value is recorded at most once per `seconds`, by the number of images so far.
     """
 
     def shown(items: Iterable[Item], label: str, **options: Any) -> Iterator[Item]:

@@ -34,7 +34,7 @@ PACKAGE = "genie-pipeline"
 MODELS = ("generator.model", "classifier.backbone", "oracle.model", "filter.clip")
 
 LEAST_DISK, ENOUGH_DISK = 0.3, 5.0
-"""GB: with less than the first a run cannot finish; with less than the second many cannot."""
+"""Free disk space in GB: below the first, no run can finish; below the second, many cannot."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def packages(root: Path, params: dict[str, Any]) -> Outcome:
         if (have := _version(name)) not in (None, tested)
     ]
     if not other:
-        return OK, "all that are required, in the tested versions"
+        return OK, "all required packages, in the tested versions"
     shown = ", ".join(other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")
     return WARNING, f"other versions than tested: {shown}; pip install -c constraints.txt -e ."
 
@@ -242,7 +242,7 @@ CHECKS: dict[str, Check] = {
 
 
 def _parameters(root: Path) -> dict[str, Any]:
-    """Return the parameters, none if they cannot be read; `parameters` names the reason."""
+    """Return the parameters, or none if they cannot be read; `parameters` reports the reason."""
     try:
         return read_parameters(root)
     except GenieError:
@@ -257,7 +257,7 @@ def _version(name: str) -> str | None:
 
 
 def _tested(root: Path) -> Iterator[tuple[str, str]]:
-    """Return name and version of the lines of constraints.txt, if there is one."""
+    """Return the tested versions by package from constraints.txt, if there is one."""
     path = root / "constraints.txt"
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         if found := re.match(r"([\w.-]+)==([^\s;]+)", line):

@@ -12,7 +12,7 @@ from genie.core.errors import FailedError, GenieError, InvalidValueError, Missin
 from genie.render.store import write_durably
 
 SET = "data/augmented"
-"""The set of the stage `generate`."""
+"""The folder of the set that the stage `generate` writes."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,16 @@ class TrackedFolder:
     cache: Path
 
     def content(self, name: str) -> bytes | None:
-        """Return the content of a file, or None if the cached copy is missing or damaged."""
+        """Return a file's recorded content, or None if the cached copy is missing or damaged."""
         return _content(self.cache, self.hashes[name])
 
     def heal(self, name: str, content: bytes) -> None:
-        """Put the content of a file into the cache if the copy there is missing or damaged."""
+        """Write the content of a file to the cache if the cached copy is missing or damaged."""
         if self.content(name) is None and md5(content) == self.hashes[name]:
             replace_file(_place(self.cache, self.hashes[name]), content, mode=0o444)
 
     def drop_damaged(self, name: str) -> None:
-        """Remove a file from the cache if the copy there is damaged, so that DVC makes it again."""
+        """Remove a file from the cache if the cached copy is damaged, so that DVC recreates it."""
         if self.content(name) is None:
             _place(self.cache, self.hashes[name]).unlink(missing_ok=True)
 

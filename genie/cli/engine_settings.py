@@ -23,7 +23,7 @@ VARIABLES = {
     "gpus_per_worker": "GENIE_RAY_GPUS_PER_WORKER",
     "remote_store": "GENIE_REMOTE_STORE",
 }
-"""The environment variable of each setting; a variable that is set wins over the file."""
+"""The environment variable of each setting, which takes precedence over the file."""
 
 
 class EngineSettings(Section):
@@ -37,7 +37,7 @@ class EngineSettings(Section):
 
     @property
     def cluster(self) -> Cluster | None:
-        """The cluster on which Ray renders, or None where this process does."""
+        """The Ray cluster to render on, or None to render in this process."""
         if self.engine == "local":
             return None
         return Cluster(self.address, self.workers, self.gpus_per_worker)

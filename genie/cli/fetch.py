@@ -1,4 +1,4 @@
-"""Functions that download models and data sets from the Hugging Face hub, pinned to a commit.
+"""Download of models and data sets from the Hugging Face hub, pinned to a commit.
 
 Afterwards the folder is an ordinary local input, and no run needs the network.
 """

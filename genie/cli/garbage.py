@@ -19,7 +19,7 @@ DAY = 24 * 60 * 60
 
 @dataclass(frozen=True)
 class Garbage:
-    """Numbers of images and bytes that are dropped, and of images that stay."""
+    """Numbers of images and bytes to delete, and of images to keep."""
 
     images: int
     bytes: int
@@ -29,9 +29,9 @@ class Garbage:
 def collect(root: Path, store: Path, *, days: float, delete: bool) -> Garbage:
     """Count the images of the store that no set refers to, and delete them if `delete` is True.
 
-    Images younger than `days` stay, because an interrupted run goes on with them. Raise
-    MissingFileError if the tables of a set are not here, and FailedError if a run is using the
-    store while images are deleted.
+    Images younger than `days` are kept, because an interrupted run may need them. Raise
+    MissingFileError if the tables of a set are not on this machine, and FailedError if a run is
+    using the store while images are deleted.
     """
     if not delete:
         return _dropped(root, store, days=days, delete=False)

@@ -1,7 +1,7 @@
 """Integrity of a set: whether its files, its tables, DVC's hashes and the store agree.
 
-Images are read one at a time, so memory does not grow with the set. Of a set in shards it holds one
-shard.
+Images are read one at a time, so memory does not grow with the set. For a set in shards, it holds
+one shard.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,12 +31,12 @@ def faults(
     repair: bool,
     progress: Progress = silent,
 ) -> Iterator[Fault]:
-    """Yield all faults of a set and of the store; with `repair`, heal each one first.
+    """Yield all faults of a set and of the store; with `repair`, repair each one first.
 
-    A damaged file is replaced by its copy in DVC's cache or in the store. Where there is no good
-    copy, it is removed, so that `dvc repro` makes it again; the good images of a shard go to the
-    store first. A damaged file of the store is replaced by the set's, or removed. With `tracked`
-    None, DVC's hashes are not compared.
+    A damaged file is replaced by its copy in DVC's cache or in the store. Without an undamaged
+    copy, it is removed, so that `dvc repro` recreates it; the undamaged images of a shard are saved
+    to the store first. A damaged file of the store is replaced by the set's image, or removed. With
+    `tracked` None, DVC's hashes are not compared.
     """
     yield from _faults_of_tables(folder, tracked, repair=repair)
     try:
@@ -80,7 +80,7 @@ def _faults_of_tables(
 
 
 def _disagreements(folder: Path, metadata: pd.DataFrame, members: pd.DataFrame) -> Iterator[Fault]:
-    """Yield the rows of both tables that do not fit together."""
+    """Yield the inconsistencies between the rows of both tables."""
     own, used = set(metadata["file_name"]), set(members["file_name"])
     for name in sorted(used - own):
         yield Fault(folder / "members.csv", f"names {name}, which metadata.csv lacks")
@@ -91,7 +91,7 @@ def _disagreements(folder: Path, metadata: pd.DataFrame, members: pd.DataFrame) 
 
 
 def _named(rows: Iterable[Any]) -> tuple[list[Any], list[Any]]:
-    """Return the rows whose images are named by label and key, and the others."""
+    """Split rows into those whose image is named by label and key, and all others."""
     named: list[Any] = []
     others: list[Any] = []
     for row in rows:

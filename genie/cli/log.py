@@ -9,8 +9,8 @@ from genie.cli.messages import line_in_keys
 def show_log() -> None:
     """Show warnings of all libraries on stderr, and info messages of this one.
 
-    Messages name keys of params.yaml where the library names arguments. Hide the bars that
-    libraries show for a second while they load a model.
+    Messages name keys of params.yaml in place of the library's arguments. Hide the progress bars
+    that libraries show while they load a model.
     """
     for name in ("transformers", "diffusers"):
         if library := sys.modules.get(name):  # importing one takes seconds

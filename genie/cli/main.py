@@ -40,7 +40,7 @@ FILE = click.Path(path_type=Path)
 class Commands(click.Group):
     """A group whose commands report a GenieError in click's form and exit with code 1.
 
-    Messages name keys of params.yaml where the library names arguments.
+    Messages name keys of params.yaml in place of the library's arguments.
     """
 
     def invoke(self, ctx: click.Context) -> object:
@@ -148,8 +148,9 @@ def preview(
     """Show what IMAGE becomes under the prompt of the class TARGET, at every noise level.
 
     Writes the levels with their positions between source (0) and target (1), and marks the level
-    that GeNIe-Ada chooses. The position of the target is that of the class's support images, once
-    `dvc repro` has drawn some, else that of eight images that the generator makes from the prompt.
+    that GeNIe-Ada chooses. The target's landmark is the mean embedding of the class's support
+    images, once `dvc repro` has drawn some, else of eight images that the generator makes from the
+    prompt.
     """
     params = read_params(params_file)
     if generator is not None:
@@ -241,13 +242,13 @@ def predict(images: tuple[Path, ...], task: int | None, out: Path | None, root: 
 
     from genie.cli.prediction import find_images, load_predictor, predict_files  # imports torch
 
-    disable_progress_bar()  # of one second, while the model is loaded
+    disable_progress_bar()  # shown for a second, while the model is loaded
     files = find_images(images)
     predictor = load_predictor(root, task)
     numbers = ", ".join(map(str, predictor.classifiers))
     mean = len(predictor.classifiers) > 1
     which = (
-        f"mean over the support sets {numbers} (--task takes one)" if mean else f"task {numbers}"
+        f"mean over the support sets {numbers} (--task selects one)" if mean else f"task {numbers}"
     )
     click.echo(f"{root / 'models/augmented'}: {which}", err=True)
     broken: dict[Path, str] = {}
@@ -296,14 +297,14 @@ def reproduced(committed: Path, made: Path) -> None:
 
 @main.command()
 @click.argument("folder", type=FILE, metavar="[SET]", default=SET)
-@click.option("--repair", is_flag=True, help="Heal what is wrong; run `dvc repro` afterwards.")
+@click.option("--repair", is_flag=True, help="Repair faults; run `dvc repro` afterwards.")
 @click.option("--root", type=FILE, default=".", show_default=True)
 def verify(folder: Path, repair: bool, root: Path) -> None:
     """Check every image of SET (data/augmented) and of the store; exit with code 1 for a fault.
 
-    Each image must be there, decode, and have the pixels, name and row that the tables give it;
-    rows, DVC's hashes and the store must agree. Files are read, so changes that keep their time of
-    modification are found. --repair puts back the set that dvc.lock records.
+    Each image must exist, decode, and have the pixels, name and row of the tables; rows, DVC's
+    hashes and the store must agree. Files are read in full, so changes that keep the modification
+    time are found. --repair restores the set that dvc.lock records.
     """
     folder = root / folder
     if not folder.is_dir():
@@ -331,15 +332,15 @@ def verify(folder: Path, repair: bool, root: Path) -> None:
 
 
 @main.command()
-@click.option("--delete", is_flag=True, help="Delete the images; without it, they are counted.")
+@click.option("--delete", is_flag=True, help="Delete the images; by default they are only counted.")
 @click.option("--days", default=1.0, show_default=True, help="Keep images younger than this.")
 @click.option("--root", type=FILE, default=".", show_default=True)
 def gc(delete: bool, days: float, root: Path) -> None:
-    """Drop images from the store that no set refers to.
+    """Delete images from the store that no set refers to.
 
-    Sets of workspace, branches, tags, experiments and rows of protocols count. Nothing is
-    dropped while the tables of one of them are not on this machine, or while a run uses the store.
-    Young images are kept because an interrupted run goes on with them.
+    Sets of workspace, branches, tags, experiments and rows of protocols count. Nothing is deleted
+    while the tables of one of them are not on this machine, or while a run uses the store. Recent
+    images are kept because an interrupted run may need them.
     """
     found = collect(root, store_folder(root), days=days, delete=delete)
     size = f"{found.images} images ({found.bytes / 1e6:.1f} MB)"
@@ -350,7 +351,7 @@ def gc(delete: bool, days: float, root: Path) -> None:
 
 
 def _progress() -> Progress:
-    """Return the progress bar, which only a terminal shows."""
+    """Return the progress bar, or no progress if stderr is not a terminal."""
     return bar if sys.stderr.isatty() else silent
 
 

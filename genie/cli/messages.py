@@ -1,4 +1,4 @@
-"""The library's messages in terms of params.yaml: keys in place of arguments."""
+"""Translation of the library's messages: keys of params.yaml in place of arguments."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from genie.settings import Argument, Params, Section
 def keys_by_argument() -> dict[str, str]:
     """Return the key of params.yaml that sets an argument of the library, by the argument's name.
 
-    That is the last part of the key, unless its field says otherwise (`Argument`).
+    The argument is the last part of the key, unless its field names another one (`Argument`).
     """
     return dict(_arguments(Params, ""))
 

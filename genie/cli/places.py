@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def work_folder(root: Path) -> Path:
-    """Return the folder of store, tokens and embeddings.
+    """Return the folder of the image store, the tokens and the cached embeddings.
 
     DVC experiments in temporary folders share it (DVC_ROOT).
     """
@@ -31,7 +31,7 @@ def runs_folder(root: Path) -> Path:
 def note_run(root: Path, name: str, **facts: float) -> None:
     """Write facts about this run to the JSON file `name`.
 
-    In a DVC experiment they are also kept under its name, in the folder that experiments share.
+    In a DVC experiment, also write them to the experiment's folder in the shared work folder.
     """
     folders = [runs_folder(root)]
     if experiment := os.environ.get("DVC_EXP_NAME"):

@@ -21,14 +21,14 @@ from genie.core.progress import Progress, silent
 from genie.data.readers import ENDINGS, image_files, open_square
 
 CHUNK = 512
-"""Images that are classified at once."""
+"""Number of images that are classified at once."""
 
 
 @dataclass(frozen=True)
 class Predictor:
     """Classifiers by task, all of the same classes, whose probabilities are averaged.
 
-    `size` is that of `data.size`: pixels per side of the images that they were trained on.
+    `size` is `data.size`: pixels per side of the images that they were trained on.
     """
 
     classifiers: dict[int, Classifier]
@@ -77,7 +77,7 @@ def load_predictor(root: Path, task: int | None = None) -> Predictor:
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
-    """Return image files: paths of files as they are, of folders the images in them, sorted."""
+    """Return the paths of image files: given files, and the images in given folders, sorted."""
     found: list[Path] = []
     for path in paths:
         inside = image_files(path) if path.is_dir() else [path]
@@ -112,7 +112,7 @@ def predict_files(
 
 
 def _read(predictor: Predictor, file: Path) -> Image.Image | InvalidValueError:
-    """Return an image as the backbone takes it, or the error of a file that cannot be read."""
+    """Return an image at the backbone's input size, or the error of a file that cannot be read."""
     try:
         return resized(open_square(file, size=predictor.size), model=predictor.backbone)
     except InvalidValueError as error:

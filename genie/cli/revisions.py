@@ -1,4 +1,4 @@
-"""What the revisions of a repository recorded: scores, costs and parameters of each.
+"""The recorded scores, costs and parameters of a repository's revisions.
 
 A revision is a branch, a tag, a commit, a DVC experiment, or "workspace" for the files on disk.
 """
@@ -34,7 +34,7 @@ LOCK = "dvc.lock"
 
 @dataclass(frozen=True)
 class Selection:
-    """Which revisions to read. Without any, the workspace, HEAD and HEAD's experiments are."""
+    """The revisions to read; by default the workspace, HEAD and HEAD's experiments."""
 
     revisions: Sequence[str] = ()
     branches: bool = False
@@ -138,7 +138,7 @@ def _repository(root: Path) -> Repo:
 
 
 def _names(repo: Repo, selection: Selection) -> dict[str, list[str]]:
-    """Return the names of each revision, by commit or "workspace", in the order asked for."""
+    """Return the names of each revision, by commit or "workspace", in the requested order."""
     if selection == Selection():
         return _default(repo)
     pairs = [
@@ -272,7 +272,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _seconds(root: Path, names: Iterable[str]) -> float | None:
-    """Return the seconds of the stages that ran for a revision here, None if that is not known."""
+    """Return the seconds of a revision's stages on this machine, None if unknown."""
     runs = root / ".genie/runs"
     for name in names:
         folder = runs if name == WORKSPACE else runs / "experiments" / name
@@ -282,7 +282,7 @@ def _seconds(root: Path, names: Iterable[str]) -> float | None:
 
 
 def _merged(runs: Sequence[PipelineRun]) -> list[PipelineRun]:
-    """Join runs of the same parameters and scores, as of a workspace that equals its commit."""
+    """Merge runs with the same parameters and scores, such as a workspace and its commit."""
     kept: list[PipelineRun] = []
     for run in runs:
         for i, other in enumerate(kept):

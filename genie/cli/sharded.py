@@ -1,4 +1,4 @@
-"""Integrity of a set in Parquet shards: the images in them, what DVC recorded, and the store."""
+"""Integrity of a set in Parquet shards: whether its images, DVC's hashes and the store agree."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from genie.render.store import load_image, save_image, store_path
 
 
 def shard_names(folder: Path, tracked: TrackedFolder | None) -> list[str]:
-    """Return the names of the shards that are there or were recorded, sorted."""
+    """Return the names of the shards that exist or that DVC recorded, sorted."""
     listed = [name for name in (tracked.hashes if tracked else ()) if is_shard(name)]
     return sorted({*listed, *(path.name for path in shard_files(folder))})
 
@@ -21,7 +21,7 @@ def shard_names(folder: Path, tracked: TrackedFolder | None) -> list[str]:
 def faults_of_shards(
     folder: Path, rows: Iterable[Any], store: Path, tracked: TrackedFolder | None, *, repair: bool
 ) -> Iterator[Fault]:
-    """Yield one fault for each shard that has any, and those of images' copies in the store.
+    """Yield one fault for each faulty shard, and the faults of copies of images in the store.
 
     `rows` are those of metadata.csv. Memory holds one shard at most.
     """
@@ -29,7 +29,7 @@ def faults_of_shards(
 
 
 class _ShardedSet:
-    """A set in shards, what is wrong with each of them, and the rows of metadata.csv."""
+    """A set in shards, with the faults of each shard and the rows of metadata.csv."""
 
     def __init__(self, folder: Path, store: Path, tracked: TrackedFolder | None) -> None:
         self.folder, self.store, self.tracked = folder, store, tracked
@@ -61,7 +61,7 @@ class _ShardedSet:
                 yield from self._strays(shard)
 
     def _faults_of_image(self, row: Any, *, repair: bool) -> Iterator[Fault]:
-        """Note the fault of an image, or yield that of its copy in the store."""
+        """Record the fault of an image, or yield the fault of its copy in the store."""
         png, stored = self._png(row.file_name), store_path(self.store, row.key)
         if png is None:
             return
@@ -78,7 +78,7 @@ class _ShardedSet:
             return self.shards.png(name)
         except FileNotFoundError:
             return None
-        except Exception:  # damaged bytes raise anything
+        except Exception:  # readers can raise anything on damaged bytes
             return b""
 
     def _lacking(self) -> Iterator[Fault]:
@@ -91,7 +91,7 @@ class _ShardedSet:
                 yield Fault(place.path, f"holds {name}, which metadata.csv lacks")
 
     def _is_another(self, shard: str) -> bool:
-        """Return whether DVC recorded another file under the name of a shard, or none."""
+        """Return whether a shard differs from DVC's record, or is not recorded."""
         if self.tracked is None:
             return False
         return self.tracked.hashes.get(shard) != md5((self.folder / shard).read_bytes())
@@ -100,7 +100,7 @@ class _ShardedSet:
         if not repair:
             return Fault(self.folder / shard, what)
         content = self._tracked_content(shard) or self._made_again(shard)
-        if content is None and not self.rows:  # nobody knows which images are good
+        if content is None and not self.rows:  # undamaged images cannot be identified
             return Fault(self.folder / shard, what)
         if self.tracked is not None and shard in self.tracked.hashes:
             if content is None:
@@ -115,10 +115,10 @@ class _ShardedSet:
         return self.tracked.content(shard)
 
     def _made_again(self, shard: str) -> bytes | None:
-        """Return a shard made of its good images and the store's, or None if one is missing.
+        """Rebuild a shard from its undamaged images and the store's; return None if one is missing.
 
-        It must be the file that DVC recorded. Otherwise its good images go to the store, so that
-        `dvc repro` finds them there.
+        The result must be the file that DVC recorded. Otherwise its undamaged images are saved to
+        the store, where `dvc repro` finds them.
         """
         names = self._names(shard)
         images = [image for image in map(self._good_image, names) if image is not None]
@@ -135,7 +135,7 @@ class _ShardedSet:
         return None
 
     def _names(self, shard: str) -> list[str]:
-        """Return which images of metadata.csv a shard holds; none if that cannot be known."""
+        """Return the names of a shard's images in metadata.csv; none if they cannot be known."""
         if shard not in self.unreadable:
             places = self.shards.places
             return [n for n in sorted(self.rows) if n in places and places[n].path.name == shard]
@@ -144,7 +144,7 @@ class _ShardedSet:
         return sorted(self.rows.keys() - self.shards.places.keys())
 
     def _good_image(self, name: str) -> ShardRow | None:
-        """Return an image as the shard or the store has it, if one of them has it without fault."""
+        """Return the undamaged image from the shard or the store, or None."""
         row = self.rows[name]
         for png in (self._png(name), load_image(self.store, row.key)):
             if png is not None and fault_of(png, row) is None:

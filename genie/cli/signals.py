@@ -22,7 +22,7 @@ Item = TypeVar("Item")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")
-_LOOK = 1.0  # seconds between two looks at whether dvc is alive
+_LOOK = 1.0  # seconds between checks that dvc is alive
 _REMEDY = "finished images are kept; run the same command again to go on"
 
 
@@ -104,7 +104,7 @@ def _first(number: int, frame: FrameType | None) -> None:
 
 
 def _say(line: str) -> None:
-    """Write a line to stderr, also from a signal handler and where nobody reads it any more."""
+    """Write a line to stderr; this is safe in a signal handler and if stderr is closed."""
     with contextlib.suppress(OSError):
         os.write(2, f"{line}\n".encode())
 

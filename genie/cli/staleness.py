@@ -1,4 +1,4 @@
-"""Whether recorded metrics are the result of the parameters beside them, by dvc.lock."""
+"""A check, by dvc.lock, that recorded metrics are the result of the parameters beside them."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -16,7 +16,7 @@ from genie.measure.comparison import SEEDS, TASKS
 from genie.measure.metrics import percent
 
 WIDTH = 60
-"""The most characters of a cell in the terminal."""
+"""Maximum number of characters of a cell in the terminal."""
 
 TITLES = {
     TASKS: "Each run: 95% intervals over its tasks",
@@ -33,7 +33,7 @@ Sections = list[tuple[str, pd.DataFrame]]
 """Title and cells of each table."""
 
 Style = Callable[[pd.DataFrame, str], str]
-"""Makes text of a comparison (schema COMPARISON) and the name of the reference run."""
+"""A function of a comparison (schema COMPARISON) and the reference run's name; returns text."""
 
 
 def terminal(table: pd.DataFrame, reference: str) -> str:
@@ -64,7 +64,7 @@ def csv(table: pd.DataFrame, reference: str) -> str:
 
 
 def html(table: pd.DataFrame, reference: str) -> str:
-    """Return a page of its own, with all names escaped."""
+    """Return a standalone HTML page, with all names escaped."""
     template = files("genie.cli").joinpath("comparison.html").read_text(encoding="utf-8")
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
     return page.render(
@@ -126,7 +126,7 @@ _AS_TEXT = {"tablefmt": "simple", **_ALIGNED}
 
 
 def _cut(cells: pd.DataFrame) -> pd.DataFrame:
-    """Shorten what is too long for a line of the terminal."""
+    """Shorten cells that are too long for the terminal."""
     return cells.map(lambda text: text if len(text) <= WIDTH else text[: WIDTH - 1] + "…")
 
 

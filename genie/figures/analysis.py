@@ -60,7 +60,7 @@ class Outputs:
 
 
 def read_outputs(root: Path, backbone: ImageModel) -> Outputs:
-    """Read the outputs below a folder, and embed the support images.
+    """Read the outputs from the folder of a project, and embed the support images.
 
     Raise MissingFileError if a table is missing, and InvalidValueError if one is malformed.
     """

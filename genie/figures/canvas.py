@@ -25,20 +25,20 @@ def picture(axis, image: Image.Image | None, title: str, *, framed: bool = False
 
 
 def save_figure(figure: Figure, path: Path, *, pad: float = 1.08) -> None:
-    """Write a figure as PNG, with the same bytes every time on a machine with the same fonts.
+    """Write a figure as PNG; the bytes are reproducible on machines with the same fonts.
 
     `pad` is the padding of the layout in font sizes.
     """
     use_fonts_for_all_texts(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # logged already
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # already logged
         figure.tight_layout(pad=pad)
         figure.savefig(path, metadata={"Software": None})
 
 
 def svg(figure: Figure) -> str:
-    """Return a figure as SVG on a transparent ground, with the same text every time.
+    """Return a figure as reproducible SVG on a transparent background.
 
     Text is not converted to outlines, so the viewer's fonts show it.
     """

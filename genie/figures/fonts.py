@@ -33,9 +33,9 @@ def use_fonts_for_all_texts(figure: Figure) -> None:
 
 
 def families_for(needed: Iterable[str]) -> tuple[list[str], set[str]]:
-    """Return font families that have the needed characters, and the characters that none has.
+    """Return font families that cover the needed characters, and the characters that none covers.
 
-    The family that has most of them comes first; among equals, the first by name.
+    The family that covers most of them comes first; ties are broken by name.
     """
     left = set(needed)
     if not left:
@@ -57,7 +57,7 @@ def _installed() -> dict[str, str]:
         try:
             font_manager.fontManager.addfont(file)
         except (OSError, RuntimeError):  # a font that matplotlib cannot read
-            log.debug("%s is left out", file)
+            log.debug("%s is skipped", file)
     fonts = sorted(
         font_manager.fontManager.ttflist,
         key=lambda font: (font.name, font.style != "normal", font.weight != 400, font.fname),

@@ -18,15 +18,15 @@ from genie.data.images import decode_image
 from genie.measure.analysis import single_trajectories
 
 MOST = 5000
-"""Cards at most, so that the report stays a file that is easily opened and sent."""
+"""Maximum number of cards, so that the report is still easy to open and send."""
 
 BYTES = 16_000_000
-"""Bytes of all images at most, roughly. As text in the page they need a third more."""
+"""Approximate maximum bytes of all images. Encoded in the page, they need a third more."""
 
 FORMATS = ((96, 90), (64, 75), (48, 70), (32, 65))
 """Sides in pixels and qualities of WebP images, in the order in which they are tried."""
 
-SAMPLE = 200  # images from which the bytes of all are estimated
+SAMPLE = 200  # images from which the total size is estimated
 
 OUTCOMES = ("other class", "rejected", "not judged", "confirmed")
 """The outcome of a request, in the order of cards: the oracle assigns the image to another class, a
@@ -40,8 +40,8 @@ CHOICES = ("unclear", "clear", "none")
 class Level:
     """A level of a card: r in (0, 1], the key of its image, and its position.
 
-    `position` is None where there is no source-target axis. `predicted_target` is True if the
-    baseline predicts the target.
+    `position` is None without a source-target axis. `predicted_target` is True if the baseline
+    predicts the target.
     """
 
     r: float
@@ -112,8 +112,8 @@ def gallery_of(
 def fit(images: Mapping[str, bytes], limit: int) -> dict[str, bytes]:
     """Encode images as WebP in the first of FORMATS that needs about `limit` bytes or less.
 
-    The bytes of all images are estimated from some of them, evenly spread. WebP images that are
-    small enough are kept unchanged. If no format is small enough, the last one is used.
+    The total size is estimated from evenly spaced images. WebP images that are small enough are
+    kept unchanged. If no format is small enough, the last one is used.
     """
     every = max(1, len(images) // SAMPLE)
     some = list(images.values())[::every]
@@ -177,7 +177,7 @@ def _rank(card: Card) -> tuple[int, float, int]:
 
 
 def _part(cards: Sequence[Card], count: int) -> list[Card]:
-    """Return `count` cards: the first half of them, and the rest evenly spread over all others."""
+    """Return `count` cards: half of them from the start, the others evenly spaced over the rest."""
     if len(cards) <= count:
         return list(cards)
     first = count // 2

@@ -21,7 +21,7 @@ from genie.figures.gallery import Card, Gallery
 from genie.measure.metrics import GROUPS, percent
 
 WIDEST = 20
-"""Classes of a confusion table at most; with more, only the largest changes are shown."""
+"""Maximum number of classes of a confusion table; with more, only the largest changes are shown."""
 
 CHANGES = 10
 
@@ -77,7 +77,7 @@ def write_report(path: Path, gallery: Gallery, measured: Measured) -> None:
 
 
 def data_uri(svg: str) -> str:
-    """Return an SVG figure as a data URI, so that its ids clash with no others of the page."""
+    """Return an SVG figure as a data URI, so that its ids do not clash with others on the page."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
@@ -117,7 +117,7 @@ def _shares(confusion: pd.DataFrame) -> dict[tuple[str, str], tuple[float, float
 
 
 def _changes(confusion: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the confusions of two classes that changed most, as rows by name."""
+    """Return the pairs of classes whose confusion changed most, as rows by column name."""
     wrong = confusion[confusion["label"] != confusion["predicted"]]
     wrong = wrong.assign(change=wrong["after"] - wrong["before"])
     order = wrong["change"].abs().sort_values(ascending=False, kind="stable").index

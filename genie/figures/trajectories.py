@@ -17,7 +17,7 @@ PANELS = 6
 
 @dataclass(frozen=True)
 class TrajectoryPanel:
-    """A trajectory projected on a plane: levels (M, 2) at `ratios` (M,), Z_S and Z_T (2,).
+    """A trajectory projected onto a plane: levels (M, 2) at `ratios` (M,), Z_S and Z_T (2,).
 
     `chosen` is the index of the chosen level.
     """
@@ -35,7 +35,7 @@ def trajectory_panels(
     embeddings: Mapping[str, np.ndarray],
     support: Mapping[int, Examples],
 ) -> list[TrajectoryPanel]:
-    """Select some trajectories and project each on the principal plane of its embeddings.
+    """Select some trajectories and project each onto the principal plane of its embeddings.
 
     `embeddings` maps image ids to Z_S, and `support` maps tasks to support images.
     """

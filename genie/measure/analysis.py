@@ -19,7 +19,7 @@ PAIR = ["task", "target_label", "source_id", "replicate"]
 
 
 def between_classes(trajectories: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of trajectories whose source is of another class."""
+    """Return the rows of trajectories whose source belongs to another class than the target."""
     edited = trajectories[trajectories["source_label"].notna()]
     return edited[edited["source_label"] != edited["target_label"]]
 
@@ -27,10 +27,10 @@ def between_classes(trajectories: pd.DataFrame) -> pd.DataFrame:
 def boundary_probabilities(
     trajectories: pd.DataFrame, support: Mapping[int, Examples], *, seed: int
 ) -> pd.DataFrame:
-    """Compute P(S|X_r) and P(T|X_r) for every rendered image whose source is of another class.
+    """Compute P(S|X_r) and P(T|X_r) for every rendered image with a source of another class.
 
-    They are the softmax of the margins of an SVM, fitted on the embeddings of the support images of
-    the task alone.
+    The probabilities are the softmax of the margins of an SVM that is fitted on the embeddings of
+    the task's support images alone.
     """
     tables = []
     for task, rows in between_classes(trajectories).groupby("task"):
@@ -131,7 +131,7 @@ def failures(members: pd.DataFrame, verdicts: pd.DataFrame, count: int) -> pd.Da
 
 
 def confusion_change(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
-    """Compare two classifiers' confusions, with a row per true and predicted class that occur.
+    """Compare two classifiers' confusions, with a row per observed true and predicted class.
 
     `before` and `after` have the columns of PREDICTED. The columns are label, predicted, and the
     shares `before` and `after` in [0, 1] of the label's images with this prediction.
@@ -145,7 +145,7 @@ def confusion_change(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
 
 
 def plane(vectors: np.ndarray) -> np.ndarray:
-    """Project embeddings (n, d) on their first two principal components, (n, 2)."""
+    """Project embeddings (n, d) onto their first two principal components, (n, 2)."""
     centred = vectors - vectors.mean(0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     flat = centred @ axes[:2].T

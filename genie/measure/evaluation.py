@@ -46,10 +46,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Scored:
-    """What is evaluated: query images and tasks, the classifiers of each model by task, the set.
+    """The inputs of the evaluation: query images, tasks, classifiers and generated images.
 
-    `models` maps "baseline" and "augmented" to classifiers. `confusion` has the matrices of all
-    tasks (CONFUSION), and `generated` the set's images by sorted file name.
+    `models` maps "baseline" and "augmented" to classifiers by task. `confusion` has the matrices of
+    all tasks (CONFUSION), and `generated` the images of the set, sorted by file name.
     """
 
     queries: pd.DataFrame
@@ -71,7 +71,7 @@ class Evaluation:
 
 
 def read_scored(root: Path) -> Scored:
-    """Read the outputs of the stages before `evaluate` below a folder.
+    """Read the outputs of the stages before `evaluate` from the folder of a project.
 
     Raise MissingFileError if one is missing, and InvalidValueError if one is malformed.
     """
@@ -89,7 +89,7 @@ def read_scored(root: Path) -> Scored:
 def evaluate(
     scored: Scored, *, backbone: ImageModel, oracle: ImageModel, progress: Progress = silent
 ) -> Evaluation:
-    """Evaluate both models on the query images of every task, and the images by the oracle."""
+    """Evaluate both models on the query images of each task, and generated images by the oracle."""
     tasks = scored.tasks
     query = tasks[tasks["role"] == "query"]
     examples = load_examples(scored.queries, backbone=backbone)
@@ -111,7 +111,7 @@ def evaluate(
 
 
 def write_evaluation(evaluation: Evaluation, root: Path) -> None:
-    """Write the tables and the summary below a folder, into metrics/, plots/ and data/."""
+    """Write the tables and the summary to metrics/, plots/ and data/ in a project's folder."""
     write_table(evaluation.verdicts, root / "data/evaluation/verdicts.csv", VERDICTS)
     write_table(evaluation.scores, root / "metrics/tasks.csv", SCORES)
     table = evaluation.predictions
@@ -172,7 +172,7 @@ def class_table(predictions: pd.DataFrame) -> pd.DataFrame:
 def verdicts(
     members: pd.DataFrame, images: Sequence[Image.Image], *, oracle: ImageModel
 ) -> pd.DataFrame:
-    """Return the oracle's class for each distinct generated image, and whether it is the label T.
+    """Return the oracle's class for each distinct generated image, and whether it equals the label.
 
     `images` are those of the distinct file names, sorted. If the oracle lacks a class, its verdicts
     are meaningless. The table is then empty, and a warning names the class.

@@ -188,5 +188,5 @@ def _halved(size: int, device: str) -> int:
         )
     if device == "cuda":
         torch.cuda.empty_cache()
-    log.warning("out of memory with %d images at a time, going on with %d", size, size // 2)
+    log.warning("out of memory with %d images at a time, continuing with %d", size, size // 2)
     return size // 2

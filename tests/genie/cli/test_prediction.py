@@ -80,7 +80,7 @@ def test_probabilities_are_those_of_the_classifiers_on_the_pipelines_images(
     assert shares.sum(1) == pytest.approx(1, abs=1e-5)
     assert table["predicted"].tolist() == [CLASSES[i] for i in shares.argmax(1)]
     assert table["probability"].to_numpy() == pytest.approx(shares.max(1))
-    said = "task 1" if task else "mean over the support sets 0, 1 (--task takes one)"
+    said = "task 1" if task else "mean over the support sets 0, 1 (--task selects one)"
     assert f"models/augmented: {said}" in result.stderr
 
 

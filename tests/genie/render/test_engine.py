@@ -121,8 +121,8 @@ def test_out_of_memory_halves_the_batch(sd, source_images, caplog):
     assert sizes_of(results) == [2]
     assert all(results[q].png == expected[q].png for q in requests)
     halvings = [line for line in caplog.messages if "out of memory" in line]
-    assert ["going on with 4" in line for line in halvings] == [True, False]
-    assert ["going on with 2" in line for line in halvings] == [False, True]
+    assert ["continuing with 4" in line for line in halvings] == [True, False]
+    assert ["continuing with 2" in line for line in halvings] == [False, True]
 
 
 def test_a_halved_batch_size_stays_for_later_calls_and_its_images_are_the_same(
