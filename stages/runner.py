@@ -67,7 +67,6 @@ def stage(run: Callable[[Params, Context], str], *, trains: bool = False) -> cli
         show_log()
         start = time.perf_counter()
         with ends_on_signals(), _errors_on_one_line(root):
-            _show_change_to_git(params_file)
             _require_version(Path(_VERSION_FILE))
             params = read_params(params_file)
             if trains and started_alone and params.classifier.head == "finetune":
@@ -82,22 +81,6 @@ def stage(run: Callable[[Params, Context], str], *, trains: bool = False) -> cli
                 click.echo(line_in_keys(line))
 
     return command
-
-
-def _show_change_to_git(params_file: Path) -> None:
-    """Give a parameter file that an experiment has written a new time of modification.
-
-    DVC writes it and git's index within one second, and a value of equal length leaves its size
-    unchanged: git would take the file for unchanged, and `git restore` would do nothing.
-    """
-    if _is_experiment_here() and params_file.is_file():
-        os.utime(params_file)
-
-
-def _is_experiment_here() -> bool:
-    """Whether a DVC experiment runs in the workspace; one with --temp or --queue runs elsewhere."""
-    here = Path(os.environ.get("DVC_ROOT", "")).resolve() == Path.cwd()
-    return here and "DVC_EXP_NAME" in os.environ
 
 
 def _require_version(file: Path) -> None:
@@ -163,8 +146,5 @@ def _start_on_each_gpu(module: str) -> None:
 
 
 def _stop(message: str) -> NoReturn:
-    if _is_experiment_here():
-        message += "; params.yaml keeps the values of this experiment, "
-        message += "`git restore params.yaml` removes them"
     click.echo(f"Error: {message}", err=True)
     raise SystemExit(1)

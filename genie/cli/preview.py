@@ -1,4 +1,4 @@
-"""The preview of one image: its edits at every noise level."""
+"""The preview of one image: what GeNIe makes of it at every noise level."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,14 +33,11 @@ def read_source(path: Path, *, size: int | None) -> Image.Image:
 
 
 def preview_image(image: Path, target: str, params: Params, root: Path, out: Path) -> list[str]:
-    """Draw the edits of an image at every level, and return a summary as lines.
+    """Draw what an image becomes at every level, and return a summary in lines.
 
     `root` is the folder of data/ and .genie/, whose support images of the target are its landmark
-    if there are any. Raise InvalidValueError unless `out` ends in .png, and MissingFileError or
-    InvalidValueError if the image cannot be read.
+    if there are any. Raise MissingFileError or InvalidValueError if the image cannot be read.
     """
-    if out.suffix.lower() != ".png":
-        raise InvalidValueError("must end in .png", argument="--out", value=str(out))
     source = read_source(image, size=params.data.size)
     examples = support_of(target, root)
     made = from_params(params, work_folder(root))(
@@ -75,7 +72,7 @@ def support_of(target: str, root: Path) -> list[Image.Image]:
 
 
 def summary(made: HardNegative, examples: int) -> Sequence[str]:
-    """Return a line per level, the choice, and the images of the target's landmark."""
+    """Return a line per level, the choice, and what the target's position is the mean of."""
     lines, before = ["     r  position     shift"], None
     for (r, _), position in zip(made.levels, made.positions, strict=True):
         shift = "" if before is None else f"{position - before:+.2f}"

@@ -19,9 +19,8 @@ from dvc.repo.experiments.utils import exp_refs, exp_refs_by_baseline
 from dvc.scm import Git, iter_revs, resolve_rev
 from scmrepo.exceptions import SCMError
 
-from genie.cli.staleness import stage_to_run
 from genie.cli.summary import seconds_by_stage
-from genie.core.errors import FailedError, InvalidValueError, MissingFileError, one_line
+from genie.core.errors import InvalidValueError, MissingFileError, one_line
 from genie.core.progress import Progress, silent
 from genie.core.tables import SCORES
 from genie.measure.comparison import PipelineRun
@@ -29,7 +28,6 @@ from genie.measure.comparison import PipelineRun
 WORKSPACE = "workspace"
 
 FILES = ("metrics/tasks.csv", "metrics/evaluate.json", "metrics/cost.json", "params.yaml")
-LOCK = "dvc.lock"
 
 
 @dataclass(frozen=True)
@@ -50,24 +48,14 @@ def read_runs(
 
     Names of the same commit, and a workspace that equals another revision, become one run. Raise
     InvalidValueError for a revision that does not exist, and MissingFileError for one that was
-    named and has no metrics, or metrics of other parameters (`staleness`). Other such revisions
-    get a note.
+    named and has no metrics. Other revisions without metrics get a note.
     """
     with _repository(root) as repo:
         names = _names(repo, selection)
-        runs, without, stale = {}, [], []
+        runs, without = {}, []
         for revision in progress(list(names), "read runs", total=len(names), unit="run"):
             files = _files(repo, revision)
-            stage = _stage_to_run(files) if files else None
-            if stage and set(names[revision]) & set(selection.revisions):
-                raise MissingFileError(
-                    f"{names[revision][0]} has metrics of other parameters: the stage {stage} has "
-                    "not run with its own",
-                    remedy="run `dvc repro` there and commit it",
-                )
-            if stage:
-                stale.append(f"{names[revision][0]} (from the stage {stage} on)")
-            elif files is not None:
+            if files is not None:
                 runs[revision] = _run(names[revision], files, _seconds(root, names[revision]))
             elif set(names[revision]) & set(selection.revisions):
                 raise MissingFileError(
@@ -77,11 +65,6 @@ def read_runs(
             else:
                 without.append(names[revision][0])
     notes = [f"left out, because they have no metrics: {', '.join(without)}"] if without else []
-    if stale:
-        notes.append(
-            f"left out, because their metrics are of other parameters: {', '.join(stale)}; "
-            "`dvc repro` makes their own"
-        )
     return _merged(list(runs.values())), notes
 
 
@@ -107,19 +90,6 @@ def read_parameters(root: Path) -> dict[str, Any]:
     """Read params.yaml of a folder by dotted key; empty if there is none."""
     path = root / "params.yaml"
     return _flat(_yaml(path.read_text(encoding="utf-8"), path)) if path.is_file() else {}
-
-
-def require_own_metrics(root: Path) -> None:
-    """Raise FailedError if metrics/ is not the result of params.yaml (`staleness`)."""
-    names = (LOCK, "params.yaml")
-    if not all((root / name).is_file() for name in names):
-        return
-    stage = stage_to_run(*(_yaml((root / name).read_text("utf-8"), root / name) for name in names))
-    if stage:
-        raise FailedError(
-            f"metrics/ is not the result of params.yaml: the stage {stage} has not run with it",
-            remedy="run `dvc repro`",
-        )
 
 
 def _repository(root: Path) -> Repo:
@@ -199,28 +169,16 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _files(repo: Repo, revision: str) -> dict[str, str] | None:
-    """Return the text of FILES and LOCK at a revision, None if one of the metrics does not exist.
-
-    A revision may have no LOCK.
-    """
+    """Return the text of FILES at a revision, None if one of the metrics does not exist."""
     with repo.switch(revision):
         found = {}
-        for name in (*FILES, LOCK):
+        for name in FILES:
             path = repo.fs.join(repo.root_dir, *name.split("/"))
             if not repo.fs.exists(path):
-                if name == LOCK:
-                    continue
                 return None
             with repo.fs.open(path, encoding="utf-8") as file:
                 found[name] = file.read()
     return found
-
-
-def _stage_to_run(files: Mapping[str, str]) -> str | None:
-    """Return the first stage that has not run with the parameters of a revision."""
-    if LOCK not in files:
-        return None
-    return stage_to_run(_yaml(files[LOCK], LOCK), _yaml(files["params.yaml"], "params.yaml"))
 
 
 def _run(names: Sequence[str], files: Mapping[str, str], seconds: float | None) -> PipelineRun:

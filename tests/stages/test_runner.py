@@ -1,6 +1,5 @@
 import errno
 import json
-import os
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from safetensors import SafetensorError
 from genie.cli.places import runs_folder
 from genie.core.errors import GenieError, InvalidValueError
 from stages.runner import Context, stage
-from tests.scratch import call, commit
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -181,34 +179,3 @@ def test_warning_names_keys_in_place_of_arguments(tmp_path):
     )
     assert done.stderr == "Warning: `noise.min_position` 3 is high\n"
     assert done.stdout == "done\n"
-
-
-@pytest.mark.parametrize("elsewhere", [False, True])
-def test_failed_experiment_leaves_its_parameters_where_git_sees_them(
-    tmp_path, monkeypatch, elsewhere
-):
-    """A value of equal length, written within the time of git's index, looks unchanged to git."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DVC_EXP_NAME", "mine")
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "main" if elsewhere else tmp_path))
-    params = tmp_path / "params.yaml"
-    text = PARAMS.read_text()
-    params.write_text(text)
-    long_ago = (1_600_000_000, 1_600_000_000)
-    os.utime(params, long_ago)
-    call(tmp_path, "git", "init", "--quiet")
-    commit(tmp_path)
-    params.write_text(text.replace("seed: 0", "seed: 1"))
-    os.utime(params, long_ago)
-    call(tmp_path, "git", "config", "core.trustctime", "false")
-    call(tmp_path, "git", "config", "core.checkStat", "minimal")
-    assert call(tmp_path, "git", "status", "--short") == ""
-
-    def run(params, context):
-        raise GenieError("data.shots must be at most 5")
-
-    result = CliRunner().invoke(stage(run), ["--params", "params.yaml", "--root", str(tmp_path)])
-    assert result.exit_code == 1
-    kept = "params.yaml keeps the values of this experiment, `git restore params.yaml` removes them"
-    assert (kept in result.stderr) != elsewhere
-    assert ("M params.yaml" in call(tmp_path, "git", "status", "--short")) != elsewhere

@@ -101,14 +101,6 @@ def test_another_generator_takes_the_place_of_the_parameters(project, tiny_turbo
     assert "nowhere does not exist" in preview("photo.jpg", "coat").stderr
 
 
-@pytest.mark.parametrize("out", ["preview.jpg", "preview"])
-def test_file_that_cannot_be_written_is_named_before_anything_is_rendered(project, out):
-    result = preview("photo.jpg", "coat", "--out", out)
-    assert result.exit_code == 1
-    assert f"--out must end in .png, got '{out}'" in result.output
-    assert rendered(project) == 0
-
-
 def test_what_cannot_be_read_is_named_in_one_line(project):
     (project / "text.png").write_text("no image")
     for arguments, words in (
