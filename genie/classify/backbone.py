@@ -4,6 +4,7 @@ All batches have the same shape (short ones are padded), so the vector of an ima
 identical in any batch.
 """
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,32 +17,26 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from PIL import Image
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForImageClassification,
-)
+from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
 from genie.classify import features
-from genie.classify.model_checks import model_fingerprint
 from genie.core.device import default_device
 from genie.core.errors import FailedError, MissingFileError, one_line
+from genie.core.seeding import fingerprint
 from genie.data.images import image_id
 
 BATCH = 64
-VECTORS_VERSION = 2
+VECTORS_VERSION = 1
 """Increase it whenever a change in the code changes vectors; this invalidates cached ones."""
+MODEL_FILES = (".json", ".safetensors")
 
 
 @dataclass(frozen=True)
 class ImageModel:
-    """A frozen transformers image model with its preprocessing.
+    """A frozen transformers image model with its input size and pixel statistics.
 
-    `size` is (height, width). Pixels in [0, 255] are multiplied by `scale`, then normalised with
-    `mean` and `std`; with `bgr`, their channels are in reverse order. `cache` is the file that
-    stores its vectors. `fingerprint` identifies the content of its folder; it is "" without a
-    cache.
+    `size` is (height, width). `cache` is the file that stores its vectors. `fingerprint` identifies
+    the content of its folder; it is "" without a cache.
     """
 
     model: torch.nn.Module
@@ -51,8 +46,6 @@ class ImageModel:
     device: str
     fingerprint: str
     cache: Path | None
-    scale: float = 1 / 255
-    bgr: bool = False
 
 
 def load_backbone(
@@ -63,12 +56,8 @@ def load_backbone(
     `cache` is a file that stores embeddings between calls. Raise MissingFileError if the folder or
     its safetensors weights are missing, and FailedError if transformers cannot load it.
     """
-    model = _vision_tower(_loaded(AutoModel, folder, argument="embedder"))
-    if getattr(model, "main_input_name", "pixel_values") != "pixel_values":
-        raise _cannot_load(folder, "it takes no images", "embedder")
-    wrapped = image_model(model, folder, device, cache)
-    sample_output(wrapped, folder, argument="embedder")
-    return wrapped
+    model = _loaded(AutoModel, folder, argument="embedder")
+    return image_model(_vision_tower(model), folder, device, cache)
 
 
 def load_untrained(folder: Path, *, device: str | None = None) -> ImageModel:
@@ -90,82 +79,22 @@ def load_oracle(
     See `load_backbone` for errors.
     """
     model = _loaded(AutoModelForImageClassification, folder, argument="oracle")
-    wrapped = image_model(model, folder, device, cache)
-    sample_output(wrapped, folder, argument="oracle")
-    return wrapped
+    return image_model(model, folder, device, cache)
 
 
 def _loaded(kind: Any, folder: Path, *, argument: str) -> Any:
-    """Load a model from safetensors, without running code in the folder.
-
-    Weights that the checkpoint lacks would be random, and other in every process. A missing pooler
-    is left out, so that the hidden state is used; any other missing weight raises FailedError.
-    """
+    """Load a model from safetensors, without running code in the folder."""
     check_folder(folder, argument=argument)
     try:
-        model, report = kind.from_pretrained(
-            folder,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
+        return kind.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise _cannot_load(folder, one_line(error), argument) from error
-    lost = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
-    tower = _vision_tower(model)
-    if tower is not model:  # the text encoder is not used
-        lost = [key for key in lost if key.startswith("vision_model.")]
-    poolers = [key for key in lost if "pooler." in key]
-    if poolers and len(poolers) == len(lost) and getattr(tower, "pooler", None) is not None:
-        tower.pooler = None  # type: ignore[assignment]
-        return model
-    if lost:
-        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
-        names = ", ".join(lost[:3]) + more
-        raise _cannot_load(folder, f"its checkpoint lacks {names}, which would be random", argument)
-    return model
-
-
-def _cannot_load(folder: Path, why: str, argument: str) -> FailedError:
-    remedy = "download it again or choose another model"
-    if "timm" in why.lower():
-        remedy = "run `pip install timm`, or choose a model of transformers' own"
-    return FailedError(
-        f"must load as a transformers model, but {folder}: {why}",
-        argument=argument,
-        remedy=remedy,
-    )
-
-
-@torch.inference_mode()
-def sample_output(model: ImageModel, folder: Path, *, argument: str) -> torch.Tensor:
-    """Return the embedding or the logits of an image of noise, (1, d).
-
-    Raise FailedError for a model that fails on its own input size, or whose output is not finite or
-    random, as of a masked autoencoder.
-    """
-    noise = np.random.default_rng(0).integers(0, 256, (*model.size, 3), np.uint8)
-    batch = pixels([Image.fromarray(noise)], model=model).to(model.device)
-    try:
-        first, second = (_output(model.model(batch)) for _ in range(2))
-    except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
-        raise _cannot_load(
-            folder, f"it fails on {_by(model.size)} pixels: {one_line(error)}", argument
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise FailedError(
+            f"must load as a transformers model, but {folder}: {one_line(error)}",
+            argument=argument,
+            remedy="download it again or choose another model",
         ) from error
-    if not first.isfinite().all():
-        raise _cannot_load(folder, "its output is not finite", argument)
-    if not torch.equal(first, second):
-        raise _cannot_load(folder, "its output for one image differs from call to call", argument)
-    return first
-
-
-def _output(output: Any) -> torch.Tensor:
-    return output.logits if getattr(output, "logits", None) is not None else pooled(output)
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]} x {size[1]}"
 
 
 def check_folder(folder: Path, *, argument: str) -> None:
@@ -187,9 +116,8 @@ def check_folder(folder: Path, *, argument: str) -> None:
 def pixels(images: Sequence[Image.Image], *, model: ImageModel) -> torch.Tensor:
     """Return images as (n, 3, H, W) float32, resized and normalised for the model."""
     arrays = [np.asarray(resized(image, model=model)) for image in images]
-    batch = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float()
-    scaled = batch / 255 if model.scale == 1 / 255 else batch * model.scale
-    return ((scaled.flip(1) if model.bgr else scaled) - model.mean) / model.std
+    batch = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
+    return (batch - model.mean) / model.std
 
 
 def resized(image: Image.Image, *, model: ImageModel) -> Image.Image:
@@ -293,83 +221,36 @@ def pooled(output: object) -> torch.Tensor:
     return hidden.mean(1) if hidden.ndim == 3 else hidden
 
 
+def _fingerprint(folder: Path) -> str:
+    """Return the fingerprint of the files that a model is loaded from."""
+    return fingerprint(folder, (p for p in folder.iterdir() if p.suffix in MODEL_FILES))
+
+
 def image_model(
     model: torch.nn.Module, folder: Path, device: str | None, cache: Path | None
 ) -> ImageModel:
-    """Wrap a loaded model with its preprocessing, as its image processor states it.
+    """Wrap a loaded model with the input size and statistics in its folder's preprocessor config.
 
-    Without a processor file, the size is that of the model's config, or else 224 x 224 pixels, and
-    means and standard deviations are 0.5. Raise FailedError for a processor whose pixels this does
-    not reproduce.
+    The defaults are 224 x 224 pixels, and 0.5 for means and standard deviations.
     """
     device = device or default_device()
-    processor = _processor(folder)
-    settings = processor.to_dict() if processor else {}
-    rescales, normalises = (
-        bool(settings.get(key)) if processor else True for key in ("do_rescale", "do_normalize")
-    )
+    path = folder / "preprocessor_config.json"
+    settings: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    size: Any = settings.get("crop_size") or settings.get("size") or 224
+    if isinstance(size, dict):
+        edge = size.get("shortest_edge", 224)
+        size = (size.get("height", edge), size.get("width", edge))
+    height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
-    def statistics(key: str, neutral: float) -> torch.Tensor:
-        given = settings.get(key) if normalises else neutral
-        values = torch.tensor(0.5 if given is None else given, dtype=torch.float32)
-        return values.expand(3).reshape(1, 3, 1, 1).clone()
+    def statistics(key: str, default: float) -> torch.Tensor:
+        return torch.tensor(settings.get(key) or [default] * 3).view(1, 3, 1, 1)
 
-    wrapped = ImageModel(
+    return ImageModel(
         model=model.float().eval().to(device),
-        size=_input_size(settings, getattr(model, "config", None)),
-        scale=float(settings.get("rescale_factor", 1 / 255)) if rescales else 1.0,
-        mean=statistics("image_mean", 0.0),
-        std=statistics("image_std", 1.0),
-        bgr=bool(settings.get("do_flip_channel_order", False)),
+        size=(height, width),
+        mean=statistics("image_mean", 0.5),
+        std=statistics("image_std", 0.5),
         device=device,
-        fingerprint=model_fingerprint(folder) if cache else "",
+        fingerprint=_fingerprint(folder) if cache else "",
         cache=cache,
     )
-    if processor:
-        _require_same_pixels(wrapped, processor, folder)
-    return wrapped
-
-
-def _processor(folder: Path) -> Any:
-    """Return the image processor of a folder, None if it has no file of one."""
-    names = ("preprocessor_config.json", "processor_config.json")
-    if not any((folder / name).is_file() for name in names):
-        return None
-    try:
-        return AutoImageProcessor.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        raise FailedError(
-            f"its image processor in {folder} does not load: {one_line(error)}",
-            remedy="download the model again or choose another one",
-        ) from error
-
-
-def _input_size(settings: dict[str, Any], config: Any) -> tuple[int, int]:
-    """Return (height, width) of the images that a model takes."""
-    crops = settings.get("do_center_crop", True) and settings.get("crop_size")
-    size: Any = crops or settings.get("size") or getattr(config, "image_size", None) or 224
-    if isinstance(size, dict):
-        edge = size.get("shortest_edge") or size.get("longest_edge") or 224
-        size = (size.get("height") or edge, size.get("width") or edge)
-    height, width = (size, size) if isinstance(size, int) else size
-    return int(height), int(width)
-
-
-def _require_same_pixels(model: ImageModel, processor: Any, folder: Path) -> None:
-    """Raise FailedError unless `pixels` equals the processor's for an image of the input size."""
-    noise = np.random.default_rng(0).integers(0, 256, (*model.size, 3), np.uint8)
-    image, keep = Image.fromarray(noise), {"do_resize": False, "do_center_crop": False}
-    try:
-        theirs = processor(image, return_tensors="pt", **keep)["pixel_values"]
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        theirs, why = None, one_line(error)
-    else:
-        why = "its pixels differ from those of a resized, rescaled and normalised image"
-    ours = pixels([image], model=model)
-    if theirs is None or theirs.shape != ours.shape or not torch.allclose(ours, theirs, atol=1e-3):
-        raise FailedError(
-            f"the image processor of {folder} is not supported: {why}",
-            remedy="choose another model",
-        )
