@@ -21,7 +21,7 @@ from torch.utils.data import ConcatDataset, DataLoader, RandomSampler
 from genie import GeNIe
 
 ROOT = Path(__file__).resolve().parent.parent
-CLASSES = ["T-shirt/top", "pullover", "dress", "coat", "shirt"]  # which are easily confused
+CLASSES = ["T-shirt/top", "pullover", "dress", "coat", "shirt"]  # easily confused
 SHOTS, QUERIES, PER_CLASS = 5, 200, 6  # real, held-out and generated images of each class
 STEPS, BATCH, SEEDS = 200, 32, (0, 1, 2)
 
@@ -57,7 +57,7 @@ def train(dataset: ConcatDataset, seed: int) -> nn.Module:
     drawn = RandomSampler(dataset, replacement=True, num_samples=STEPS * BATCH)
     for images, labels in DataLoader(dataset, BATCH, sampler=drawn, collate_fn=collate):
         if torch.rand(()) < 0.5:
-            images = images.flip(3)  # clothes may be mirrored
+            images = images.flip(3)  # random horizontal flip
         loss = nn.functional.cross_entropy(model(images), labels)
         optimiser.zero_grad()
         loss.backward()
@@ -67,12 +67,12 @@ def train(dataset: ConcatDataset, seed: int) -> nn.Module:
 
 def main() -> None:
     """Print the accuracy without and with generated images, as a mean over three seeds."""
-    torch.set_num_threads(1)  # more threads slow down so small a network
+    torch.set_num_threads(1)  # more threads slow down such a small network
     start = time.perf_counter()
     real = read("train", SHOTS)
     images, labels = collate(read("test", QUERIES))  # held out from training and generation
     pipe = GeNIe.from_pretrained(ROOT / "zoo/generator", embedder=ROOT / "zoo/backbone")
-    # labels go in as numbers and come out as numbers; prompts need the names
+    # labels are integers, in the input and in the set; `class_names` are used in the prompts
     generated = pipe.augment(real, class_names=CLASSES, per_class=PER_CLASS)
     print(f"{len(generated)} images generated in {time.perf_counter() - start:.0f} s")
     for name, parts in (("real", [real]), ("real and generated", [real, generated])):

@@ -1,8 +1,8 @@
-"""The composition root: `GeNIe`, used by stages, command line, notebooks and tables.
+"""The composition root: `GeNIe`, used by stages, command line, notebooks and protocols.
 
 `GeNIe` joins an engine, a store and an embedder. `pipe(image, target=...)` makes one hard negative
 of an image; `pipe.augment(dataset)` makes the augmentation set of one support set; `augment_tasks`
-does the same for several support sets at once, whose images share batches.
+augments several support sets at once and renders their images in shared batches.
 """
 
 import json
@@ -74,7 +74,7 @@ log = logging.getLogger(__name__)
 _SETTINGS, _AUGMENTATION, _TRAINING = RenderSettings(), Augmentation(), TrainingSettings()
 
 TXT2IMG_EXAMPLES = 8
-"""The number of Txt2Img images that represent a target class without examples."""
+"""Number of Txt2Img images whose mean embedding is the landmark of a target without examples."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Augmented:
-    """The augmentation set of tasks, with the trajectories and the cost of all images drawn."""
+    """The augmentation set of several tasks, with all trajectories and the cost of rendering."""
 
     images: AugmentedSet
     drawn: Drawn
 
     def write_cost(self, path: Path) -> None:
-        """Write the numbers that do not vary between runs as JSON, such as metrics/cost.json."""
+        """Write the counts that are equal in every run as JSON, such as metrics/cost.json."""
         cost, facts = self.drawn.cost, self.images.facts
         same = {
             "needed": cost.needed,
@@ -156,9 +156,9 @@ class GeNIe:
         - `device`: "cuda", "mps" or "cpu"; None selects an accelerator if there is one
         - `dtype`: the precision of the denoiser, such as "bfloat16" or torch.bfloat16; None is
           float32 on a CPU and half precision on a GPU
-        - `store`: a folder that keeps every image, so that nothing is rendered twice; None keeps
-          them in memory
-        - `settings`: steps, guidance scale and batch size, if not the defaults of the model
+        - `store`: a folder for rendered images, so that none is rendered twice; None stores them
+          in memory
+        - `settings`: steps, guidance scale and batch size; by default, those of the model
         - `cluster`, `remote_store`: the Ray cluster to render on, and the URL of a second store
 
         Raise MissingFileError for a folder that does not exist, InvalidValueError for a value out
@@ -218,8 +218,8 @@ class GeNIe:
         - `image`: PIL images of any size; the central square is scaled to the model's size
           (`pipe.engine.info.size`), and the result has this size
         - `target`: the class in the prompt
-        - `source`: a name for the source, or one per image, for the provenance; in the key of the
-          noise it replaces the image's id, so images with the same name get the same noise
+        - `source`: a name for the source, or one per image, which is recorded as provenance. Noise
+          is then keyed by this name instead of the image's id, so equal names get equal noise
         - `examples`: real images of the target, whose mean embedding is its landmark (section 3.2);
           without them, eight Txt2Img images are used (see `HardNegative.landmark`)
         - `r`: the noise ratio in (0, 1], or "ada" to choose it among `levels` (Algorithm 1): the
@@ -234,7 +234,7 @@ class GeNIe:
         require_ratio_or_ada(r)
         if r == "ada" and self.embedder is None:
             raise InvalidValueError(
-                "must be a number without an embedder, because embeddings are compared",
+                "must be a number if there is no embedder, because GeNIe-Ada compares embeddings",
                 argument="r",
                 value=r,
                 remedy="give an `embedder` to `from_pretrained`, or r=0.7",
@@ -249,7 +249,7 @@ class GeNIe:
         names = _names(source, len(squares))
         if r == "ada" and target in names:
             raise InvalidValueError(
-                "must be another class than `target` to compare levels between the two",
+                "must differ from `target`, because levels are compared between two classes",
                 argument="source",
                 value=target,
                 remedy="fix the ratio, for example r=0.7",
@@ -328,7 +328,7 @@ class GeNIe:
         )
         if not settings.chosen_method.renders:
             log.warning(
-                "%s renders no images: it copies real ones while a classifier is trained", method
+                "%s renders no images; it only augments real images during training", method
             )
         images = labelled_images(dataset, class_names)
         training = replace(training, seed=seed, backbone=self.embedder_folder or training.backbone)
@@ -344,10 +344,10 @@ class GeNIe:
         *,
         source_licence: str = "",
     ) -> Augmented:
-        """Make the augmentation sets of several tasks as one set, rendered in common batches.
+        """Make one augmentation set for several tasks, rendered in shared batches.
 
-        `images` has the columns of IMAGES and holds every support image. An image that many tasks
-        use is rendered once, and each task gets the images that it would get alone.
+        `images` has the columns of IMAGES and contains every support image. An image that many
+        tasks use is rendered once, and each task gets the images that it would get alone.
         """
         embedder = self._require_embedder()
         method = settings.chosen_method
@@ -397,7 +397,7 @@ class GeNIe:
         examples: Sequence[Image.Image],
         levels: Levels,
     ) -> list[HardNegative]:
-        """Render the slot of each image, and choose a level if several compete."""
+        """Render the levels of each image, and choose one of them if there are several."""
         ids = [image_id(square) for square in squares]
         renderer = self._renderer(dict(zip(ids, map(encode_png, squares), strict=True)))
         if self.embedder is None or (len(slots[0].levels) == 1 and not examples):
@@ -440,7 +440,7 @@ class GeNIe:
     def _require_embedder(self) -> ImageModel:
         if self.embedder is None:
             raise InvalidValueError(
-                "must be given to train classifiers and to compare images",
+                "is required to train classifiers and to compare images",
                 argument="embedder",
                 remedy="pass a folder of a transformers image model to `from_pretrained`",
             )
@@ -450,7 +450,7 @@ class GeNIe:
         check_classes(lambda: labels, method=method, model=self.model, names=prompts.names)
 
     def _txt2img(self, like: Request, renderer: Renderer) -> list[Image.Image]:
-        """Render Txt2Img images of the target class, from the prompt of a request alone."""
+        """Render Txt2Img images of the target class with the prompt of a request."""
         drawn = replace(like, source_id=None, source_label=None, noise_id=None, r=1.0)
         requests = [replace(drawn, replicate=i) for i in range(TXT2IMG_EXAMPLES)]
         steps = self.engine.info.steps
@@ -468,7 +468,7 @@ class GeNIe:
         if settings.rule in NEED_CLIP:
             if chosen.clip is None:
                 raise InvalidValueError(
-                    f'must be a folder of a CLIP for the filter rule "{settings.rule}"',
+                    f'must be the folder of a CLIP model for the filter rule "{settings.rule}"',
                     argument="clip",
                     value=None,
                     remedy='give one in `FilterSettings(clip=...)`, or use the `rule` "none"',
@@ -581,7 +581,7 @@ def _squares(images: Iterable[Any], argument: str) -> list[Image.Image]:
     for one in listed:
         if not isinstance(one, Image.Image):
             raise InvalidValueError(
-                "must hold PIL images",
+                "must contain only PIL images",
                 argument=argument,
                 value=type(one).__name__,
                 remedy="convert it, for example with PIL.Image.fromarray or PIL.Image.open",
@@ -603,7 +603,7 @@ def _names(source: str | Sequence[str] | None, count: int) -> Sequence[str | Non
 
 
 def _slot(task: TaskSpec, target: str, source: str | None, source_id: str) -> Slot:
-    """Return the slot of one image; if given, the source's name is the key of the noise."""
+    """Return the slot of one image, with noise keyed by the source's name if it has one."""
     levels = levels_of(task, target, source or source_id, source_id, 0)
     return Slot(0, tuple(replace(request, noise_id=source) for request in levels))
 
@@ -642,7 +642,7 @@ def from_params(
 
 
 def read_tasks(root: Path) -> list[Task]:
-    """Read the tasks that the stages before `generate` wrote to the folder of a project."""
+    """Read the tasks that the stages before `generate` wrote to a project's folder."""
     support = read_support(root / "data/prepared/tasks.csv")
     sources = read_table(root / "data/sources/sources.csv", SOURCES)
     baselines = load_classifiers(root / "models/baseline")

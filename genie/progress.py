@@ -20,7 +20,7 @@ def bar(
     weight: Callable[[Item], int] = one,
     whole: bool = False,
 ) -> Iterator[Item]:
-    """Iterate over items in a progress bar on stderr that shows the remaining time.
+    """Iterate over items, and show a progress bar with the remaining time on stderr.
 
     With one process per GPU, only the first process shows it.
     """

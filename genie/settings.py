@@ -1,8 +1,8 @@
-"""params.yaml: its sections as frozen models, and their conversion to settings of the library.
+"""The schema of params.yaml as frozen pydantic models, and their conversion to library settings.
 
-Only this module reads the file. It builds settings (`Levels`, `Prompts`, `RenderSettings`, ...)
-that are defined next to the code that they configure. It imports them inside functions, because
-most stages need few of them; none of them imports torch.
+Only this module reads the file. The settings classes (`Levels`, `Prompts`, `RenderSettings`, ...)
+are defined next to the code that they configure. They are imported inside functions, because most
+stages need only a few of them; none of these imports loads torch.
 """
 
 import difflib
@@ -50,7 +50,7 @@ Cosine = Annotated[float, Field(ge=-1, le=1)]
 
 @dataclass(frozen=True)
 class Argument:
-    """Names the library's argument that a key sets, where it differs from the key's last part."""
+    """The library argument that a key sets, if its name differs from the key's last part."""
 
     name: str
 
@@ -59,7 +59,7 @@ def _named(path: Path) -> Path:
     if path == Path():
         raise ValueError("a path must name a file or folder, got an empty one")
     if "\0" in str(path) or len(str(path)) > 4000 or any(len(p.encode()) > 255 for p in path.parts):
-        raise ValueError(f"a path must be one that a file system allows, got {shown(str(path))}")
+        raise ValueError(f"a path must be valid for the file system, got {shown(str(path))}")
     return path
 
 
@@ -222,7 +222,7 @@ class Params(Section):
 
 
 def levels(params: Params) -> "Levels":
-    """Return the levels that GeNIe-Ada compares."""
+    """Return the noise levels that GeNIe-Ada compares."""
     from genie.plan.levels import Levels
 
     noise = params.noise
@@ -230,7 +230,7 @@ def levels(params: Params) -> "Levels":
 
 
 def prompts(params: Params) -> "Prompts":
-    """Return the components of prompts, with the files of prompt.folder that the method needs."""
+    """Return the components of prompts, reading only the files that the method needs."""
     from genie.data.prompts import Prompts, read_captions, read_contexts, read_names
     from genie.plan.methods import METHODS
 
@@ -268,7 +268,7 @@ def augmentation(params: Params) -> "Augmentation":
 
 
 def render_settings(params: Params) -> "RenderSettings":
-    """Return the settings of rendering."""
+    """Return the render settings."""
     from genie.render.model_info import RenderSettings
 
     given = params.generator
@@ -303,7 +303,7 @@ def training_settings(params: Params) -> "TrainingSettings":
 def training_recipe(
     params: Params, method: "Method | None" = None, real_passes: int = 1
 ) -> "Recipe":
-    """Return the settings for training classifiers with images of a method, or without any."""
+    """Return the recipe for training classifiers with the images of a method, or on real ones."""
     from genie.classify.tasks import Recipe
     from genie.data.tasks import generated_per_class
 
@@ -352,7 +352,7 @@ def require_paths(params: Params) -> None:
     for file in (params.prompt.names, params.prompt.captions, params.prompt.contexts):
         if not file.is_file():
             raise MissingFileError(
-                f"must hold names.csv, captions.csv and contexts.csv, {file} does not exist",
+                f"must contain names.csv, captions.csv and contexts.csv; {file} does not exist",
                 argument="folder",
                 remedy="start from a copy of the one in prompts/",
             )
@@ -376,12 +376,12 @@ def require_paths(params: Params) -> None:
 
 
 def read_params(path: Path) -> Params:
-    """Read and validate a YAML file; a GenieError names each bad key, its value and the rule."""
+    """Read and validate a YAML file; a GenieError names each invalid key, value and rule."""
     return check_params(read_yaml(path), where=str(path))
 
 
 def check_params(raw: Mapping[str, Any], *, where: str) -> Params:
-    """Validate plain values; a GenieError names each bad key, its value and the rule."""
+    """Validate a mapping of values; a GenieError names each invalid key, value and rule."""
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
@@ -401,16 +401,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise MissingFileError(
             "does not exist", argument=str(path), remedy="name an existing parameter file"
         ) from None
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # wrong UTF-8 too
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # or invalid UTF-8
         raise InvalidValueError(
             f"is not valid YAML: {one_line(error)}", argument=str(path)
         ) from None
     if not isinstance(raw, dict):
-        raise InvalidValueError("must hold sections of keys", argument=str(path), value=raw)
+        raise InvalidValueError("must contain sections of keys", argument=str(path), value=raw)
     return raw
 
 
-_MOST = 10  # of the wrong keys in one message
+_MOST = 10  # maximum number of invalid keys in one message
 _MESSAGES = {
     "noise.r": 'must be "ada" or in (0, 1]',
     "noise.M": "must be an integer of at least 2",
@@ -435,7 +435,7 @@ MOVED = {
 }
 """Keys of earlier versions and their replacements.
 
-The first entry of a replacement names it in the records of protocols/.
+The first word of a replacement is the key that it becomes when records of protocols/ are read.
 """
 
 
@@ -449,7 +449,7 @@ def _explain(error: Any) -> str:
         text = str(error["ctx"]["error"])
         return text if known in text else f"{known}: {text}"
     if error["type"] == "missing":
-        return f"{known} is missing; the committed params.yaml shows each key with its meaning"
+        return f"{known} is missing; the committed params.yaml describes every key"
     if error["type"] == "literal_error" and known not in _MESSAGES:
         return _unknown_choice(known, error)
     if known in _MESSAGES:
@@ -470,7 +470,7 @@ def _unknown_choice(key: str, error: Any) -> str:
 def _unknown_key(where: list[str]) -> str:
     key = ".".join(where)
     if key in MOVED:
-        return f"{key} is no longer a key; it is {MOVED[key]} now"
+        return f"{key} is no longer a key; use {MOVED[key]}"
     fields: Any = Params.model_fields
     for part in where[:-1]:
         fields = fields[part].annotation.model_fields

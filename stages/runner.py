@@ -1,4 +1,4 @@
-"""The command line of the stages: options, progress, signals, error messages and notes of a run."""
+"""The command line of the stages: options, progress, signals, error messages and run notes."""
 
 import os
 import re
@@ -32,14 +32,14 @@ from genie.progress import bar, is_first_process
 from genie.settings import Params, read_params
 
 _VERSION_FILE = "genie-version.txt"
-"""The file of a project made by `genie new` that names the version of genie-pipeline."""
+"""File in a project made by `genie new` that pins the version of genie-pipeline."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """The context of a stage: the folder of its files, and a monitor of its loops.
+    """The context of a stage: the folder of its files, and the monitor of its loops.
 
-    `writes` is True if this process writes outputs; with one process per GPU, only one does.
+    `writes` is True if this process writes outputs; with one process per GPU, only the first does.
     """
 
     root: Path
@@ -48,7 +48,7 @@ class Context:
 
 
 def stage(run: Callable[[Params, Context], str], *, trains: bool = False) -> click.Command:
-    """Make a command of `run(params, context)`, which returns the closing line of the stage.
+    """Turn `run(params, context)` into a command; `run` returns the last line of output.
 
     If `trains` is True, the command runs on every GPU of a machine with several GPUs when it
     fine-tunes a network. A GenieError, a full disk, exhausted memory, or a file that cannot be read
@@ -84,14 +84,14 @@ def stage(run: Callable[[Params, Context], str], *, trains: bool = False) -> cli
 
 
 def _require_version(file: Path) -> None:
-    """Raise InvalidValueError if the file names another version than the installed one."""
+    """Raise InvalidValueError if the file pins a version other than the installed one."""
     named = re.search(r"==([^\s;]+)", file.read_text()) if file.is_file() else None
     installed = version("genie-pipeline")
     if named and named[1] != installed:
         raise InvalidValueError(
-            f"{file} names genie-pipeline {named[1]}, but {installed} is installed",
-            remedy="run `pip install -r requirements.txt`, or name the installed version to rerun "
-            "all stages",
+            f"{file} pins genie-pipeline {named[1]}, but {installed} is installed",
+            remedy="run `pip install -r requirements.txt`, or pin the installed version, which "
+            "reruns all stages",
         )
 
 
@@ -110,7 +110,7 @@ def _errors_on_one_line(root: Path) -> Iterator[None]:
 
 
 def _remedy(error: Exception, root: Path) -> str | None:
-    """Return the message for an error of the machine, or None for a bug of the program."""
+    """Return a message for an error of disk, memory or files, or None for a bug."""
     file = getattr(error, "filename", None)
     if disk_is_full(error):
         return (
@@ -120,13 +120,13 @@ def _remedy(error: Exception, root: Path) -> str | None:
     if out_of_memory(error):
         return (
             f"the memory of this machine is exhausted ({one_line(error)}); decrease "
-            "generator.batch_size, classifier.batch_size or data.size, or end other programs, and "
-            "run the same command again; finished images are kept"
+            "generator.batch_size, classifier.batch_size or data.size, or close other programs, "
+            "and run the same command again; finished images are kept"
         )
     if isinstance(error, sqlite3.DatabaseError):
         return (
             f"the cache {features_file(root)} cannot be used: {one_line(error)}; delete it and run "
-            "the same command again, embeddings are then computed anew"
+            "the same command again, embeddings are then recomputed"
         )
     if isinstance(error, OSError) and file is not None:
         return f"{file}: {error.strerror}; fix this and run the same command again"
@@ -135,7 +135,7 @@ def _remedy(error: Exception, root: Path) -> str | None:
 
 def _start_on_each_gpu(module: str) -> None:
     """Run this command on each GPU and exit with its status, if there are several GPUs."""
-    import torch  # slow to import, and not needed by the other stages
+    import torch  # slow to import, and only needed for fine-tuning
 
     count = torch.cuda.device_count()
     if count < 2 or "RANK" in os.environ:

@@ -1,4 +1,4 @@
-"""Train a classifier per task on support images and weak copies, and predict out of fold.
+"""Train a classifier per task on weakly augmented support images, and predict them out of fold.
 
 Inputs: data/prepared/support/, data/prepared/tasks.csv, the backbone. Outputs: models/baseline/,
 data/baseline/predictions.csv (out-of-fold predictions of support).

@@ -1,8 +1,8 @@
-"""Validate all of params.yaml, so that a bad value stops the run before any work is done.
+"""Validate params.yaml, so that an invalid value stops the run before any other stage.
 
 Inputs: params.yaml, and the class names in data.path and in the generator's genie.json.
-Output: .params.ok, which every other stage depends on. Its content is constant, so it reruns no
-stage.
+Output: .params.ok, which every other stage depends on. Its content is constant, so validating
+again reruns no other stage.
 """
 
 from genie.data.prompts import read_names
@@ -26,7 +26,7 @@ def main(params: Params, context: Context) -> str:
         )
     (context.root / ".params.ok").write_text("params.yaml is valid\n")
     note = ratio_note(params.method, params.noise.r)
-    return f"validate: every parameter is known and in range, every path is there{note}"
+    return f"validate: all parameters are valid and all paths exist{note}"
 
 
 if __name__ == "__main__":

@@ -324,7 +324,7 @@ def test_signal_to_a_stage_keeps_the_running_batch(made, tmp_path):
     _, said = stage.communicate()
     kept = len(list(store.glob("*/*.png")))
     assert stage.returncode == 128 + signal.SIGTERM, said
-    assert "Stopping after the running batch" in said
+    assert "Stopping after the current batch" in said
     assert kept % 4 == 0  # the size of a batch
     assert 0 < kept < read_json(made / "metrics/cost.json")["needed"]
     assert not list(store.glob("*/.*.tmp"))

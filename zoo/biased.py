@@ -2,14 +2,14 @@
 
     python -m zoo.biased
 
-A background is the mean colour of the border in CIE Lab. Out:
+A background is the mean colour of the border in CIE Lab. Outputs:
 
-- `data/cifar10-groups.csv`: the third of its class that each query image is in, from the most
-  `usual` background to the most `unusual`, by the Mahalanobis distance to the class's support pool
-- `data/cifar10-biased/`: of each class only the quarter of the support pool with the brightest or
-  the darkest borders, opposite for the classes that are confused most; all query images
-- `data/cifar10-biased-groups.csv`: also the third by brightness, from the `aligned` end, which the
-  support images of the class come from, to the `counter` end
+- `data/cifar10-groups.csv`: for each query image the third of its class by background, from
+  `usual` to `unusual`, by Mahalanobis distance to the support pool of the class
+- `data/cifar10-biased/`: for each class the quarter of the support pool with the brightest or
+  darkest borders, opposite for the most confused classes; all query images
+- `data/cifar10-biased-groups.csv`: also the third by brightness, from `aligned` (as the support
+  images of the class) to `counter`
 """
 
 from collections.abc import Mapping
@@ -65,7 +65,7 @@ def thirds(values: pd.Series, labels: pd.Series) -> pd.Series:
 
 
 def groups_of(pool: pd.DataFrame, query: pd.DataFrame) -> pd.DataFrame:
-    """Return image_id, label, third and brightness of the query images.
+    """Return the image_id, label, third and brightness of each query image.
 
     `brightness` is the third of the class by lightness: 0 is the darkest.
     """
@@ -97,7 +97,7 @@ def opposite_ends(matrix: pd.DataFrame, lightness: pd.Series) -> dict[str, bool]
 
 
 def biased(pool: pd.DataFrame, lightness: pd.Series, ends: Mapping[str, bool]) -> pd.DataFrame:
-    """Return the quarter of the images of each class at its end of lightness."""
+    """Return the lightest quarter of each class's images, or the darkest if `ends` is False."""
     kept = []
     for label, own in lightness.groupby(pool["label"]):
         ordered = own.sort_values(ascending=not ends[str(label)], kind="stable").index

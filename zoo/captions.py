@@ -2,7 +2,7 @@
 
 No captioning model is embedded. Instead, the embedded CLIP selects for each image the nearest of
 the zoo's training prompts. Like a captioning model, it sometimes names the wrong class;
-`captions.json` beside the models has the share of right ones.
+`captions.json` beside the models records the share of captions that name the correct class.
 """
 
 import json

@@ -40,7 +40,7 @@ TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 SUPPORT_POOL = 10_000
 PER_CLASS = 500
 SEED = 0
-NEAR = 0.9  # correlation; copies that were cropped or recoloured lie above, see zoo/photographs
+NEAR = 0.9  # correlation that cropped or recoloured copies exceed, see zoo/photographs
 ROWS = 1_000
 
 
@@ -71,9 +71,9 @@ def fetch(cache: Path) -> Path:
 
 
 def read_part(folder: Path, batches: tuple[str, ...], labels: str) -> Part:
-    """Read PNG files with one image per row of 1024 pixels, and their labels.
+    """Read PNG files in which each row of 1024 pixels is an image, and their labels.
 
-    The package spells its label files "lables".
+    The package misspells the names of its label files as "lables".
     """
     images = np.concatenate([_read_batch(folder / f"{name}.png") for name in batches])
     return Part(images, np.array(json.loads(_existing(folder / labels).read_text()), np.int64))
@@ -98,9 +98,9 @@ def near_duplicates(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return a mask (n,) of `images` (n, 32, 32, 3) that are near-duplicates of one of `others`.
 
     Near-duplicates are images whose brightness at 16x16 pixels correlates by `NEAR` or more,
-    directly or in the mirror. This is broader than the 256-bit hash of `genie.data`, which misses
-    copies that were cropped by a pixel of 32; it also finds some images that are merely similar,
-    such as plain skies and seas.
+    directly or after a horizontal flip. This criterion is broader than the 256-bit hash of
+    `genie.data`, which misses copies that were cropped by a pixel of 32; it also finds some images
+    that are merely similar, such as plain skies and seas.
     """
     first, second = _brightness(images), _brightness(others)
     mirrored = _brightness(others[:, :, ::-1])

@@ -101,7 +101,7 @@ def matching_loss(similarity: Tensor, labels: Tensor) -> Tensor:
     """Compute CLIP's symmetric cross-entropy for batches in which classes repeat.
 
     `similarity` is (n, n), images by prompts, and `labels` is (n,). Each image's target probability
-    is shared equally among all prompts of its class (UniCL, Yang et al. 2022).
+    is divided equally among all prompts of its class (UniCL, Yang et al. 2022).
     """
     same = (labels[:, None] == labels[None]).float()
     wanted = same / same.sum(1, keepdim=True)

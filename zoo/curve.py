@@ -1,4 +1,4 @@
-"""The learning curve of the denoiser: label consistency of its snapshots."""
+"""The learning curve of the denoiser: label consistency by number of training images."""
 
 import tempfile
 from pathlib import Path
@@ -23,7 +23,7 @@ def snapshots(recipe: Recipe) -> list[tuple[int, Path]]:
 
 
 def measured(recipe: Recipe, path: Path, oracle: ImageModel, *, texts: int) -> float:
-    """Return the label consistency, in [0, 1], of `texts` images of a snapshot."""
+    """Return the label consistency, in [0, 1], of `texts` Txt2Img images of a snapshot."""
     denoiser = Denoiser(word_tokenizer(recipe), recipe)
     load_model(denoiser, path)
     vae = load_vae(recipe)

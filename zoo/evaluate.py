@@ -1,4 +1,4 @@
-"""Evaluation of the embedded models on images that none of them was trained on."""
+"""Evaluation of the embedded models on held-out images."""
 
 import json
 from collections.abc import Sequence
@@ -118,7 +118,7 @@ def sharpness(images: Sequence[Image.Image]) -> float:
 
 
 def few_shot_accuracy(support: pd.DataFrame, backbone: ImageModel) -> tuple[float, float]:
-    """Return mean and standard error of the 5-shot accuracy on held-out support images."""
+    """Return the mean and standard error of the 5-shot accuracy on held-out support images."""
     vectors = embed([decode_image(png) for png in support.png], model=backbone)
     labels = support.label.to_numpy()
     scores = []
@@ -191,10 +191,10 @@ def measure_distances(
     decoded: Sequence[Image.Image],
     drawn: Sequence[Image.Image],
 ) -> dict[str, float]:
-    """Compute distances to real query images in Inception's features, with their spread.
+    """Compute Fréchet distances to real query images on Inception features, with standard errors.
 
-    All samples have the same number of images. The distance of real support images is the minimum
-    to expect at this number.
+    All samples have the same size. The distance of real support images is the lowest that can be
+    expected at this sample size.
     """
     network, count = load_inception(), len(drawn)
     rows = np.random.default_rng(0)
@@ -224,7 +224,7 @@ def measure_clip(recipe: Recipe) -> dict[str, float]:
 
 
 def _pooling(oracle: ImageModel) -> ImageModel:
-    """Return the oracle without its last layer, which then gives embeddings."""
+    """Return the oracle without its classification layer, as an embedder."""
     return replace(oracle, model=oracle.model.base_model)
 
 
@@ -243,7 +243,7 @@ def _one_per_class(
 
 
 def sheet(images: Sequence[Image.Image], *, columns: int = 10, scale: int = 2) -> Image.Image:
-    """Return images of one size in rows of `columns`, enlarged; classes in turn are columns."""
+    """Return images of equal size as an enlarged grid with `columns` columns."""
     stack = np.stack([np.asarray(image) for image in images])
     rows = [np.concatenate(list(row), 1) for row in np.split(stack, len(stack) // columns)]
     picture = Image.fromarray(np.concatenate(rows))

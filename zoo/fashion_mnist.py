@@ -1,4 +1,4 @@
-"""Fashion-MNIST, split into three disjoint parts, and the bundled images taken from it."""
+"""Fashion-MNIST, split into three disjoint parts, and the images of it that are bundled."""
 
 import gzip
 import shutil
@@ -34,7 +34,7 @@ CACHE = Path(".genie/fashion-mnist")
 BUNDLED = Path("data/bundled")
 SUPPORT_POOL = 10_000
 PER_CLASS = 500
-SPARE = 20  # query images per class to replace near-duplicates of support images with
+SPARE = 20  # extra query images per class, which replace near-duplicates of support images
 SEED = 0
 PADDING = 2
 

@@ -25,7 +25,7 @@ PROJECTION = 64
 def train_oracle(part: Part, recipe: Recipe) -> RegNetForImageClassification:
     """Train the oracle, a supervised RegNet.
 
-    Its architecture differs from the backbone's. It sees no image of the support or query sets.
+    Its architecture differs from the backbone's. It is trained on no support or query image.
     """
     torch.manual_seed(0)
     device = pick_device()
@@ -125,7 +125,7 @@ def contrastive_loss(vectors: Tensor, temperature: float = TEMPERATURE) -> Tenso
 def shift_and_flip(images: Tensor, draw: torch.Generator, *, size: int = 32) -> Tensor:
     """Shift each image by up to 1/16 of its side and flip it with probability 1/2.
 
-    The images returned have `size` pixels a side.
+    The returned images have `size` pixels per side.
     """
     n = len(images)
     offset = (torch.rand(n, 2, generator=draw) * 2 - 1) * 2 / 16
@@ -149,8 +149,8 @@ def random_view(
 ) -> Tensor:
     """Apply a random crop of 35% to 100% of the area, and random flip, brightness and contrast.
 
-    The views have `size` pixels a side. `colour` also shifts the three channels apart, and removes
-    the colour of one view in five, so that it does not give away which views belong together.
+    The views have `size` pixels per side. `colour` also scales the three channels independently and
+    converts one view in five to grey, so that positive pairs cannot be matched by colour alone.
     """
     n = len(images)
     scale = (torch.rand(n, generator=draw) * 0.65 + 0.35).sqrt()

@@ -28,8 +28,8 @@ from zoo.recipes import Recipe
 
 LENGTH = 24
 LATENTS = "latents.safetensors"  # of all pretraining images, computed once
-STEPS = 20  # denoising steps; as good as 50, see docs/reference/decisions.md
-SCALED_BY = 5_000  # images whose latents are scaled to standard deviation 1
+STEPS = 20  # denoising steps; not clearly different from 50, see docs/reference/decisions.md
+SCALED_BY = 5_000  # images from which the scaling factor of latents is measured
 BETAS = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -70,9 +70,9 @@ def tiny_vae(recipe: Recipe) -> AutoencoderKL:
 def tiny_unet(recipe: Recipe) -> UNet2DConditionModel:
     """Build a denoiser for 8x8 latents with two levels.
 
-    A denoiser that predicts velocity also adds the pooled prompt to the embedding of the timestep,
-    which scales every layer; that teaches it the classes in fewer steps. It has attention only at
-    its lower level, which leaves time for more steps.
+    A denoiser that predicts velocity also adds the pooled prompt to the timestep embedding, which
+    scales every layer, so that it learns the classes in fewer steps. It has attention only at its
+    lower level, which makes each step faster.
     """
     lean = recipe.velocity
     everywhere = {
@@ -330,7 +330,7 @@ def save_generator(vae: AutoencoderKL, denoiser: Denoiser, recipe: Recipe, folde
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    vae.register_to_config(_name_or_path="")  # else the folder that it was trained in
+    vae.register_to_config(_name_or_path="")  # otherwise the path of the training folder
     pipeline.save_pretrained(folder, safe_serialization=True)
     settings = {
         "guidance_scale": recipe.guidance,

@@ -39,7 +39,7 @@ def train(
 ) -> nn.Module:
     """Minimise `loss` over `model` and return the exponential moving average of its weights.
 
-    With `ema` 0, the average is the last weights. `loss` draws all random numbers from its
+    With `ema` 0, these are the final weights. `loss` draws all random numbers from its
     generator argument, which is seeded by the step alone. A resumed run therefore takes the same
     steps as an uninterrupted one. `stop` ends a run early, after writing its checkpoint. Under
     torchrun, each process computes a `share` of every batch.
@@ -87,20 +87,20 @@ def processes() -> int:
 
 
 def rank() -> int:
-    """Return the number of this process, 0 without torchrun."""
+    """Return the rank of this process, 0 without torchrun."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def share(batch: int) -> int:
-    """Return the part of a batch that one process computes."""
+    """Return the number of examples of a batch that each process computes."""
     return batch // processes()
 
 
 def _average_gradients(model: nn.Module) -> None:
     """Replace the gradients by their mean over all processes.
 
-    Processes wait for each other once per step, not once per operation as threads do, which matters
-    on cores shared with other work.
+    Processes synchronise once per step, not once per operation as threads do, which is faster on
+    cores shared with other jobs.
     """
     if processes() == 1:
         return
@@ -115,8 +115,8 @@ def _average_gradients(model: nn.Module) -> None:
 def schedule(step: int, steps: int, decay: float = 1.0) -> float:
     """Return the factor of the learning rate: linear warm-up, then cosine decay to 0.
 
-    With `decay` below 1 the rate stays at its peak until that share of the steps is left. A run can
-    then be lengthened without starting again, because its first steps do not depend on the last.
+    With `decay` below 1, the rate stays at its peak until that share of the steps is left. A run
+    can then be extended without a restart, because its first steps do not depend on the total.
     """
     warmup = min(WARMUP, steps // 10 + 1)
     falling = max(0.0, 1 - (1 - step / steps) / decay)
@@ -146,7 +146,7 @@ def _save(
 def _resume(
     path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
 ) -> int:
-    """Load the checkpoint, if there is one, and return the number of steps it has taken."""
+    """Load the checkpoint, if there is one, and return its number of steps."""
     if not path.is_file():
         return 0
     saved = torch.load(path, weights_only=True, map_location="cpu")

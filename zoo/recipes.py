@@ -1,4 +1,4 @@
-"""The recipes of the embedded models: their data, their sizes, and how long each part trains."""
+"""The recipes of the embedded models: data, sizes and training schedules."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,13 +19,14 @@ class Training:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One folder of models: what they are trained on, how large they are, and how long they train.
+    """The recipe of a folder of models: data, sizes and training schedules.
 
-    `data` has the pools to measure with, `prompts` the captions of the support pool, `out` the
-    models, and `state` the checkpoints.
+    `data`, `prompts`, `out` and `state` are folders of the evaluation pools, the captions of the
+    support pool, the models, and the checkpoints.
     `vae_channels`, `unet_channels` and `oracle_channels` are widths by resolution. `perceptual` is
     the weight of the LPIPS distance in the autoencoder's loss. `oracle_size` and `backbone_size`
-    are the sides to which these enlarge images, because their first layers divide them by 2 and 4.
+    are the sides in pixels to which these networks enlarge images, because their first layers
+    downsample by 2 and 4.
     `cutout` is the side of the square that is blanked in the oracle's training images. `velocity`
     selects velocity prediction with min-SNR weights in a denoiser with less attention, instead of
     noise prediction. `mirrored` adds the mirror images to the latents, and `colour` varies the
@@ -139,7 +140,7 @@ PHOTOGRAPHS = Recipe(
 )
 
 PHOTOGRAPHS_GPU = replace(
-    PHOTOGRAPHS,  # the same models, for ten minutes on a GPU instead of hours on two cores
+    PHOTOGRAPHS,  # the same models, trained for ten minutes on a GPU, not hours on two cores
     state=Path(".genie/zoo/photographs-gpu"),
     vae=Training(4_000, 256, 2e-3),
     unet=Training(6_000, 1_024, 1e-3),

@@ -1,4 +1,4 @@
-"""Count the parameters of the embedded models, and their megabytes, as `sizes.csv` beside them."""
+"""Write `sizes.csv` beside the embedded models: their parameters and megabytes."""
 
 from math import prod
 from pathlib import Path
@@ -15,7 +15,7 @@ MODELS = ("generator", "oracle", "backbone", "clip")
 
 
 def sizes(folder: Path) -> pd.DataFrame:
-    """Return a row per part, then the generator and all models as a whole (schema SIZES)."""
+    """Return a row per part, a row for the generator and a row for all models (schema SIZES)."""
     files = [file for name in MODELS for file in sorted((folder / name).rglob("*.safetensors"))]
     parts = pd.DataFrame(
         {

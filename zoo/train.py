@@ -87,7 +87,7 @@ def vae_folder(recipe: Recipe) -> Path:
 
 
 def load_vae(recipe: Recipe) -> AutoencoderKL:
-    """Load the trained autoencoder in float32; if it is missing, exit with the remedy."""
+    """Load the trained autoencoder in float32; if it is missing, exit with an error."""
     folder = vae_folder(recipe)
     if not folder.is_dir():
         raise click.ClickException(f"{folder} does not exist; train it with --part vae")

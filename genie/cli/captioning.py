@@ -1,7 +1,7 @@
 """Captioning of support images, whose captions are the prompts of Cap2Aug.
 
-A captioning model writes the captions to a CSV once. The file may be edited by hand, and the
-pipeline only reads the file.
+A captioning model writes the captions to a CSV once. The file may be edited by hand; the pipeline
+only reads it.
 """
 
 from collections.abc import Sequence

@@ -19,9 +19,9 @@ def convert_resnet(checkpoint: Path, folder: Path, *, size: int = 224) -> ResNet
     """Convert a ResNet state dict with torchvision's names to a transformers `ResNetModel`.
 
     UniSiam's released ResNet-18, 34 and 50, the paper's few-shot backbones, have this format: a
-    file with `{"model": {"encoder.conv1.weight": ...}}`. Projection heads and the classifier are
+    file with `{"model": {"encoder.conv1.weight": ...}}`. Projection heads and classifiers are
     left out. `size` is the number of pixels per side of the training images. Pixel statistics are
-    ImageNet's. The file is loaded as tensors only, so it cannot run code. Raise
+    ImageNet's. Only tensors are loaded, so the file cannot execute code. Raise
     InvalidValueError if it is not such a checkpoint, or if `folder` exists, and MissingFileError if
     there is no file.
     """
@@ -66,7 +66,7 @@ def _read(checkpoint: Path) -> dict[str, torch.Tensor]:
             loaded = loaded[key]
     if not isinstance(loaded, dict):
         raise InvalidValueError(
-            "must hold a state dict", argument=str(checkpoint), value=type(loaded).__name__
+            "must contain a state dict", argument=str(checkpoint), value=type(loaded).__name__
         )
     return loaded
 
@@ -82,7 +82,7 @@ def _encoder(state: dict[str, torch.Tensor], checkpoint: Path) -> dict[str, torc
             weights[name] = tensor
     if "conv1.weight" not in weights or "layer4.0.conv1.weight" not in weights:
         raise InvalidValueError(
-            "must hold a ResNet with torchvision's names (conv1.weight, layer4.0.conv1.weight), "
+            "must contain a ResNet with torchvision's names (conv1.weight, layer4.0.conv1.weight), "
             f"found keys such as {next(iter(state), 'none')}",
             argument=str(checkpoint),
         )

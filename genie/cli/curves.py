@@ -49,7 +49,7 @@ class Curves:
 def recording_speed(progress: Progress, curves: Curves, *, seconds: float = 1.0) -> Progress:
     """Return a progress bar that also records the guided steps per second of rendering.
 
-    A value is recorded at most once per `seconds`, by the number of images so far.
+    A value is recorded at most once per `seconds`, at the number of images rendered so far.
     """
 
     def shown(items: Iterable[Item], label: str, **options: Any) -> Iterator[Item]:
@@ -70,7 +70,7 @@ def recording_speed(progress: Progress, curves: Curves, *, seconds: float = 1.0)
 
 
 def _start(folder: Path) -> Optional["Live"]:
-    """Start DVCLive, or log a warning if it cannot: it needs a commit where there is git."""
+    """Start DVCLive; in a git repository without commits, log a warning and return None."""
     from dvclive import Live  # imports all of DVC, which takes a second
     from scmrepo.exceptions import SCMError
 

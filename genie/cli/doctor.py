@@ -34,7 +34,7 @@ PACKAGE = "genie-pipeline"
 MODELS = ("generator.model", "classifier.backbone", "oracle.model", "filter.clip")
 
 LEAST_DISK, ENOUGH_DISK = 0.3, 5.0
-"""Free disk space in GB: below the first, no run can finish; below the second, many cannot."""
+"""Free disk space in GB below which no run can finish, and below which large runs cannot."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Finding:
 
 
 def findings(root: Path) -> Iterator[Finding]:
-    """Run all checks on the project at `root`; STOP marks what would stop `dvc repro`."""
+    """Run all checks on the project at `root`; STOP marks a reason for `dvc repro` to fail."""
     params = _parameters(root)
     for about, check in CHECKS.items():
         state, text = check(root, params)
@@ -70,14 +70,14 @@ def python_version(root: Path, params: dict[str, Any]) -> Outcome:
 
 
 def packages(root: Path, params: dict[str, Any]) -> Outcome:
-    """Compare installed packages with what is required, and with constraints.txt."""
+    """Compare installed packages with the requirements and with constraints.txt."""
     for text in metadata.requires(PACKAGE) or []:
         needed = Requirement(text)
         if needed.marker and not needed.marker.evaluate({"extra": ""}):
             continue
         have = _version(needed.name)
         if have is None or not needed.specifier.contains(have, prereleases=True):
-            return STOP, f"{needed} is needed, found {have or 'none'}; run `make repro`"
+            return STOP, f"{needed} is required, found {have or 'none'}; run `make repro`"
     other = [
         f"{name} {have} instead of {tested}"
         for name, tested in _tested(root)
@@ -90,7 +90,7 @@ def packages(root: Path, params: dict[str, Any]) -> Outcome:
 
 
 def device(root: Path, params: dict[str, Any]) -> Outcome:
-    """Name the device that models run on."""
+    """Report the device that models run on."""
     import torch  # slow to import, and not needed by other commands
 
     from genie.core.device import default_device
@@ -122,9 +122,9 @@ def disk(root: Path, params: dict[str, Any]) -> Outcome:
     """Check the free space of the disk."""
     free = shutil.disk_usage(root).free / 1e9
     if free < LEAST_DISK:
-        return STOP, f"{free:.1f} GB free, which is not enough for a run; make room"
+        return STOP, f"{free:.1f} GB free, which is not enough for a run; free some space"
     if free < ENOUGH_DISK:
-        return WARNING, f"{free:.1f} GB free; `dvc gc --workspace` removes what no result uses"
+        return WARNING, f"{free:.1f} GB free; `genie gc --delete` removes unused images"
     return OK, f"{free:.0f} GB free"
 
 
@@ -147,7 +147,7 @@ def parameters(root: Path, params: dict[str, Any]) -> Outcome:
 
 
 def models(root: Path, params: dict[str, Any]) -> Outcome:
-    """Name the model folders and their sizes."""
+    """Report the model folders and their sizes."""
     folders = {key: root / str(params[key]) for key in MODELS if key in params}
     missing = [f"{key} {folder}" for key, folder in folders.items() if not folder.is_dir()]
     if missing:
@@ -161,7 +161,7 @@ def models(root: Path, params: dict[str, Any]) -> Outcome:
 
 
 def data(root: Path, params: dict[str, Any]) -> Outcome:
-    """Count the classes of the data, and its image files where it is a folder of them."""
+    """Count the classes of the data, and the image files if the data is an image folder."""
     path = root / str(params.get("data.path", ""))
     try:
         classes = read_class_names(path)
@@ -171,13 +171,13 @@ def data(root: Path, params: dict[str, Any]) -> Outcome:
         return STOP, f"{one_line(error)}; set data.path"
     images = len(image_files(path)) if path.is_dir() else 0
     if len(classes) < 2:
-        return STOP, f"{path} has {len(classes)} classes, at least 2 are needed"
+        return STOP, f"{path} has {len(classes)} classes, at least 2 are required"
     counted = f", {images} image files" if images else ""
     return OK, f"{len(classes)} classes{counted} in {path}"
 
 
 def cache(root: Path, params: dict[str, Any]) -> Outcome:
-    """Name the type of links between DVC's cache and the working tree."""
+    """Report the type of links between DVC's cache and the workspace."""
     try:
         with Repo(str(root)) as repo:
             local = repo.cache.local
@@ -197,7 +197,7 @@ def cache(root: Path, params: dict[str, Any]) -> Outcome:
 
 
 def remote(root: Path, params: dict[str, Any]) -> Outcome:
-    """Name the default remote; it is not contacted."""
+    """Report the default remote, without contacting it."""
     try:
         with Repo(str(root)) as repo:
             name = repo.config["core"].get("remote")
@@ -212,13 +212,13 @@ def remote(root: Path, params: dict[str, Any]) -> Outcome:
 
 
 def git(root: Path, params: dict[str, Any]) -> Outcome:
-    """Check that results belong to a commit."""
+    """Check that all files are committed, so that results belong to a commit."""
     try:
         scm = Git(str(root))
     except SCMError as error:
         return STOP, f"{one_line(error)}; run `git init` and commit"
     if scm.no_commits:
-        return WARNING, "no commit yet, which experiments need; `git add --all && git commit`"
+        return WARNING, "no commit yet, but experiments require one; `git add --all && git commit`"
     command = ["git", "status", "--porcelain"]
     changed = subprocess.run(command, cwd=root, text=True, capture_output=True, check=False)
     if count := len(changed.stdout.splitlines()):
@@ -242,7 +242,7 @@ CHECKS: dict[str, Check] = {
 
 
 def _parameters(root: Path) -> dict[str, Any]:
-    """Return the parameters, or none if they cannot be read; `parameters` reports the reason."""
+    """Return the parameters, or {} if they cannot be read; `parameters` reports the reason."""
     try:
         return read_parameters(root)
     except GenieError:

@@ -48,7 +48,7 @@ def md5(content: bytes) -> str:
 
 
 def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """Write a file with `write_durably`."""
+    """Replace a file atomically."""
     write_durably(path, content, prefix=f".{path.name}-", mode=mode)
 
 
@@ -77,7 +77,7 @@ def tracked_sets(root: Path) -> Iterator[TrackedFolder]:
     repo = _open(root)
     if repo is None:
         raise InvalidValueError(
-            "must be a DVC repository, because DVC knows which sets exist",
+            "must be a DVC repository, because DVC records which sets exist",
             argument=str(root.absolute()),
             remedy="name its folder with --root",
         )
@@ -136,7 +136,7 @@ def _tracked(out: Any, revision: str) -> TrackedFolder:
 
 
 def _name(out: Any) -> str:
-    """Return the path of a tracked folder in its repository."""
+    """Return the path of a tracked folder relative to its repository."""
     return Path(os.path.relpath(out.fs_path, out.repo.root_dir)).as_posix()
 
 

@@ -1,7 +1,7 @@
-"""The settings of rendering: this process or Ray workers, and the remote store of images.
+"""The settings of the engine (this process or Ray workers), and of the remote image store.
 
-Settings come from environment variables, or else from `.genie/engine.yaml`, which git ignores. They
-are not parameters, because they do not change the images.
+They come from environment variables, or else from `.genie/engine.yaml`, which git ignores. They are
+not parameters, because they do not change the images.
 """
 
 import os
@@ -71,12 +71,12 @@ def _content(file: Path) -> dict[str, Any]:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidValueError(
-            f"must be YAML, but: {one_line(error)}", argument=str(file), remedy="correct it"
+            f"is not valid YAML: {one_line(error)}", argument=str(file), remedy="correct it"
         ) from error
     if found is None:
         return {}
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise InvalidValueError(
-            "must hold settings by name", argument=str(file), value=found, remedy="correct it"
+            "must be a mapping of settings", argument=str(file), value=found, remedy="correct it"
         )
     return found

@@ -36,8 +36,8 @@ def fetch_model(
 
     `revision` is a branch, tag or commit. The id, the revision and the commit (hex) that it pointed
     to are recorded in `folder/genie-fetch.json`. The token is read from the environment (HF_TOKEN).
-    The folder only appears once the download is complete. The next call resumes an interrupted
-    download.
+    The folder is created when the download is complete; an interrupted download is resumed by the
+    next call.
     """
     if Path(repo_id).is_dir():
         raise InvalidValueError(
@@ -53,7 +53,7 @@ def fetch_model(
     names = model_files([file.rfilename for file in info.siblings or []])
     if not any(name.endswith(".safetensors") for name in names):
         raise InvalidValueError(
-            f"{repo_id} at {revision} has no safetensors weights, and other formats can run code",
+            f"{repo_id} at {revision} has no safetensors weights; other formats can execute code",
             remedy="choose another model or revision",
         )
     part = folder.parent / f".{folder.name}-{commit[:12]}.part"

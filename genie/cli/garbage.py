@@ -19,7 +19,7 @@ DAY = 24 * 60 * 60
 
 @dataclass(frozen=True)
 class Garbage:
-    """Numbers of images and bytes to delete, and of images to keep."""
+    """Numbers of images and bytes to delete, and number of images to keep."""
 
     images: int
     bytes: int
@@ -58,8 +58,8 @@ def _dropped(root: Path, store: Path, *, days: float, delete: bool) -> Garbage:
 def referred(root: Path) -> Iterator[set[str]]:
     """Yield the keys of the images that each set refers to.
 
-    The sets are those of the workspace, branches, tags and experiments, and of the rows of tables
-    that ran here (`.genie/protocols`).
+    The sets are those of the workspace, branches, tags and experiments, and of the protocols
+    that ran on this machine (`.genie/protocols`).
     """
     rows = (root / ".genie/protocols").glob("**/keys/*.parquet")
     for path in (root / "data/augmented" / TABLE, *rows):
@@ -81,7 +81,7 @@ def _keys(content: bytes, where: str) -> set[str]:
         return set(pd.read_parquet(io.BytesIO(content), columns=["key"])["key"])
     except (OSError, ValueError, KeyError) as error:
         raise InvalidValueError(
-            f"must name the images of its set ({one_line(error)})",
+            f"must list the images of its set ({one_line(error)})",
             argument=where,
             remedy="run `genie verify --repair`",
         ) from error

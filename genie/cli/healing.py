@@ -10,7 +10,7 @@ from genie.data.images import decode_image, image_id
 
 @dataclass(frozen=True)
 class Fault:
-    """A missing or damaged file, the reason, and its repair ("" for none)."""
+    """A missing or damaged file, its fault, and its repair ("" if there is none)."""
 
     path: Path
     what: str
@@ -18,14 +18,14 @@ class Fault:
 
 
 def fault_of(content: bytes | None, row: Any) -> str | None:
-    """Return the fault of the content of an image that metadata.csv lists, or None."""
+    """Return the fault of an image that metadata.csv lists, or None."""
     if content is None:
         return "is missing"
     try:
         found = image_id(decode_image(content))
-    except Exception:  # decoders of damaged bytes raise anything
+    except Exception:  # decoders can raise anything on damaged bytes
         return "does not decode"
-    return None if found == row.image_id else "has other pixels than metadata.csv says"
+    return None if found == row.image_id else "does not match its hash in metadata.csv"
 
 
 def healed(path: Path, what: str, content: bytes | None, *, repair: bool) -> Fault:
@@ -34,6 +34,6 @@ def healed(path: Path, what: str, content: bytes | None, *, repair: bool) -> Fau
         return Fault(path, what)
     if content is None:
         path.unlink(missing_ok=True)
-        return Fault(path, what, "removed, `dvc repro` makes it again")
+        return Fault(path, what, "removed; `dvc repro` recreates it")
     replace_file(path, content)
-    return Fault(path, what, "put back")
+    return Fault(path, what, "restored")

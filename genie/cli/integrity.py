@@ -1,7 +1,6 @@
 """Integrity of a set: whether its files, its tables, DVC's hashes and the store agree.
 
-Images are read one at a time, so memory does not grow with the set. For a set in shards, it holds
-one shard.
+Images are read one at a time, or one shard at a time, so memory does not grow with the set.
 """
 
 from collections.abc import Iterable, Iterator
@@ -35,8 +34,8 @@ def faults(
 
     A damaged file is replaced by its copy in DVC's cache or in the store. Without an undamaged
     copy, it is removed, so that `dvc repro` recreates it; the undamaged images of a shard are saved
-    to the store first. A damaged file of the store is replaced by the set's image, or removed. With
-    `tracked` None, DVC's hashes are not compared.
+    to the store first. A damaged file of the store is replaced by the set's image, or removed. If
+    `tracked` is None, DVC's hashes are not compared.
     """
     yield from _faults_of_tables(folder, tracked, repair=repair)
     try:
@@ -83,11 +82,11 @@ def _disagreements(folder: Path, metadata: pd.DataFrame, members: pd.DataFrame) 
     """Yield the inconsistencies between the rows of both tables."""
     own, used = set(metadata["file_name"]), set(members["file_name"])
     for name in sorted(used - own):
-        yield Fault(folder / "members.csv", f"names {name}, which metadata.csv lacks")
+        yield Fault(folder / "members.csv", f"lists {name}, which is missing from metadata.csv")
     for name in sorted(own - used):
-        yield Fault(folder / "metadata.csv", f"names {name}, which members.csv lacks")
+        yield Fault(folder / "metadata.csv", f"lists {name}, which is missing from members.csv")
     for name in metadata.loc[metadata["file_name"].duplicated(), "file_name"]:
-        yield Fault(folder / "metadata.csv", f"names {name} twice")
+        yield Fault(folder / "metadata.csv", f"lists {name} twice")
 
 
 def _named(rows: Iterable[Any]) -> tuple[list[Any], list[Any]]:
@@ -121,11 +120,11 @@ def _faults_of_image(
             tracked.heal(row.file_name, content)
         yield healed(path, what, content, repair=repair)
     if content is not None and stored.is_file() and stored.read_bytes() != content:
-        yield healed(stored, "is not the image of the set", content, repair=repair)
+        yield healed(stored, "differs from the image of the set", content, repair=repair)
 
 
 def _fault_of(content: bytes | None, row: Any, tracked: TrackedFolder | None) -> str | None:
-    """Return what is wrong with the content of an image that is a file, or None."""
+    """Return the fault of an image that is a file, or None; also compare DVC's hash."""
     what = fault_of(content, row)
     if what is None and tracked and content is not None:
         same = tracked.hashes.get(row.file_name) == md5(content)
@@ -145,4 +144,4 @@ def _good_copy(row: Any, store: Path, tracked: TrackedFolder | None) -> bytes | 
 def _strays(folder: Path, names: set[str]) -> Iterator[Fault]:
     for path in sorted(folder.glob("*/*.png")):
         if path.relative_to(folder).as_posix() not in names:
-            yield Fault(path, "is in no row of metadata.csv; remove it")
+            yield Fault(path, "is not listed in metadata.csv; remove it")

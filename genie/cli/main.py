@@ -72,14 +72,14 @@ def fetch(repo_id: str, folder: Path, revision: str, kind: str, config: str | No
         commit: str | None = fetch_model(repo_id, folder, revision=revision, endpoint=endpoint)
     else:
         commit = fetch_dataset(repo_id, folder, revision=revision, config=config, endpoint=endpoint)
-    click.echo(f"{kind} {repo_id} ({commit or 'local'}) is in {folder}")
+    click.echo(f"{kind} {repo_id} ({commit or 'local'}) saved to {folder}")
 
 
 @main.command()
 @click.argument("folder", type=FILE)
 @click.option("--data", "images", type=FILE, help="image folder or Parquet file, which is copied")
 def new(folder: Path, images: Path | None) -> None:
-    """Write a project for your own images to FOLDER, with its pipeline and CI workflows.
+    """Create a project for your own images in FOLDER, with its pipeline and CI workflows.
 
     FOLDER must be new or empty. It becomes a git and DVC repository, unless it is inside one.
     """
@@ -95,8 +95,8 @@ def new(folder: Path, images: Path | None) -> None:
             f"{folder}/photos, then run `dvc add photos`, `git commit` and `dvc repro` there"
         )
     click.echo(
-        "it starts with `method: strong`, because the embedded generator knows only the classes of "
-        f"Fashion-MNIST; {folder}/README.md says how to bring one that knows yours"
+        "params.yaml sets `method: strong`, because the embedded generator was trained only on the "
+        f"classes of Fashion-MNIST; {folder}/README.md explains how to use one for your classes"
     )
 
 
@@ -114,7 +114,7 @@ def convert(checkpoint: Path, folder: Path, size: int) -> None:
     from genie.cli.convert import convert_resnet  # slow to import, as torch is
 
     config = convert_resnet(checkpoint, folder, size=size)
-    click.echo(f"a {config.layer_type} ResNet with depths {config.depths} is in {folder}")
+    click.echo(f"{config.layer_type} ResNet with depths {config.depths} saved to {folder}")
 
 
 @main.command()
@@ -145,12 +145,11 @@ def caption(model: Path, images: Path, captions: Path) -> None:
 def preview(
     image: Path, target: str, params_file: Path, generator: Path | None, root: Path, out: Path
 ) -> None:
-    """Show what IMAGE becomes under the prompt of the class TARGET, at every noise level.
+    """Edit IMAGE towards the class TARGET at every noise level, and draw the results.
 
-    Writes the levels with their positions between source (0) and target (1), and marks the level
-    that GeNIe-Ada chooses. The target's landmark is the mean embedding of the class's support
-    images, once `dvc repro` has drawn some, else of eight images that the generator makes from the
-    prompt.
+    Prints the position of each level between source (0) and target (1), and marks the level that
+    GeNIe-Ada chooses. The target's landmark is the mean embedding of the class's support images if
+    `dvc repro` has drawn any, and otherwise of eight Txt2Img images.
     """
     params = read_params(params_file)
     if generator is not None:
@@ -164,7 +163,7 @@ def preview(
 
 
 @main.command()
-@click.option("--names", is_flag=True, help="Show only their names, with commas between them.")
+@click.option("--names", is_flag=True, help="Show only the names, separated by commas.")
 def methods(names: bool) -> None:
     """List the augmentation methods, with their costs at 50 steps per image."""
     from genie.plan.methods import METHODS, methods_table
@@ -206,7 +205,7 @@ def compare(
 ) -> None:
     """Compare REVISIONS: branches, tags, commits, experiments, or "workspace".
 
-    Without any, HEAD, its experiments and the workspace are compared. Accuracies and gains have 95%
+    By default, HEAD, its experiments and the workspace are compared. Accuracies and gains have 95%
     intervals over tasks and, where runs differ only in seed, over seeds. Differences to the
     reference are paired between equal support and query sets.
     """
@@ -241,7 +240,7 @@ def predict(images: tuple[Path, ...], task: int | None, out: Path | None, root: 
 
     from genie.cli.prediction import find_images, load_predictor, predict_files  # imports torch
 
-    disable_progress_bar()  # shown for a second, while the model is loaded
+    disable_progress_bar()  # of loading the model, which takes a second
     files = find_images(images)
     predictor = load_predictor(root, task)
     numbers = ", ".join(map(str, predictor.classifiers))
@@ -273,7 +272,7 @@ def predict(images: tuple[Path, ...], task: int | None, out: Path | None, root: 
 @main.command()
 @click.option("--root", type=FILE, default=".", show_default=True)
 def doctor(root: Path) -> None:
-    """Check this machine and project before a run; exit with code 1 if it would stop."""
+    """Check this machine and project before a run; exit with code 1 if the run would fail."""
     from genie.cli.doctor import STOP, findings
 
     stops = []
@@ -281,7 +280,7 @@ def doctor(root: Path) -> None:
         click.echo(f"  {finding.about:<12}{finding.state:<9}{finding.text}")
         stops += [finding.about] if finding.state == STOP else []
     if stops:
-        raise FailedError("`dvc repro` would stop", remedy=f"see {', '.join(stops)} above")
+        raise FailedError("`dvc repro` would fail", remedy=f"see {', '.join(stops)} above")
 
 
 @main.command()
@@ -301,9 +300,9 @@ def reproduced(committed: Path, made: Path) -> None:
 def verify(folder: Path, repair: bool, root: Path) -> None:
     """Check every image of SET (data/augmented) and of the store; exit with code 1 for a fault.
 
-    Each image must exist, decode, and have the pixels, name and row of the tables; rows, DVC's
-    hashes and the store must agree. Files are read in full, so changes that keep the modification
-    time are found. --repair restores the set that dvc.lock records.
+    Each image must exist, decode, and match the hash and the name in its row of the tables; rows,
+    DVC's hashes and the store must agree. Files are read in full, so corruption that preserves the
+    modification time is detected. --repair restores the set that dvc.lock records.
     """
     folder = root / folder
     if not folder.is_dir():
@@ -318,13 +317,13 @@ def verify(folder: Path, repair: bool, root: Path) -> None:
     for fault in found:
         click.echo(f"{fault.path}: {fault.what}" + (f" ({fault.done})" if fault.done else ""))
     if left := sum(not fault.done for fault in found):
-        remedy = "correct them by hand" if repair else "`genie verify --repair` heals what it can"
+        remedy = "correct them by hand" if repair else "`genie verify --repair` repairs most faults"
         raise InvalidValueError(
             f"{left} faults in {folder} and the store", remedy=f"{remedy}, then run `dvc repro`"
         )
     hashes = "DVC's hashes" if tracked else "no hashes, because DVC does not track it"
     click.echo(
-        f"{len(found)} files healed; run `dvc repro`"
+        f"{len(found)} files repaired; run `dvc repro`"
         if found
         else f"{folder}: files, tables, {hashes} and the store agree"
     )
@@ -337,16 +336,16 @@ def verify(folder: Path, repair: bool, root: Path) -> None:
 def gc(delete: bool, days: float, root: Path) -> None:
     """Delete images from the store that no set refers to.
 
-    Sets of workspace, branches, tags, experiments and rows of protocols count. Nothing is deleted
-    while the tables of one of them are not on this machine, or while a run uses the store. Recent
-    images are kept because an interrupted run may need them.
+    The sets of the workspace, branches, tags, experiments and protocols are considered. Nothing is
+    deleted if the tables of one of them are not on this machine, or while a run uses the store.
+    Recent images are kept because an interrupted run may need them.
     """
     found = collect(root, store_folder(root), days=days, delete=delete)
     size = f"{found.images} images ({found.bytes / 1e6:.1f} MB)"
     if delete:
-        click.echo(f"{size} dropped from the store, {found.kept} kept")
+        click.echo(f"{size} deleted from the store, {found.kept} kept")
     else:
-        click.echo(f"{size} of the store can be dropped with --delete, {found.kept} are kept")
+        click.echo(f"{size} in the store can be deleted with --delete, {found.kept} are kept")
 
 
 def _progress() -> Progress:
@@ -367,6 +366,6 @@ def _metrics(folder: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(values, dict):
         raise InvalidValueError(
-            "must hold values by name", argument=str(path), value=values, remedy=remedy
+            "must be a JSON object", argument=str(path), value=values, remedy=remedy
         )
     return values

@@ -1,4 +1,4 @@
-"""A project for one's own images: its pipeline, stages, parameters, models and CI workflows."""
+"""A new project for a user's images: pipeline, stages, parameters, models and CI workflows."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ VERSION_FILE = "genie-version.txt"
 
 _GENIE = Path(__file__).parents[1]
 _ORIGIN = _GENIE / "project" if (_GENIE / "project").is_dir() else _GENIE.parent
-"""The folder with this repository's files: a wheel carries some of them as genie/project."""
+"""The folder of this repository's files; a wheel contains some of them in genie/project."""
 
 _DVC = (sys.executable, "-m", "dvc")
 _TEMPLATE = Path(__file__).parent / "template"
@@ -36,7 +36,7 @@ COPIED = (
     "zoo/generator",
     "zoo/oracle",
 )
-"""Files and folders that a project has in common with this repository."""
+"""Files and folders of this repository that are copied to a project."""
 
 WRITTEN = {
     "README.md": "README.md",
@@ -53,7 +53,7 @@ WRITTEN = {
 def new_project(
     folder: Path, images: Path | None = None, *, progress: Progress = silent
 ) -> list[str]:
-    """Write a project to `folder` and put it under git and DVC; return its class names.
+    """Write a project to `folder`, initialise git and DVC, and return its class names.
 
     `images` is a data set that `genie.data.readers` can read; it is copied to `photos` in the
     project. Without it, there are no class names yet. Raise InvalidValueError if the folder is not
@@ -81,10 +81,10 @@ def new_project(
 
 
 def project_pipeline(pipeline: str) -> str:
-    """Return dvc.yaml of a project, given this repository's.
+    """Return the dvc.yaml of a project, derived from this repository's.
 
-    Each stage depends on its file in stages/, which is the project's own, and on the file that
-    names the version of the installed library, in place of the library's code.
+    Each stage depends on its file in the project's stages/, and on the file that pins the version
+    of the library instead of on the library's code.
     """
     editor = _round_trip()
     document = editor.load(pipeline)
@@ -99,9 +99,9 @@ def project_pipeline(pipeline: str) -> str:
 
 
 def project_parameters(parameters: str, *, photos: str) -> str:
-    """Return params.yaml of a project, given this repository's, with their comments.
+    """Return the params.yaml of a project, derived from this repository's, with its comments.
 
-    `photos` is its data.path. The method is "strong", which needs no generator.
+    `photos` is data.path. The method is "strong", which needs no generator.
     """
     editor = _round_trip()
     document = editor.load(parameters)
@@ -151,7 +151,7 @@ def _copy_images(images: Path, target: Path, progress: Progress) -> None:
 
 
 def _start_repositories(folder: Path) -> None:
-    """Start a git repository, unless the folder is in one, and a DVC repository."""
+    """Initialise a DVC repository, and a git repository unless the folder is in one."""
     inside = subprocess.run(["git", "rev-parse"], cwd=folder, capture_output=True).returncode == 0
     if not inside:
         _run(folder, ["git", "init", "--quiet"])

@@ -14,7 +14,7 @@ def work_folder(root: Path) -> Path:
 
 
 def store_folder(root: Path) -> Path:
-    """Return the image store."""
+    """Return the folder of the image store."""
     return work_folder(root) / "store"
 
 
@@ -24,7 +24,7 @@ def features_file(root: Path) -> Path:
 
 
 def runs_folder(root: Path) -> Path:
-    """Return the folder for facts that differ from run to run, such as seconds."""
+    """Return the folder for facts that differ between runs, such as run times."""
     return root / ".genie" / "runs"
 
 

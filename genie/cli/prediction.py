@@ -67,8 +67,8 @@ def load_predictor(root: Path, task: int | None = None) -> Predictor:
     chosen = found if task is None else {task: found[task]}
     if len({classifier.classes for classifier in chosen.values()}) > 1:
         raise InvalidValueError(
-            "the tasks of models/augmented have different classes, so their probabilities have no "
-            "mean",
+            "the tasks of models/augmented have different classes, so their probabilities cannot "
+            "be averaged",
             remedy=f"choose one with --task, from 0 to {max(found)}",
         )
     own = {number: replace(c, backbone=root / c.backbone) for number, c in chosen.items()}
@@ -90,7 +90,7 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
             )
         if not inside:
             raise InvalidValueError(
-                f"must hold images (files ending in {', '.join(ENDINGS)})",
+                f"must contain images (files ending in {', '.join(ENDINGS)})",
                 argument="IMAGES",
                 value=str(path),
             )

@@ -1,4 +1,4 @@
-"""The preview of one image: what GeNIe makes of it at every noise level."""
+"""The preview of one image: its edits at every noise level."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,10 +33,11 @@ def read_source(path: Path, *, size: int | None) -> Image.Image:
 
 
 def preview_image(image: Path, target: str, params: Params, root: Path, out: Path) -> list[str]:
-    """Draw what an image becomes at every level, and return a summary in lines.
+    """Edit an image at every noise level, save a figure to `out` and return the lines of a summary.
 
-    `root` is the folder of data/ and .genie/, whose support images of the target are its landmark
-    if there are any. Raise MissingFileError or InvalidValueError if the image cannot be read.
+    `root` is the folder of data/ and .genie/. If it has support images of the target, their mean
+    embedding is the target's landmark. Raise MissingFileError or InvalidValueError if the image
+    cannot be read.
     """
     source = read_source(image, size=params.data.size)
     examples = support_of(target, root)
@@ -63,7 +64,7 @@ def preview_image(image: Path, target: str, params: Params, root: Path, out: Pat
 
 
 def support_of(target: str, root: Path) -> list[Image.Image]:
-    """Return the support images of a class; none if none were drawn yet."""
+    """Return the support images of a class, or an empty list before the stage `prepare`."""
     folder = root / "data/prepared/support"
     if not (folder / "images.parquet").is_file():
         return []
@@ -72,7 +73,7 @@ def support_of(target: str, root: Path) -> list[Image.Image]:
 
 
 def summary(made: HardNegative, examples: int) -> Sequence[str]:
-    """Return a line per level, the choice, and what the target's position is the mean of."""
+    """Return a line per level, how clear the choice is, and how Z_T was computed."""
     lines, before = ["     r  position     shift"], None
     for (r, _), position in zip(made.levels, made.positions, strict=True):
         shift = "" if before is None else f"{position - before:+.2f}"
@@ -83,12 +84,12 @@ def summary(made: HardNegative, examples: int) -> Sequence[str]:
     return [
         *lines,
         _clarity(made.shift_ratio),
-        f"Z_T is the mean of {examples} {kind} images of {made.target}",
+        f"Z_T is the mean embedding of {examples} {kind} images of {made.target}",
     ]
 
 
 def _clarity(shift_ratio: float) -> str:
     if np.isnan(shift_ratio):
-        return "the choice has nothing to compare with"
+        return "the choice cannot be rated: there are fewer than two shifts"
     clear = "unclear" if shift_ratio < UNCLEAR else "clear"
     return f"the choice is {clear}: the largest shift is {shift_ratio:.2f} times the second"

@@ -69,7 +69,7 @@ def read_runs(
 
 
 def position(runs: Sequence[PipelineRun], name: str | None) -> int:
-    """Return the number of the run with a name, or 0 for None.
+    """Return the index of the run with a name, or 0 for None.
 
     Raise InvalidValueError if no run has the name, and MissingFileError if there are no runs.
     """
@@ -217,7 +217,7 @@ def _yaml(text: str, where: object) -> dict[str, Any]:
             f"is not valid YAML: {one_line(error)}", argument=str(where)
         ) from None
     if not isinstance(values, dict):
-        raise InvalidValueError("must hold sections of keys", argument=str(where), value=values)
+        raise InvalidValueError("must contain sections of keys", argument=str(where), value=values)
     return values
 
 

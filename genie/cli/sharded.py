@@ -23,7 +23,7 @@ def faults_of_shards(
 ) -> Iterator[Fault]:
     """Yield one fault for each faulty shard, and the faults of copies of images in the store.
 
-    `rows` are those of metadata.csv. Memory holds one shard at most.
+    `rows` are those of metadata.csv. At most one shard is in memory.
     """
     yield from _ShardedSet(folder, store, tracked).faults(rows, repair=repair)
 
@@ -68,12 +68,12 @@ class _ShardedSet:
         shard = self.shards.places[row.file_name].path.name
         what = fault_of(png, row)
         if what is not None:
-            self.wrong[shard].append(f"holds {row.file_name}, which {what}")
+            self.wrong[shard].append(f"contains {row.file_name}, which {what}")
         elif shard not in self.others and stored.is_file() and stored.read_bytes() != png:
-            yield healed(stored, "is not the image of the set", png, repair=repair)
+            yield healed(stored, "differs from the image of the set", png, repair=repair)
 
     def _png(self, name: str) -> bytes | None:
-        """Return an image of a shard; b"" if it cannot be read, None if no shard holds it."""
+        """Return an image of a shard; b"" if it cannot be read, None if it is in no shard."""
         try:
             return self.shards.png(name)
         except FileNotFoundError:
@@ -83,12 +83,12 @@ class _ShardedSet:
 
     def _lacking(self) -> Iterator[Fault]:
         for name in sorted(self.rows.keys() - self.shards.places.keys()):
-            yield Fault(self.folder / "metadata.csv", f"names {name}, which no shard holds")
+            yield Fault(self.folder / "metadata.csv", f"lists {name}, which is in no shard")
 
     def _strays(self, shard: str) -> Iterator[Fault]:
         for name, place in self.shards.places.items():
             if place.path.name == shard and name not in self.rows:
-                yield Fault(place.path, f"holds {name}, which metadata.csv lacks")
+                yield Fault(place.path, f"contains {name}, which is missing from metadata.csv")
 
     def _is_another(self, shard: str) -> bool:
         """Return whether a shard differs from DVC's record, or is not recorded."""
@@ -135,7 +135,7 @@ class _ShardedSet:
         return None
 
     def _names(self, shard: str) -> list[str]:
-        """Return the names of a shard's images in metadata.csv; none if they cannot be known."""
+        """Return the names of a shard's images in metadata.csv; none if they cannot be inferred."""
         if shard not in self.unreadable:
             places = self.shards.places
             return [n for n in sorted(self.rows) if n in places and places[n].path.name == shard]

@@ -1,7 +1,7 @@
-"""SIGINT, SIGTERM and the death of dvc: a stage finishes the running batch, stores it and ends.
+"""Graceful shutdown of a stage on SIGINT, on SIGTERM, and when dvc dies.
 
-The first signal ends a stage where it is, or at the end of the running batch while images are
-rendered. The second one ends it at once, wherever it is.
+While images are rendered, the first signal ends the stage after the current batch, whose images are
+stored. Otherwise it ends the stage immediately. A second signal always ends it immediately.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ Item = TypeVar("Item")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")
 _LOOK = 1.0  # seconds between checks that dvc is alive
-_REMEDY = "finished images are kept; run the same command again to go on"
+_REMEDY = "finished images are kept; run the same command again to resume"
 
 
 class Stopped(BaseException):
@@ -49,11 +49,11 @@ _work = _Work()
 def ends_on_signals() -> Iterator[None]:
     """End the process with one line and exit code 128 + N if signal N arrives in the block."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python handles signals in its main thread alone
+        yield  # signal handlers can only be set in the main thread
         return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # as a shell sets it for commands in the background
+        if handler is not signal.SIG_IGN:  # which a shell sets for background commands
             signal.signal(number, _first)
     done = threading.Event()
     _watch_dvc(done)
@@ -71,7 +71,7 @@ def ends_on_signals() -> Iterator[None]:
 
 
 def finishing_whole_items(progress: Progress) -> Progress:
-    """Return a progress bar in which a signal waits for the end of an item that is `whole`."""
+    """Return a progress bar that defers signals to the end of the current item if it is `whole`."""
 
     def shown(items: Iterable[Item], label: str, **options: Any) -> Iterable[Item]:
         bar = progress(items, label, **options)
@@ -96,11 +96,11 @@ def _finishing(items: Iterable[Item]) -> Iterator[Item]:
 
 def _first(number: int, frame: FrameType | None) -> None:
     for each in _SIGNALS:
-        signal.signal(each, signal.SIG_DFL)  # the second signal ends the process at once
+        signal.signal(each, signal.SIG_DFL)  # a second signal ends the process immediately
     if not _work.rendering:
         raise Stopped(number)
     _work.asked = number
-    _say(f"Stopping after the running batch ({signal.Signals(number).name}); {_REMEDY}")
+    _say(f"Stopping after the current batch ({signal.Signals(number).name}); {_REMEDY}")
 
 
 def _say(line: str) -> None:
@@ -125,7 +125,7 @@ def _watch_dvc(done: threading.Event) -> None:
 
 
 def _processes_up_to_dvc() -> list[psutil.Process]:
-    """Return the parent, and its parent too if a shell stands between dvc and this process."""
+    """Return the parent, and its parent too if a shell runs between dvc and this process."""
     above = psutil.Process().parents()
     between = bool(above) and Path(above[0].name()).stem in _SHELLS
     return above[: 2 if between else 1]

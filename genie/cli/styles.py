@@ -26,14 +26,14 @@ TITLES = {
 LEGEND = (
     "Accuracy, and gain over the baseline without generated images, in percent: mean ± 95% "
     "interval (Student's t). Differences to {reference} are between equal support and query sets; "
-    "p is that of a paired t-test, by Holm's correction over the rows of the table."
+    "p is from a paired t-test, with Holm's correction over the rows of the table."
 )
 
 Sections = list[tuple[str, pd.DataFrame]]
 """Title and cells of each table."""
 
 Style = Callable[[pd.DataFrame, str], str]
-"""A function of a comparison (schema COMPARISON) and the reference run's name; returns text."""
+"""Formats a comparison (schema COMPARISON) as text, given the name of the reference run."""
 
 
 def terminal(table: pd.DataFrame, reference: str) -> str:
@@ -78,7 +78,7 @@ ENDINGS = {".txt": "terminal", ".md": "markdown", ".csv": "csv", ".html": "html"
 
 
 def style_of(path: Path) -> str:
-    """Return the style of a file name; raise InvalidValueError if its ending is not known."""
+    """Return the style for a file name; raise InvalidValueError if the extension is unknown."""
     if path.suffix.lower() not in ENDINGS:
         raise InvalidValueError(
             f"must end in {', '.join(ENDINGS)}",

@@ -24,9 +24,9 @@ def summary_lines(
 ) -> list[tuple[str, str]]:
     """Return the lines of the table, each a name and a value.
 
-    `summary` is the content of metrics/evaluate.json, `seconds` are run times by stage.
+    `summary` is the content of metrics/evaluate.json; `seconds` maps stages to run times.
     """
-    added = "generated" if summary["images"] else "the method"  # such as strong: no new images
+    added = "generated" if summary["images"] else "the method"  # such as strong, which renders none
     lines = [
         ("accuracy without", _interval(summary["baseline"])),
         (f"accuracy with {added}", _interval(summary["augmented"])),
@@ -46,10 +46,10 @@ def summary_lines(
 
 
 def seconds_by_stage(folder: Path) -> dict[str, float]:
-    """Return the seconds of each stage noted in a folder; stages that never ran are left out.
+    """Return the run time of each stage recorded in a folder; stages that never ran are left out.
 
     The folder is .genie/runs for the last run of each stage on this machine, and
-    .genie/runs/experiments/NAME for what ran in an experiment.
+    .genie/runs/experiments/NAME for an experiment.
     """
     files = {name: folder / f"{name}.json" for name in STAGES}
     return {

@@ -20,7 +20,7 @@ class SetFacts:
     """Facts about a set that none of its tables contains.
 
     `rejected` is the number of images that a filter rejected, `short` the number of images that are
-    missing as a result. Licences are texts, "" if unknown.
+    missing as a result. Licences are strings, empty if unknown.
     """
 
     method: str = ""

@@ -1,4 +1,4 @@
-"""Figure of how close generated images are to the decision boundary."""
+"""Figure of the distance of generated images from the decision boundary."""
 
 from pathlib import Path
 

@@ -50,7 +50,7 @@ def contact_rows(
     rows = []
     for number, (target, group) in enumerate(first.groupby("target_label")):
         kept = [levels for levels in single_trajectories(group) if levels["chosen"].any()]
-        if kept:  # a different index for each target, so that the sheet shows different sources
+        if kept:  # another index per target, so that sources differ
             levels = kept[number % len(kept)]
             rows.append(_row(levels, png, decode_image(png[example[target]]), picture_of))
     return rows
@@ -78,8 +78,8 @@ def _row(
 def contact_sheet(rows: Sequence[ContactRow], path: Path) -> None:
     """Write a PNG with one row per trajectory: source, noise levels with positions, real target.
 
-    The chosen level is framed. The same rows give the same bytes. Without rows, the sheet
-    shows the text "no images were generated".
+    The chosen level is framed. The file is reproducible byte for byte. Without rows, it shows the
+    text "no images were generated".
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if not rows:

@@ -14,7 +14,7 @@ class Curves:
     """Three SVG figures, and the table of their values with a row per noise ratio.
 
     The columns are r, images, `low`, `median` and `high` (quartiles of the position),
-    `predicted_target` (share in [0, 1]) and `chosen` (images for which the ratio was chosen).
+    `predicted_target` (share in [0, 1]) and `chosen` (number of images with this chosen ratio).
     """
 
     table: pd.DataFrame
@@ -24,7 +24,7 @@ class Curves:
 
 
 def curves(trajectories: pd.DataFrame) -> Curves | None:
-    """Draw the curves of images whose source is of another class; None for fewer than two levels.
+    """Draw the curves of images with a source of another class; None for fewer than two levels.
 
     `trajectories` has the columns of TRAJECTORIES.
     """

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def use_fonts_for_all_texts(figure: Figure) -> None:
-    """Let the texts of a figure fall back on installed fonts for missing characters.
+    """Add installed fonts as fallbacks for characters that the default font of a figure lacks.
 
     A warning names the characters that no installed font has.
     """

@@ -1,4 +1,4 @@
-"""The figure of the page of results: gains over the baseline by data set, setting and method."""
+"""Figure of docs/results.md: gains over the baseline by data set, setting and method."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def gains_figure(gains: pd.DataFrame, *, path: Path) -> None:
     """Plot each gain in points of accuracy with its 95% interval, one panel per data set.
 
     `gains` has the columns data_set, shown (the setting), row (the method), and gain, gain_low and
-    gain_high in [-1, 1]. Each panel has its settings side by side, and a colour per method.
+    gain_high in [-1, 1]. In a panel, settings are side by side, and each method has a colour.
     """
     panels = list(gains.groupby("data_set", sort=False))
     figure = Figure(figsize=(5.2 * len(panels), 3.6), dpi=110)

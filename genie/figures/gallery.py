@@ -21,7 +21,7 @@ MOST = 5000
 """Maximum number of cards, so that the report is still easy to open and send."""
 
 BYTES = 16_000_000
-"""Approximate maximum bytes of all images. Encoded in the page, they need a third more."""
+"""Approximate maximum bytes of all images, before base64 encoding, which adds a third."""
 
 FORMATS = ((96, 90), (64, 75), (48, 70), (32, 65))
 """Sides in pixels and qualities of WebP images, in the order in which they are tried."""
@@ -33,7 +33,7 @@ OUTCOMES = ("other class", "rejected", "not judged", "confirmed")
 filter rejected it, the oracle gave no verdict, the oracle confirms its label."""
 
 CHOICES = ("unclear", "clear", "none")
-"""How clear the choice between levels was; "none" where no levels competed."""
+"""How clear the choice between levels was; "none" if there were too few levels to rate it."""
 
 
 @dataclass(frozen=True)
@@ -171,13 +171,13 @@ def _finite(value: float) -> float | None:
 
 
 def _rank(card: Card) -> tuple[int, float, int]:
-    """Order cards by outcome, the surest verdicts first among failures, then unclear choices."""
+    """Return the sort key of a card: outcome, confidence if it is a failure, then choice."""
     sure = (card.probability or 0) if card.outcome == "other class" else 0
     return OUTCOMES.index(card.outcome), -sure, CHOICES.index(card.choice)
 
 
 def _part(cards: Sequence[Card], count: int) -> list[Card]:
-    """Return `count` cards: half of them from the start, the others evenly spaced over the rest."""
+    """Return `count` cards: half are the first ones, the others are evenly spaced over the rest."""
     if len(cards) <= count:
         return list(cards)
     first = count // 2

@@ -1,4 +1,4 @@
-"""Figure of one image at all noise levels: the strip, and the positions by r below it."""
+"""Figure of one image at all noise levels: a strip of images above a curve of positions."""
 
 from pathlib import Path
 

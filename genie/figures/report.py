@@ -1,7 +1,7 @@
 """The report: one HTML file with the result, its cost, and every generated image.
 
-The template, the style and the script are in `page/`. The file needs no network and no other file,
-and the same values give the same bytes.
+The template, the style and the script are in `page/`. The report needs no network and no other
+file, and is reproducible byte for byte.
 """
 
 import base64
@@ -73,7 +73,7 @@ def write_report(path: Path, gallery: Gallery, measured: Measured) -> None:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    page.dump(str(path), encoding="utf-8")  # part by part, because the images make it large
+    page.dump(str(path), encoding="utf-8")  # streamed, because the page can be large
 
 
 def data_uri(svg: str) -> str:
@@ -91,22 +91,22 @@ def _verdict(gain: Mapping[str, Any]) -> str:
     if gain["mean"] is None:
         return "No task was evaluated."
     if gain["low"] is None:
-        return "One task alone has no interval: raise data.tasks to know how sure this is."
+        return "One task has no interval: increase data.tasks to estimate the uncertainty."
     if gain["low"] > 0:
         return "Generated images help: the interval lies above zero."
     if gain["high"] < 0:
         return "Generated images hurt: the interval lies below zero."
-    return "The interval contains zero: these tasks show no difference."
+    return "The interval contains zero: these tasks show no clear difference."
 
 
 def _groups(summary: Mapping[str, Any]) -> list[str]:
-    """Return the groups of classes that have a gain, none if there is only one group."""
+    """Return the groups of classes with a gain, or [] if there is only one group."""
     groups = [group for group in GROUPS if f"gain_{group}" in summary]
     return groups if len(groups) > 1 else []
 
 
 def _classes(confusion: pd.DataFrame) -> list[str]:
-    """Return the classes of the confusion tables, none if there are too many to show."""
+    """Return the classes of the confusion tables, or [] if there are too many to show."""
     classes = sorted(confusion["label"].unique())
     return classes if len(classes) <= WIDEST else []
 

@@ -19,7 +19,7 @@ PAIR = ["task", "target_label", "source_id", "replicate"]
 
 
 def between_classes(trajectories: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of trajectories whose source belongs to another class than the target."""
+    """Return the rows of trajectories whose source and target classes differ."""
     edited = trajectories[trajectories["source_label"].notna()]
     return edited[edited["source_label"] != edited["target_label"]]
 
@@ -54,7 +54,7 @@ def boundary_probabilities(
 def by_ratio(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Group rows by noise ratio; return a title and the rows of each group.
 
-    If there are several ratios, a last group has the chosen images.
+    If there are several ratios, the last group contains the chosen images.
     """
     groups = [(f"r = {r:g}", rows) for r, rows in table.groupby("r")]
     return [*groups, (ADA, table[table["chosen"]])] if len(groups) > 1 else groups
@@ -65,10 +65,10 @@ def by_level(table: pd.DataFrame) -> pd.DataFrame:
 
     A further row summarises the chosen images. The columns are the means of the two probabilities,
     the overlap coefficient of their densities in [0, 1], the mean position on the axis, and the
-    share of images that the baseline classifies as T. The overlap is averaged over tasks (paper
-    A.1), each of which has an SVM. With previews (column `steps` of the trajectories),
-    the row of a noise ratio mixes previews and full images, while the row of the chosen images has
-    full images only.
+    share of images that the baseline classifies as T. Each task has its own SVM, so the
+    overlap is computed per task and averaged (paper A.1). With previews (column `steps` of the
+    trajectories), the row of a noise ratio mixes previews and full images, while the row of the
+    chosen images has full images only.
     """
     rows = [
         {
@@ -98,7 +98,7 @@ def choices(trajectories: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
 
     The columns are the number of images, the median `shift_ratio` (largest shift over second
     largest), the share of unclear choices (ratio below UNCLEAR), and the shares of images that the
-    baseline and the oracle classify as T (NaN without verdicts of the oracle).
+    baseline and the oracle classify as T (NaN if there are no verdicts).
     """
     chosen = trajectories[trajectories["chosen"] & trajectories["shift_ratio"].notna()]
     groups = [(f"{r:g}", group) for r, group in chosen.groupby("r")]
@@ -131,10 +131,10 @@ def failures(members: pd.DataFrame, verdicts: pd.DataFrame, count: int) -> pd.Da
 
 
 def confusion_change(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
-    """Compare two classifiers' confusions, with a row per observed true and predicted class.
+    """Compare two confusion matrices, with a row per pair of true and predicted classes.
 
-    `before` and `after` have the columns of PREDICTED. The columns are label, predicted, and the
-    shares `before` and `after` in [0, 1] of the label's images with this prediction.
+    `before` and `after` have the columns of PREDICTED. The columns are label, predicted, and
+    `before` and `after`, the shares in [0, 1] of the label's images with this prediction.
     """
     classes = sorted({*before["label"], *after["label"], *before["predicted"], *after["predicted"]})
     index = pd.MultiIndex.from_product([classes, classes], names=["label", "predicted"])
@@ -158,7 +158,7 @@ def single_trajectories(table: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def spread_out(table: pd.DataFrame, count: int) -> Sequence[pd.DataFrame]:
-    """Return `count` evenly spaced trajectories among those that have a source and a choice."""
+    """Return `count` evenly spaced trajectories among those with a source and a chosen level."""
     edited = table[table["source_id"].notna()].sort_values(PAIR)
     eligible = [rows for rows in single_trajectories(edited) if rows["chosen"].any()]
     if not eligible:

@@ -48,8 +48,8 @@ log = logging.getLogger(__name__)
 class Scored:
     """The inputs of the evaluation: query images, tasks, classifiers and generated images.
 
-    `models` maps "baseline" and "augmented" to classifiers by task. `confusion` has the matrices of
-    all tasks (CONFUSION), and `generated` the images of the set, sorted by file name.
+    `models` maps "baseline" and "augmented" to classifiers by task. `confusion` contains the
+    matrices of all tasks (CONFUSION). `generated` are the images of the set, sorted by file name.
     """
 
     queries: pd.DataFrame
@@ -89,7 +89,7 @@ def read_scored(root: Path) -> Scored:
 def evaluate(
     scored: Scored, *, backbone: ImageModel, oracle: ImageModel, progress: Progress = silent
 ) -> Evaluation:
-    """Evaluate both models on the query images of each task, and generated images by the oracle."""
+    """Evaluate both models on each task's query images, and generated images with the oracle."""
     tasks = scored.tasks
     query = tasks[tasks["role"] == "query"]
     examples = load_examples(scored.queries, backbone=backbone)
@@ -111,7 +111,7 @@ def evaluate(
 
 
 def write_evaluation(evaluation: Evaluation, root: Path) -> None:
-    """Write the tables and the summary to metrics/, plots/ and data/ in a project's folder."""
+    """Write the tables and the summary to metrics/, plots/ and data/ of a project."""
     write_table(evaluation.verdicts, root / "data/evaluation/verdicts.csv", VERDICTS)
     write_table(evaluation.scores, root / "metrics/tasks.csv", SCORES)
     table = evaluation.predictions
@@ -127,7 +127,7 @@ def predict_queries(
 ) -> tuple[pd.DataFrame, float | None]:
     """Return predictions for a task's query images (label, predicted) and the boundary accuracy.
 
-    `pairs` are pairs of classes that are confused (`classify.confusion.boundary_pairs`).
+    `pairs` are the most confused pairs of classes (`classify.confusion.boundary_pairs`).
     """
     shares = predict_proba(classifier, queries)
     predicted = np.array(classifier.classes)[shares.argmax(1)]
@@ -138,11 +138,11 @@ def predict_queries(
 def score_table(
     predictions: pd.DataFrame, *, tasks: pd.DataFrame, boundary: pd.DataFrame
 ) -> pd.DataFrame:
-    """Compute the accuracy in [0, 1] per task and model, overall and by group of training counts.
+    """Compute the accuracy in [0, 1] per task and model, overall and by group of classes.
 
     `predictions` has the columns task, model, label and predicted. `tasks` is the tasks table.
-    `boundary` has the columns task, model and boundary, the accuracy between pairs of classes that
-    are confused.
+    `boundary` has the columns task, model and boundary, the accuracy within the most confused pairs
+    of classes. Groups are many, medium and few, by number of training images.
     """
     rows = []
     ids, support = task_ids(tasks), tasks[tasks["role"] == "support"]
@@ -174,8 +174,8 @@ def verdicts(
 ) -> pd.DataFrame:
     """Return the oracle's class for each distinct generated image, and whether it equals the label.
 
-    `images` are those of the distinct file names, sorted. If the oracle lacks a class, its verdicts
-    are meaningless. The table is then empty, and a warning names the class.
+    `images` are in the order of the sorted distinct file names. If the oracle does not have a class
+    of the set, its verdicts are meaningless: the table is empty, and a warning names the class.
     """
     table = members.drop_duplicates("file_name").sort_values("file_name")
     if table.empty:

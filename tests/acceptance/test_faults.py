@@ -207,7 +207,7 @@ def test_stage_ends_after_its_batch_when_dvc_is_killed(made, tmp_path):
         time.sleep(0.1)
     run.kill()
     output, _ = run.communicate()  # ends when the stage has closed its end
-    assert "Stopping after the running batch (SIGTERM)" in output
+    assert "Stopping after the current batch (SIGTERM)" in output
     kept = len(list((place / ".genie/store").glob("*/*.png")))
     assert 0 < kept < read_json(made / "metrics/cost.json")["needed"]
     assert len(rendered(tmp_path / "watched")) == kept

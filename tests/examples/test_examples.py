@@ -85,7 +85,7 @@ def test_committed_outputs_are_those_of_the_committed_cells(committed, executed)
             )
 
 
-def test_notebook_shows_a_level_that_stands_near_its_target(executed):
+def test_notebook_shows_a_level_near_its_target(executed):
     (cell,) = [cell for cell in code(executed) if "shift ratio" in cell.source]
     found = re.search(r"r = (\S+), 'a photo of a pullover', landmark: (\w+)", shown(cell))
     assert 0.5 <= float(found[1]) <= 0.9
@@ -181,7 +181,7 @@ def test_loop_trains_with_and_without_the_set_from_any_folder(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_loop_is_plain(script):
+def test_loop_imports_one_name_of_the_library_and_is_short(script):
     """It imports one name of the library, and fits on a few screens."""
     text = SCRIPT.read_text()
     assert re.findall(r"^(?:from|import) genie.*$", text, re.MULTILINE) == [

@@ -285,7 +285,7 @@ def test_noise_ratio_out_of_range_is_named(pipe, pictures, pairs, r):
         ({"classes": "rare"}, "classes must be one of all, few"),
         ({"per_class": 0}, "per_class must be at least 1, got 0"),
         ({"unknown_classes": "ask"}, "unknown_classes must be one of stop, allow"),
-        ({"method": "real-guidance"}, "clip must be a folder of a CLIP"),
+        ({"method": "real-guidance"}, "clip must be the folder of a CLIP"),
     ],
 )
 def test_wrong_choice_of_a_set_names_its_argument(pipe, pairs, options, message):
@@ -294,9 +294,9 @@ def test_wrong_choice_of_a_set_names_its_argument(pipe, pairs, options, message)
 
 
 def test_what_is_no_picture_is_named(pipe, pictures, tmp_path):
-    with pytest.raises(InvalidValueError, match=r"^image must hold PIL images, got 'str'"):
+    with pytest.raises(InvalidValueError, match=r"^image must contain only PIL images, got 'str'"):
         pipe([str(tmp_path)], target="coat", r=0.7)
-    with pytest.raises(InvalidValueError, match=r"^examples must hold PIL images"):
+    with pytest.raises(InvalidValueError, match=r"^examples must contain only PIL images"):
         pipe(pictures[0], target="coat", examples=[np.zeros((8, 8, 3))])
 
 
@@ -350,7 +350,7 @@ def test_each_image_of_a_list_has_its_name_or_all_have_one(pipe, pictures):
 
 
 def test_source_of_the_target_class_needs_a_fixed_ratio(pipe, pictures, coats):
-    with pytest.raises(InvalidValueError, match=r"^source must be another class than `target`"):
+    with pytest.raises(InvalidValueError, match=r"^source must differ from `target`"):
         pipe(pictures[0], target="coat", examples=coats, source="coat")
     assert pipe(pictures[0], "coat", examples=coats, source="coat", r=0.7).source == "coat"
 
@@ -805,10 +805,10 @@ def test_png_bytes_of_a_set_are_those_of_its_pixels(made):
         ({"target": " "}, "target must be the name of a class"),
         ({"seed": "a"}, "seed must be a whole number"),
         ({"seed": -1}, "seed must be a whole number"),
-        ({"examples": ["coat.png"]}, "examples must hold PIL images, got 'str'"),
+        ({"examples": ["coat.png"]}, "examples must contain only PIL images, got 'str'"),
         ({"unknown_classes": "maybe"}, "unknown_classes must be one of stop, allow"),
         ({"source": ["a", "b"]}, "source must name each of the 1 images"),
-        ({"source": "coat"}, "source must be another class than `target`"),
+        ({"source": "coat"}, "source must differ from `target`"),
     ],
 )
 def test_value_out_of_range_names_its_argument(pipe, changes, message):

@@ -90,8 +90,8 @@ def test_committed_parameters_are_valid():
         ("data.size", 100_000, r"data\.size.*8192, got 100000"),
         ("augment.per_class", 10**12, r"augment\.per_class.*1000000, got 1000000000000"),
         ("generator.guidance_scale", float("inf"), r"generator\.guidance_scale.*finite"),
-        ("oracle.model", "a\0b", r"oracle\.model: .* that a file system allows, got 'a.x00b'"),
-        ("oracle.model", "a" * 300, r"oracle\.model: .* that a file system allows"),
+        ("oracle.model", "a\0b", r"oracle\.model: .* valid for the file system, got 'a.x00b'"),
+        ("oracle.model", "a" * 300, r"oracle\.model: .* valid for the file system"),
         ("prompt.superclass", ["x" * 1000] * 9, r"prompt\.superclass.{1,900}$"),
     ],
 )
@@ -124,7 +124,7 @@ def test_choices_of_a_key_are_those_of_the_library(key, library):
 
 
 @pytest.mark.parametrize("old", MOVED)
-def test_key_of_an_earlier_version_names_what_took_its_place(tmp_path, old):
+def test_key_of_an_earlier_version_names_its_replacement(tmp_path, old):
     with pytest.raises(GenieError, match=rf"{re.escape(old)} is no longer a key") as caught:
         read_params(changed(tmp_path, old, 1))
     message = str(caught.value)
@@ -134,7 +134,7 @@ def test_key_of_an_earlier_version_names_what_took_its_place(tmp_path, old):
     elif file := re.search(r"(\w+\.csv) in prompt\.folder", message):
         assert (ROOT / read_params(ROOT / "params.yaml").prompt.folder / file[1]).is_file()
     else:
-        new = re.search(r"it is (\w+)\.(\w+)", message)
+        new = re.search(r"use (\w+)\.(\w+)", message)
         assert new[2] in read_yaml(ROOT / "params.yaml")[new[1]]
 
 
@@ -175,7 +175,7 @@ def test_one_template_and_a_list_of_them_read_alike(tmp_path):
 @pytest.mark.parametrize("text", ["- a\n- b\n", "", "seed: [1\n", "seed: 2001-99-99", "\udc80"])
 def test_file_that_holds_no_sections_is_named(tmp_path, text):
     (tmp_path / "params.yaml").write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(GenieError, match=r"params\.yaml (must hold sections|is not valid YAML)"):
+    with pytest.raises(GenieError, match=r"params\.yaml (must contain sections|is not valid YAML)"):
         read_params(tmp_path / "params.yaml")
 
 

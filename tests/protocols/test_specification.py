@@ -133,7 +133,7 @@ def test_missing_key_is_named(tmp_path):
         ({"nois.r": 0.7}, r"nois is not a known key; did you mean noise\?"),
         ({"sead": 1}, r"sead is not a known key; did you mean seed\?"),
         ({"noise.r": 7}, r'noise\.r must be "ada" or in \(0, 1\], got 7'),
-        ({"data.episodes": 600}, r"data\.episodes is no longer a key; it is data\.tasks now"),
+        ({"data.episodes": 600}, r"data\.episodes is no longer a key; use data\.tasks"),
         ({"seed.x": 1}, r"seed: .*got \{'x': 1\}"),
     ],
 )
@@ -148,5 +148,5 @@ def test_mistake_in_a_row_names_setting_row_and_key_on_one_line(changes, message
 def test_mistake_in_an_overlay_is_named(tmp_path):
     overlay = tmp_path / "paper.yaml"
     overlay.write_text(yaml.safe_dump({"data.n_shot": 1}))
-    with pytest.raises(GenieError, match=r"data\.n_shot is no longer a key; it is data\.shots"):
+    with pytest.raises(GenieError, match=r"data\.n_shot is no longer a key; use data\.shots"):
         rows_of(read_protocol(written(tmp_path), overlay), BASE, tmp_path)

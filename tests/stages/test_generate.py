@@ -64,7 +64,7 @@ def test_tracked_cost_is_the_same_whatever_the_store_held(place, tiny_sd_folder)
 
 
 @pytest.mark.parametrize("short", [0, 3])
-def test_missing_images_are_warned_of(place, tiny_sd_folder, caplog, short):
+def test_missing_images_give_a_warning(place, tiny_sd_folder, caplog, short):
     every = {"rule": "cosine", "min_text": 1.0, "min_image": 1.0, "attempts": 2}
     done(
         generate,

@@ -27,9 +27,7 @@ def test_valid_parameters_leave_a_constant_that_other_stages_depend_on(tmp_path)
         result = run(tmp_path, seed=seed)
         assert result.exit_code == 0, result.stderr
         assert (tmp_path / ".params.ok").read_text() == "params.yaml is valid\n"
-    assert result.stdout == (
-        "validate: every parameter is known and in range, every path is there\n"
-    )
+    assert result.stdout == ("validate: all parameters are valid and all paths exist\n")
 
 
 def test_mistake_ends_with_one_line_and_code_1(tmp_path):
@@ -61,13 +59,13 @@ def test_file_that_the_folder_of_prompts_lacks_is_named(tmp_path, missing):
     result = run(tmp_path, prompt__folder=str(folder))
     assert result.exit_code == 1
     assert (
-        f"prompt.folder must hold names.csv, captions.csv and contexts.csv, {folder}/{missing}"
+        f"prompt.folder must contain names.csv, captions.csv and contexts.csv; {folder}/{missing}"
         in (result.stderr)
     )
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_ratio_of_a_method_that_compares_no_levels_is_said(tmp_path, method):
+def test_ratio_of_a_method_that_compares_no_levels_is_reported(tmp_path, method):
     ratio = METHODS[method].ratio
     said = run(tmp_path, method=method, noise__r="ada").stdout
     assert ("; `noise.r` is" in said) == (ratio is not None)
@@ -103,12 +101,12 @@ def test_classes_that_the_generator_does_not_know_stop_the_run(tmp_path):
         {"method": "da-fusion"},
     ],
 )
-def test_ways_on_from_unknown_classes_are_ways_on(tmp_path, changes):
+def test_each_remedy_for_unknown_classes_works(tmp_path, changes):
     result = run(tmp_path, data__path=classes_of(tmp_path, "cat", "bag"), **changes)
     assert result.exit_code == 0, result.stderr
 
 
-def test_a_generator_that_does_not_say_what_it_knows_stops_nothing(tmp_path):
+def test_a_generator_without_a_list_of_classes_stops_nothing(tmp_path):
     (tmp_path / "model").mkdir()
     path = classes_of(tmp_path, "cat", "bag")
     result = run(tmp_path, data__path=path, generator__model=str(tmp_path / "model"))

@@ -12,7 +12,7 @@ def features(count: int, *, seed: int, shift: float = 0.0) -> np.ndarray:
     return draw.normal(shift, 1, (count, 12)) @ np.random.default_rng(9).normal(0, 1, (12, 12))
 
 
-def test_frechet_distance_is_the_matrix_roots() -> None:
+def test_frechet_distance_agrees_with_the_matrix_root() -> None:
     first, second = features(300, seed=0), features(200, seed=1, shift=0.3)
     a, b = (np.cov(x, rowvar=False) for x in (first, second))
     gap = first.mean(0) - second.mean(0)

@@ -48,14 +48,14 @@ def test_generator_edits_an_image_through_the_stock_pipeline() -> None:
     assert edited.size == (32, 32)
 
 
-def test_generator_says_its_guidance_steps_size_and_licence() -> None:
+def test_generator_card_has_guidance_steps_size_and_licence() -> None:
     settings = json.loads((ZOO / "generator" / "genie.json").read_text())
     assert (settings["size"], settings["steps"]) == (32, STEPS)
     assert settings["guidance_scale"] > 1
     assert settings["license"] == "MIT"
 
 
-def test_generator_says_which_classes_it_knows() -> None:
+def test_generator_card_lists_the_known_classes() -> None:
     settings = json.loads((ZOO / "generator" / "genie.json").read_text())
     assert settings["classes"] == known_names(FASHION)
     assert set(settings["classes"]) == {*CLASSES, "T-shirt", "top"}

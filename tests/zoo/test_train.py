@@ -63,7 +63,7 @@ def test_merges_make_every_word_one_token() -> None:
     assert made >= {"coat</w>", "boat</w>", "at</w>"}
 
 
-def test_contrastive_loss_is_least_where_partners_agree() -> None:
+def test_contrastive_loss_is_lower_where_pairs_agree() -> None:
     apart = torch.eye(4)
     agreeing = torch.cat([apart, apart])
     disagreeing = torch.cat([apart, apart.roll(1, 0)])
@@ -121,7 +121,7 @@ def test_longer_run_begins_like_a_shorter_one() -> None:
     assert schedule(1999, 2000, 0.25) < 1e-4
 
 
-def test_velocity_weights_are_those_of_noise_errors_capped_at_gamma() -> None:
+def test_velocity_weights_follow_the_min_snr_formula() -> None:
     scheduler = DDPMScheduler(beta_schedule="scaled_linear")
     timestep = torch.arange(0, 1000, 50)
     kept = scheduler.alphas_cumprod[timestep]

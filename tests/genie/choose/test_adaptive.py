@@ -123,7 +123,7 @@ def test_jumps_to_levels_that_are_left_out_do_not_count():
     positions=st.lists(st.floats(-2, 2), min_size=2, max_size=9).map(np.array),
     min_position=st.floats(-2, 2),
 )
-def test_chosen_level_is_the_first_from_the_largest_shift_on_that_suffices(positions, min_position):
+def test_chosen_level_is_near_the_target_from_the_largest_shift_on(positions, min_position):
     start = largest_shift(positions)
     assert chosen_level(positions) == start
     found = chosen_level(positions, min_position=min_position)

@@ -106,7 +106,7 @@ def test_level_after_the_largest_jump_is_chosen(renderer):
     assert (cost.needed, cost.found, cost.rendered) == (3, 3, 0)
 
 
-def test_a_single_level_is_taken_as_it_is(renderer):
+def test_a_single_level_is_chosen(renderer):
     put(renderer, slot_of((0.7,)), [0.4])
     (found,), _ = exact([slot_of((0.7,))], renderer, landmarks())
     assert found.chosen == 0
@@ -129,7 +129,7 @@ def test_coinciding_source_and_target_are_an_error_that_names_the_pair(renderer)
 
 
 @pytest.mark.parametrize("label", ["coat", "bag"])
-def test_one_level_without_an_axis_goes_on_without_a_position(renderer, label):
+def test_single_level_without_an_axis_has_no_position(renderer, label):
     slot = slot_of((0.7,), source_label=label)
     put(renderer, slot, [0.4])
     (found,), _ = exact([slot], renderer, landmarks(sources={"s": TARGET}))
@@ -287,7 +287,7 @@ def test_a_single_level_is_not_previewed(renderer):
     assert (found.chosen, found.steps, cost.needed) == (0, (FULL,), 1)
 
 
-def test_search_takes_the_least_position_of_the_levels(renderer):
+def test_search_uses_the_min_position_of_the_levels(renderer):
     put(renderer, slot_of(), [0.1, 0.6, 0.9])
     chosen = [
         search([slot_of()], renderer, landmarks(), Levels(min_position=least))[0][0].chosen

@@ -32,7 +32,7 @@ def test_columns_are_the_sorted_classes_in_any_order_of_the_examples(head, blobs
     assert list(predict(model, examples)) == examples.labels
 
 
-def test_two_halves_of_an_example_count_as_a_whole(blobs, settings):
+def test_two_examples_of_half_weight_equal_one_example(blobs, settings):
     examples = blobs(2)
     half = replace(examples, weights=np.full(12, 0.5))
     whole = fit(examples, replace(settings, head="logistic"))
@@ -46,7 +46,7 @@ def test_one_class_is_refused(blobs, settings):
         fit(blobs(1), replace(settings, head="logistic"))
 
 
-def test_head_of_ones_own_is_one_more_entry(monkeypatch, blobs, settings):
+def test_custom_head_is_one_dictionary_entry(monkeypatch, blobs, settings):
     def last_class(embeddings, targets, weights, seed):
         assert weights.tolist() == [1.0] * 18
         assert seed == settings.seed
@@ -145,7 +145,7 @@ def test_logistic_regression_replaces_networks_out_of_fold(blobs, settings):
     ).all()
 
 
-def test_out_of_fold_gives_zero_to_a_class_that_training_lacked(blobs, settings):
+def test_out_of_fold_probability_is_zero_for_a_class_absent_from_training(blobs, settings):
     single = blobs(3, each=1)  # one fold holds everything: nothing is left to train on
     assert (out_of_fold(single, replace(settings, head="prototype"), folds=2) == 0).all()
     rare = take(blobs(3, each=4), [0, 1, 2, 3, 4, 5, 6, 7, 8])  # one image of class 2
@@ -154,7 +154,7 @@ def test_out_of_fold_gives_zero_to_a_class_that_training_lacked(blobs, settings)
     assert held_out.sum(1) == pytest.approx(np.ones(9))
 
 
-def test_out_of_fold_does_not_prefer_a_class_for_its_size(settings):
+def test_out_of_fold_predictions_do_not_favour_large_classes(settings):
     """Overlapping classes of 60 and 6 images: without weights, the small one seems to be large."""
     random = np.random.default_rng(0)
     labels = ["large"] * 60 + ["small"] * 6

@@ -69,7 +69,7 @@ def test_sources_are_ranked_from_one_and_never_the_target(strategy):
         assert sorted(own["source"]) == sorted(set("abc") - {target})
 
 
-def test_strategy_of_ones_own_is_one_more_entry(monkeypatch):
+def test_custom_strategy_is_one_dictionary_entry(monkeypatch):
     monkeypatch.setitem(STRATEGIES, "last", lambda target, shares, top_k, seed: [max(shares)])
     assert ranked("last") == {"a": ["c"], "b": ["c"], "c": ["b"]}
 

@@ -13,7 +13,7 @@ def vector(k: int) -> np.ndarray:
     return np.array([k, -k, 0.1 * k], np.float32)
 
 
-def test_vectors_come_back_by_model_and_image(tmp_path):
+def test_vectors_are_cached_by_model_and_image(tmp_path):
     path = tmp_path / "deep/features.sqlite"
     assert known(path, "m", ["a"]) == {}
     keep(path, "m", {"a": vector(1), "b": vector(2)})
@@ -24,7 +24,7 @@ def test_vectors_come_back_by_model_and_image(tmp_path):
     assert (known(path, "other", ["a"])["a"] == vector(9)).all()
 
 
-def test_what_is_kept_stays(tmp_path):
+def test_cached_vectors_are_not_replaced(tmp_path):
     path = tmp_path / "f"
     keep(path, "m", {"a": vector(1)})
     keep(path, "m", {"a": vector(2)})
@@ -36,7 +36,7 @@ def test_what_is_kept_stays(tmp_path):
 @example(count=500)
 @example(count=501)
 @example(count=1001)
-def test_any_number_of_names_is_answered(tmp_path_factory, count):
+def test_any_number_of_vectors_is_looked_up(tmp_path_factory, count):
     path = tmp_path_factory.mktemp("features") / "f"
     keep(path, "m", {str(k): vector(k) for k in range(0, count, 2)})
     found = known(path, "m", [str(k) for k in range(count)])

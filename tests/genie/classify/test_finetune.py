@@ -42,7 +42,7 @@ def test_network_does_not_learn_from_examples_without_weight(blobs, settings):
     assert predict_proba(model, blobs(2))[:, 1].min() > 0.9
 
 
-def test_network_repeats_itself_and_another_seed_is_another_network(blobs, settings):
+def test_training_is_reproducible_and_depends_on_the_seed(blobs, settings):
     few = replace(settings, steps=3)
     model, again, other = (fit(blobs(3), replace(few, seed=seed)) for seed in (0, 0, 1))
     assert all((again.weights[k] == v).all() for k, v in model.weights.items())
@@ -100,7 +100,7 @@ def test_saved_network_predicts_the_same_and_reads_no_prompts(start, blobs, sett
     assert (predict_proba(back, examples) == expected).all()
 
 
-def test_head_that_starts_from_prompts_begins_as_clips_zero_shot_classifier(
+def test_head_initialised_with_prompts_is_clips_zero_shot_classifier(
     clip, pictures, blobs, settings
 ):
     start = replace(
@@ -127,7 +127,7 @@ def test_head_that_starts_from_prompts_begins_as_clips_zero_shot_classifier(
     assert predict_proba(model, examples) == pytest.approx(expected, abs=1e-3)
 
 
-def test_loss_of_ones_own_is_one_more_entry(monkeypatch, blobs, settings):
+def test_custom_loss_is_one_dictionary_entry(monkeypatch, blobs, settings):
     def first_class(logits, labels, prior):
         assert prior.tolist() == pytest.approx([1 / 3] * 3)
         return torch.nn.functional.cross_entropy(logits, labels * 0, reduction="none")

@@ -21,7 +21,7 @@ def queries() -> np.ndarray:
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_logistic_probabilities_are_scikit_learns(classes):
+def test_logistic_probabilities_equal_those_of_scikit_learn(classes):
     z, targets, weights = problem(classes)
     theirs = LogisticRegression(C=1.0, max_iter=1000).fit(z, targets, weights)
     ours = head_probabilities(HEADS["logistic"](z, targets, weights, 0), queries())

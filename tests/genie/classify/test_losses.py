@@ -10,7 +10,7 @@ TARGETS = torch.tensor([0, 2])
 PRIOR = torch.tensor([0.7, 0.2, 0.1])
 
 
-def test_balanced_bce_is_livts_formula():
+def test_balanced_bce_agrees_with_the_formula_of_livt():
     expected = []
     for z, y in zip(LOGITS.tolist(), TARGETS.tolist(), strict=True):
         total = 0.0
@@ -49,7 +49,7 @@ def test_rare_class_is_penalised_by_plain_cross_entropy_alone(loss, share):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_every_loss_is_one_number_per_example_least_where_the_label_is_sure(loss):
+def test_every_loss_has_one_value_per_example_and_is_small_for_correct_logits(loss):
     sure = 40 * torch.nn.functional.one_hot(TARGETS, 3).float() - 20
     right, wrong = LOSSES[loss](sure, TARGETS, PRIOR), LOSSES[loss](sure.roll(1, 1), TARGETS, PRIOR)
     assert right.shape == wrong.shape == (2,)

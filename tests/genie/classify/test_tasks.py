@@ -218,7 +218,7 @@ def test_copier_of_the_recipe_is_used(tmp_path, images, support, recipe, backbon
     assert {examples.images[i].tobytes() for i in range(8, len(examples.labels))} <= real
 
 
-def test_soft_labels_share_an_image_with_the_class_of_its_source(
+def test_soft_labels_divide_the_weight_between_target_and_source(
     tmp_path, images, support, recipe, backbone, fitted
 ):
     folder, few = saved(tmp_path, images, weight=0.75), support[support["task"] == 0]

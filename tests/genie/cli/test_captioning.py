@@ -75,7 +75,7 @@ def test_every_image_gets_a_caption_and_edits_stay(blip, tmp_path):
     assert sorted(read_captions(path)) == ["i", "j", "k"]
 
 
-def test_captioner_that_is_not_there_is_named(tmp_path):
+def test_missing_captioning_model_is_named(tmp_path):
     with pytest.raises(MissingFileError, match=r"MODEL must be .*nowhere has no config\.json"):
         write_captions(
             table_of(pictures(1), "i"), model=tmp_path / "nowhere", path=tmp_path / "c.csv"

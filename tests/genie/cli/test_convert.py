@@ -102,7 +102,7 @@ def test_mistakes_are_named(tmp_path):
     with pytest.raises(GenieError, match=r"text\.pth cannot be loaded as tensors only"):
         convert_resnet(tmp_path / "text.pth", tmp_path / "out")
     torch.save({"model": {"vit.weight": torch.zeros(1)}}, tmp_path / "vit.pth")
-    with pytest.raises(GenieError, match=r"must hold a ResNet .* vit\.weight"):
+    with pytest.raises(GenieError, match=r"must contain a ResNet .* vit\.weight"):
         convert_resnet(tmp_path / "vit.pth", tmp_path / "out")
     odd = reference((1, 1, 1, 1), deep=False).state_dict() | {"layer1.0.bn9.bias": torch.zeros(1)}
     torch.save(odd, tmp_path / "odd.pth")

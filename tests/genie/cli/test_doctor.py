@@ -58,7 +58,7 @@ def test_what_stops_a_run_is_named_and_exits_with_1(project, monkeypatch):
     assert result.exit_code == 1
     assert "  data        stop     " in result.stdout
     assert "  git         warning  " in result.stdout
-    assert result.stderr == "Error: `dvc repro` would stop; see data above\n"
+    assert result.stderr == "Error: `dvc repro` would fail; see data above\n"
 
 
 def test_parameters_are_checked_as_the_first_stage_does(project):
@@ -106,7 +106,7 @@ def test_a_required_package_that_is_missing_stops(project, monkeypatch):
     monkeypatch.setattr(doctor.metadata, "requires", lambda name: ["nowhere-to-be-found>=3"])
     assert check(project, "packages") == (
         STOP,
-        "nowhere-to-be-found>=3 is needed, found none; run `make repro`",
+        "nowhere-to-be-found>=3 is required, found none; run `make repro`",
     )
 
 

@@ -24,7 +24,7 @@ def test_without_settings_this_process_renders(tmp_path):
     assert EngineSettings().cluster is None
 
 
-def test_settings_come_from_the_file_and_variables_win(tmp_path, monkeypatch):
+def test_environment_variables_override_the_file(tmp_path, monkeypatch):
     written(tmp_path, "engine: ray\naddress: auto\nworkers: 3\n")
     monkeypatch.setenv("GENIE_RAY_WORKERS", "4")
     monkeypatch.setenv("GENIE_RAY_GPUS_PER_WORKER", "0.5")
@@ -37,7 +37,7 @@ def test_an_experiment_in_a_folder_of_its_own_reads_the_workspace_s_file(tmp_pat
     assert read_engine(tmp_path / "elsewhere").remote_store == "s3://bucket/images"
 
 
-def test_variable_of_an_earlier_version_names_what_took_its_place(tmp_path, monkeypatch):
+def test_variable_of_an_earlier_version_names_its_replacement(tmp_path, monkeypatch):
     monkeypatch.setenv("GENIE_SHARED_STORE", "s3://bucket/images")
     with pytest.raises(GenieError, match=r"GENIE_SHARED_STORE is no longer .* GENIE_REMOTE_STORE"):
         read_engine(tmp_path)
@@ -53,8 +53,8 @@ def test_an_empty_file_changes_nothing(tmp_path):
         ("engine: dask\n", "engine.*GENIE_ENGINE.*got 'dask'"),
         ("engin: ray\n", "engin.*Extra inputs"),
         ("workers: 0\n", "workers.*GENIE_RAY_WORKERS.*got 0"),
-        ("[1]\n", "must hold settings by name"),
-        ("a: [\n", "must be YAML"),
+        ("[1]\n", "must be a mapping of settings"),
+        ("a: [\n", "is not valid YAML"),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path, text, named):

@@ -235,7 +235,7 @@ def test_command_says_what_was_made(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", hub)
     result = CliRunner().invoke(main, ["fetch", "me/tiny", str(tmp_path / "x")])
     assert result.exit_code == 0
-    assert f"model me/tiny ({COMMIT}) is in {tmp_path / 'x'}" in result.stdout
+    assert f"model me/tiny ({COMMIT}) saved to {tmp_path / 'x'}" in result.stdout
 
 
 def test_command_fails_with_one_line_on_stderr(hub, tmp_path, monkeypatch):

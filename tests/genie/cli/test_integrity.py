@@ -57,7 +57,7 @@ def test_flipped_bit_in_an_image_of_the_set_is_found_and_put_back(place, origina
     for path in images(place)[:3]:
         flip_bit(path, draw, keep_time=keep_time)
     assert [fault.path for fault in found(place)] == images(place)[:3]
-    assert {fault.done for fault in found(place, repair=True)} == {"put back"}
+    assert {fault.done for fault in found(place, repair=True)} == {"restored"}
     assert healed(place, original)
 
 
@@ -77,7 +77,7 @@ def test_flipped_bit_in_the_store_is_found_and_the_image_is_rendered_again(place
     (fault,) = found(place, repair=True)
     assert found(place) == []
     in_set = level == 1
-    assert fault.done == ("put back" if in_set else "removed, `dvc repro` makes it again")
+    assert fault.done == ("restored" if in_set else "removed; `dvc repro` recreates it")
     assert (load_image(place / ".genie/store", key_of(0, level)) is not None) == in_set
 
 
@@ -100,7 +100,7 @@ def test_image_that_the_cache_links_to_is_put_back_in_both(place, original):
         (lambda path, other: path.unlink(), "is missing"),
         (lambda path, other: path.write_bytes(b""), "does not decode"),
         (lambda path, other: path.write_bytes(path.read_bytes()[:100]), "does not decode"),
-        (lambda path, other: shutil.copy(other, path), "has other pixels than metadata.csv says"),
+        (lambda path, other: shutil.copy(other, path), "does not match its hash in metadata.csv"),
         (
             lambda path, other: path.write_bytes(path.read_bytes() + b"more"),
             "is not the file that DVC recorded",
@@ -123,7 +123,7 @@ def test_image_without_a_good_copy_is_removed_so_that_dvc_sees_it(place):
     path.write_bytes(b"broken")
     folder = place / "data/augmented"
     (fault,) = faults(folder, store=place / ".genie/store", tracked=None, repair=True)
-    assert fault == Fault(path, "does not decode", "removed, `dvc repro` makes it again")
+    assert fault == Fault(path, "does not decode", "removed; `dvc repro` recreates it")
     assert not path.exists()
 
 
@@ -135,7 +135,7 @@ def test_damaged_table_is_put_back_from_the_cache(place, original, name):
     assert healed(place, original)
 
 
-def test_image_that_no_row_names_and_row_without_member_are_told(place):
+def test_image_without_row_and_row_without_member_are_reported(place):
     folder = place / "data/augmented"
     shutil.copy(images(place)[0], folder / "bag/stray.png")
     members = pd.read_csv(folder / "members.csv")
@@ -143,12 +143,12 @@ def test_image_that_no_row_names_and_row_without_member_are_told(place):
     without_dvc = list(faults(folder, store=place / "none", tracked=None, repair=False))
     name = members["file_name"][0]
     assert without_dvc == [
-        Fault(folder / "metadata.csv", f"names {name}, which members.csv lacks"),
-        Fault(folder / "bag/stray.png", "is in no row of metadata.csv; remove it"),
+        Fault(folder / "metadata.csv", f"lists {name}, which is missing from members.csv"),
+        Fault(folder / "bag/stray.png", "is not listed in metadata.csv; remove it"),
     ]
 
 
-def test_row_that_leads_out_of_the_folder_is_told_and_nothing_outside_is_touched(place):
+def test_row_that_points_outside_the_folder_is_reported_and_nothing_outside_is_touched(place):
     folder = place / "data/augmented"
     outside = place / "secret.png"
     outside.write_bytes(b"secret")

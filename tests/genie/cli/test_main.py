@@ -154,7 +154,7 @@ def test_metrics_that_are_no_table_of_values_are_named(tmp_path, text):
     assert "new/metrics/evaluate.json" in error_of(run("summary", "--root", tmp_path / "new"))
 
 
-def test_verify_tells_each_fault_heals_it_when_asked_and_then_finds_none(tmp_path, monkeypatch):
+def test_verify_reports_faults_repairs_them_on_request_and_then_finds_none(tmp_path, monkeypatch):
     place = make_tracked(tmp_path / "place")
     monkeypatch.delenv("DVC_ROOT", raising=False)
     monkeypatch.chdir(place)
@@ -168,8 +168,8 @@ def test_verify_tells_each_fault_heals_it_when_asked_and_then_finds_none(tmp_pat
     healed = run("verify", "--repair")
     assert healed.exit_code == 0
     assert healed.stdout.splitlines() == [
-        f"{image}: does not decode (put back)",
-        "1 files healed; run `dvc repro`",
+        f"{image}: does not decode (restored)",
+        "1 files repaired; run `dvc repro`",
     ]
     assert "DVC's hashes and the store agree" in run("verify").stdout
 
@@ -183,7 +183,7 @@ def test_verify_checks_the_set_that_it_is_given(tmp_path, monkeypatch):
     assert "is missing" in run("verify", "copy", "--root", place).stdout
 
 
-def test_gc_only_counts_unless_it_is_told_to_delete(tmp_path, monkeypatch):
+def test_gc_only_counts_without_delete(tmp_path, monkeypatch):
     place = make_tracked(tmp_path / "place")
     monkeypatch.delenv("DVC_ROOT", raising=False)
     stray = place / f".genie/store/ff/{'f' * 64}.png"
@@ -191,10 +191,10 @@ def test_gc_only_counts_unless_it_is_told_to_delete(tmp_path, monkeypatch):
     stray.write_bytes(bytes(5_000_000))
     assert run("gc", "--root", place).stdout.startswith("0 images")  # it is young
     assert run("gc", "--root", place, "--days", 0).stdout == (
-        "1 images (5.0 MB) of the store can be dropped with --delete, 18 are kept\n"
+        "1 images (5.0 MB) in the store can be deleted with --delete, 18 are kept\n"
     )
     assert stray.exists()
     assert run("gc", "--root", place, "--days", 0, "--delete").stdout == (
-        "1 images (5.0 MB) dropped from the store, 18 kept\n"
+        "1 images (5.0 MB) deleted from the store, 18 kept\n"
     )
     assert not stray.exists()

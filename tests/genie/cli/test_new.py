@@ -121,11 +121,11 @@ def test_old_project_that_follows_the_line_works_again(project, tmp_path):
     shutil.copytree(tmp_path / "empty/stages", old / "stages")
     shutil.copy(tmp_path / "empty/dvc.yaml", old)
     command = yaml.safe_load((old / "dvc.yaml").read_text())["stages"]["validate"]["cmd"]
-    assert f"{VERSION} names genie-pipeline 0.1.0" in stage(old, command).stderr
+    assert f"{VERSION} pins genie-pipeline 0.1.0" in stage(old, command).stderr
     shutil.copy(tmp_path / "empty" / VERSION, old)
     message = stage(old, command).stderr
     params = (old / "params.yaml").read_text()
-    for old_key, new_key in re.findall(r"\w+\.(\w+) is no longer a key; it is \w+\.(\w+)", message):
+    for old_key, new_key in re.findall(r"\w+\.(\w+) is no longer a key; use \w+\.(\w+)", message):
         params = params.replace(f"  {old_key}:", f"  {new_key}:")
     (old / "params.yaml").write_text(params)
     assert stage(old, command).returncode == 0
@@ -159,7 +159,7 @@ def test_another_version_than_the_projects_is_refused(project, tmp_path):
     (tmp_path / VERSION).write_text("genie-pipeline==99.1\n")
     done = stage(tmp_path, "python -m stages.prepare")
     assert done.returncode == 1
-    assert done.stderr.startswith(f"Error: {VERSION} names genie-pipeline 99.1, but")
+    assert done.stderr.startswith(f"Error: {VERSION} pins genie-pipeline 99.1, but")
     assert "pip install -r requirements.txt" in done.stderr
 
 

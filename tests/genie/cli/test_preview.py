@@ -53,7 +53,7 @@ def levels_in(output: str) -> list[tuple[float, float, bool]]:
 def test_without_support_images_the_target_is_drawn_eight_times(project):
     result = preview("photo.jpg", "coat")
     assert result.exit_code == 0, result.output
-    assert "Z_T is the mean of 8 Txt2Img images of coat" in result.stdout
+    assert "Z_T is the mean embedding of 8 Txt2Img images of coat" in result.stdout
     assert rendered(project) == 3 + 8
     assert decode_image((project / "preview.png").read_bytes()).width > 400
     table = levels_in(result.stdout)
@@ -69,7 +69,7 @@ def test_support_images_of_the_class_are_the_target(project, source_images):
     )
     write_images(images, project / "data/prepared/support")
     result = preview("photo.jpg", "coat", "--out", "deep/strip.png")
-    assert "Z_T is the mean of 4 support images of coat" in result.stdout
+    assert "Z_T is the mean embedding of 4 support images of coat" in result.stdout
     assert rendered(project) == 3
     assert (project / "deep/strip.png").is_file()
     # by hand, from the rendered images
@@ -142,12 +142,12 @@ def test_table_has_a_line_per_level_with_its_shift_and_the_choice():
         ["0.5", "0.10"],
         ["0.75", "0.90", "+0.80", "<-", "r*"],
     ]
-    assert lines[-1] == "Z_T is the mean of 3 support images of coat"
+    assert lines[-1] == "Z_T is the mean embedding of 3 support images of coat"
 
 
 @pytest.mark.parametrize(
     ("ratio", "words"),
-    [(1.09, "unclear"), (1.1, "choice is clear"), (np.nan, "nothing to compare")],
+    [(1.09, "unclear"), (1.1, "choice is clear"), (np.nan, "cannot be rated")],
 )
 def test_choice_is_called_clear_or_not(ratio, words):
     lines = summary(made(shift_ratio=ratio, landmark="txt2img"), 8)

@@ -68,7 +68,7 @@ def test_flipped_bit_anywhere_in_a_shard_is_found_and_put_back(place, original):
         told = list(faults(folder, store=store, tracked=tracked, repair=False))
         assert [fault.path for fault in told] == [path]
         (fault,) = faults(folder, store=store, tracked=tracked, repair=True)
-        assert fault.done == "put back"
+        assert fault.done == "restored"
     assert healed(place, original)
 
 
@@ -81,7 +81,7 @@ def test_damaged_image_of_a_shard_is_named(place):
     path.write_bytes(content[:middle] + bytes(8) + content[middle + 8 :])
     for tracked in (True, False):
         (fault,) = found(place, tracked=tracked)
-        assert fault == Fault(path, f"holds {name}, which does not decode")
+        assert fault == Fault(path, f"contains {name}, which does not decode")
 
 
 @pytest.mark.parametrize(
@@ -97,14 +97,14 @@ def test_shard_that_is_in_no_cache_is_made_again_of_the_images_of_the_store(
     path = shards(place)[1]
     cached(place, path).unlink()
     damage(path)
-    assert found(place, repair=True) == [Fault(path, what, "put back")]
+    assert found(place, repair=True) == [Fault(path, what, "restored")]
     assert healed(place, original)
 
 
 def test_untracked_shard_is_made_again_of_the_images_of_the_store(place, original):
     path = shards(place)[1]
     path.write_bytes(b"PAR1")
-    assert found(place, repair=True, tracked=False) == [Fault(path, "cannot be read", "put back")]
+    assert found(place, repair=True, tracked=False) == [Fault(path, "cannot be read", "restored")]
     assert path.read_bytes() == shards(original)[1].read_bytes()
 
 
@@ -113,7 +113,7 @@ def test_shard_that_the_cache_links_to_is_put_back_in_both(place, original):
     path.unlink()
     os.link(cached(place, path), path)
     flip_bit(path, random.Random(0), keep_time=True)
-    assert [fault.done for fault in found(place, repair=True)] == ["put back"]
+    assert [fault.done for fault in found(place, repair=True)] == ["restored"]
     assert healed(place, original)
 
 
@@ -126,7 +126,7 @@ def test_good_images_of_a_shard_that_is_removed_go_to_the_store(place):
     shutil.rmtree(place / ".genie/store")
     path.write_bytes(content.replace(png, bytes(len(png))))
     (fault,) = found(place, repair=True)
-    assert fault.done == "removed, `dvc repro` makes it again"
+    assert fault.done == "removed; `dvc repro` recreates it"
     assert not path.exists()
     assert not cached(place, path).exists()  # or DVC would check it out again
     store = place / ".genie/store"
@@ -138,28 +138,28 @@ def test_copy_in_the_store_that_differs_is_replaced(place, original):
     stored = store_path(place / ".genie/store", key_of(0, 1))
     stored.write_bytes(picture_of("f" * 64))
     (fault,) = found(place, repair=True)
-    assert fault == Fault(stored, "is not the image of the set", "put back")
+    assert fault == Fault(stored, "differs from the image of the set", "restored")
     assert contents(place / ".genie/store") == contents(original / ".genie/store")
 
 
-def test_row_without_image_and_image_without_row_are_told(place):
+def test_row_without_image_and_image_without_row_are_reported(place):
     path = shards(place)[2]
     table = pq.read_table(path)
     names = table["file_name"].to_pylist()
     renamed = table.set_column(0, "file_name", pa.array([names[0], "bag/other.png"]))
     pq.write_table(renamed, path)
     assert found(place, tracked=False) == [
-        Fault(place / "data/augmented/metadata.csv", f"names {names[1]}, which no shard holds"),
-        Fault(path, "holds bag/other.png, which metadata.csv lacks"),
+        Fault(place / "data/augmented/metadata.csv", f"lists {names[1]}, which is in no shard"),
+        Fault(path, "contains bag/other.png, which is missing from metadata.csv"),
     ]
 
 
-def test_image_file_beside_the_shards_is_told(place):
+def test_image_file_beside_the_shards_is_reported(place):
     (name, *_) = Shards(shards(place)).places
     stray = place / "data/augmented" / name
     stray.parent.mkdir(exist_ok=True)
     stray.write_bytes(b"")
-    assert found(place, tracked=False) == [Fault(stray, "is in no row of metadata.csv; remove it")]
+    assert found(place, tracked=False) == [Fault(stray, "is not listed in metadata.csv; remove it")]
 
 
 def test_shards_are_not_touched_where_metadata_cannot_be_read(place, original):

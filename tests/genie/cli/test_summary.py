@@ -32,7 +32,7 @@ def test_a_method_without_new_images_is_not_called_generated():
     )
 
 
-def test_what_was_not_measured_is_said_and_one_task_has_no_interval():
+def test_missing_measurements_are_reported_and_one_task_has_no_interval():
     nothing = {"mean": None, "low": None, "high": None, "n": 0}
     lines = dict(summary_lines(RESULT | {"gain": ONE_TASK, "baseline": nothing}, {}))
     assert lines["gain, paired by task"] == "-12.5 %  (one task, no interval)"

@@ -51,7 +51,7 @@ def test_message_names_argument_rule_value_and_remedy_on_one_line(fields, text):
     assert str(InvalidValueError(fields.pop("rule"), **fields)) == text
 
 
-def test_fields_are_those_given():
+def test_error_has_the_given_fields():
     error = InvalidValueError("must be 1", argument="n", value=[0], remedy="raise it")
     assert (error.argument, error.rule, error.value, error.remedy) == (
         *("n", "must be 1"),

@@ -21,13 +21,13 @@ CLASSES = ("bag", "coat", "shirt")
 REQUEST = Request("a", "shirt", "coat", "a photo of a coat", "", 0.7, 0, 0, "")
 
 
-def test_noise_of_an_image():
+def test_noise_seed_of_an_image_is_the_published_one():
     assert noise_seed(REQUEST) == 5015364946437819453
     drawn = Request(None, None, "T-shirt/top", "", "", 1.0, 3, 7, "support")
     assert noise_seed(drawn) == 4749104997208021193
 
 
-def test_source_images_and_the_turns_of_their_prompts():
+def test_order_of_source_images_and_prompts_is_the_published_one():
     rows = [(f"{c}-{i}", c) for c in CLASSES for i in range(4)]
     ranked = [("coat", "shirt", 1), ("coat", "bag", 2)]
     turns = []
@@ -73,7 +73,7 @@ def test_source_images_and_the_turns_of_their_prompts():
         ),
     ],
 )
-def test_support_of_tasks(regime, options, expected):
+def test_support_sets_are_the_published_ones(regime, options, expected):
     pools = [
         pd.DataFrame(
             [(f"{pool}{c}{i}", c) for c in CLASSES for i in range(5)], columns=["image_id", "label"]
@@ -85,7 +85,7 @@ def test_support_of_tasks(regime, options, expected):
     assert [" ".join(ids) for _, ids in support] == expected
 
 
-def test_random_source_classes():
+def test_random_source_classes_are_the_published_ones():
     even = pd.DataFrame(0.25, index=list("abcde"), columns=list("abcde"))
     drawn = source_classes(even, strategy="random", top_k=4, seed=2)
     assert drawn.groupby("target")["source"].agg("".join).to_dict() == {
@@ -97,7 +97,7 @@ def test_random_source_classes():
     }
 
 
-def test_images_that_become_queries(source_images):
+def test_query_split_is_the_published_one(source_images):
     table = pd.DataFrame(
         {"image_id": list("abcdefghij"), "label": "coat", "png": list(source_images.values())[:10]}
     )
@@ -105,7 +105,7 @@ def test_images_that_become_queries(source_images):
     assert list(query["image_id"]) == ["a", "b", "c", "g", "j"]
 
 
-def test_key_of_an_image_in_the_store():
+def test_store_key_of_an_image_is_the_published_one():
     info = ModelInfo(
         name="any",
         fingerprint="f" * 64,
@@ -127,7 +127,7 @@ def test_key_of_an_image_in_the_store():
     assert request_key(replace(drawn, seed=2), info, steps=5) != key
 
 
-def test_fingerprint_of_a_folder(tmp_path):
+def test_fingerprint_of_a_folder_is_the_published_one(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     flat = seeding.fingerprint(tmp_path, reversed(sorted(tmp_path.iterdir())))
@@ -141,12 +141,12 @@ def test_fingerprint_of_a_folder(tmp_path):
     assert found == "26184e16c4221e968c8c858d7d3110cdbe60dd7e7f4a1f22365bcd6031925076"
 
 
-def test_seed_of_a_training_step():
+def test_seed_of_a_training_step_is_the_published_one():
     assert seeding.step_seed(0, 7) == 7
     assert seeding.step_seed(3, 41) == 3_000_050
 
 
-def test_seed_of_a_task_and_a_purpose():
+def test_seed_of_a_task_and_a_purpose_is_the_published_one():
     assert seeding.task_seed(0, "task", "copies") == 1521616707
     seeds = {
         seeding.task_seed(s, t, p) for s in (0, 1) for t in "ab" for p in ("copies", "training")

@@ -62,7 +62,7 @@ def test_every_schema_is_either_csv_or_has_bytes_or_vectors():
 @pytest.mark.parametrize("name", CSV)
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
-def test_every_table_comes_back_from_csv_as_it_was(name, data, tmp_path_factory):
+def test_every_table_survives_csv(name, data, tmp_path_factory):
     schema = CSV[name]
     rows = data.draw(st.lists(st.tuples(*(values[kind] for kind in schema.values())), max_size=4))
     path = tmp_path_factory.mktemp("tables") / "table.csv"
@@ -78,7 +78,7 @@ def test_every_table_comes_back_from_csv_as_it_was(name, data, tmp_path_factory)
 
 
 @pytest.mark.parametrize("name", CSV)
-def test_text_columns_keep_what_looks_like_a_number_or_like_nothing(name, tmp_path):
+def test_text_columns_keep_texts_that_look_like_numbers_or_missing_values(name, tmp_path):
     schema = CSV[name]
     other = {int: 1, float: 0.5, bool: True}
     rows = [
@@ -92,7 +92,7 @@ def test_text_columns_keep_what_looks_like_a_number_or_like_nothing(name, tmp_pa
 
 
 @pytest.mark.parametrize("text", ["a\rb", "\r", "a\r\nb", 'a"\rb'])
-def test_carriage_return_in_a_text_comes_back(text, tmp_path):
+def test_carriage_return_in_a_text_survives_csv(text, tmp_path):
     """Python before 3.13 writes it without quotes."""
     table = pd.DataFrame({"class": [text, "bag"], "name": ["x", text]})
     write_table(table, tmp_path / "names.csv", tables.NAMES)
@@ -149,7 +149,7 @@ def test_bytes_and_missing_text_survive_parquet(tmp_path):
     assert back["png"].tolist() == [b"\x00\xff", b""]
 
 
-def test_empty_cell_is_no_number_in_a_float_column_and_no_text_in_a_text_column(tmp_path):
+def test_empty_cell_is_nan_in_a_float_column_and_empty_in_a_text_column(tmp_path):
     path = tmp_path / "members.csv"
     path.write_text(",".join(MEMBERS) + "\n0,coat,k,f.png,,,\n")
     (row,) = read_table(path, MEMBERS).to_dict("records")
@@ -222,7 +222,7 @@ def test_file_that_a_table_names_outside_its_folder_is_refused(tmp_path, name):
     assert inside(tmp_path, "a/x.png") == tmp_path / "a/x.png"
 
 
-def test_support_of_a_tasks_table_are_its_support_rows(tmp_path):
+def test_only_support_rows_of_a_tasks_table_are_read(tmp_path):
     rows = [(0, "support", "i", "a"), (0, "query", "j", "a"), (1, "support", "k", "b")]
     write_table(pd.DataFrame(rows, columns=list(TASKS)), tmp_path / "tasks.csv", TASKS)
     assert list(read_support(tmp_path / "tasks.csv")["image_id"]) == ["i", "k"]

@@ -146,7 +146,7 @@ def test_tables_are_the_same_for_files_and_shards(tmp_path):
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, 1), (1, None), (1, 2), (None, None)])
-def test_set_that_is_written_again_leaves_nothing_of_the_earlier_form(tmp_path, before, after):
+def test_saving_again_removes_images_of_the_earlier_format(tmp_path, before, after):
     for name, forms in (("twice", (before, after)), ("once", (after,))):
         for shards in forms:
             (tmp_path / name / "gone").mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,7 @@ def test_set_that_is_written_again_leaves_nothing_of_the_earlier_form(tmp_path, 
     assert not list((tmp_path / "twice").glob("gone/*"))
 
 
-def test_set_that_is_written_again_leaves_files_alone_that_are_linked_to_it(written):
+def test_saving_again_does_not_change_hard_links_to_the_set(written):
     folder, _ = written
     linked = folder.parent / "cached"
     linked.hardlink_to(folder / "coat/c.png")
@@ -242,7 +242,7 @@ def test_hard_labels_have_no_soft_labels():
     assert in_memory().soft_labels is None
 
 
-def test_soft_labels_give_the_rest_of_the_weight_to_the_class_of_the_source():
+def test_soft_labels_give_the_remaining_weight_to_the_source_class():
     soft = in_memory(target_weight=[1.0, 0.75, 0.25, 0.25]).soft_labels
     assert soft.dtype == np.float32
     assert soft.tolist() == [[0.75, 0.25, 0], [0, 0.75, 0.25]]
@@ -365,7 +365,7 @@ def test_damaged_image_of_a_loaded_set_is_named_with_the_remedy(written, content
 
 
 @pytest.mark.parametrize("name", ["coat/holiday.png", "notes.txt", "deep/er/x.png"])
-def test_folder_with_files_of_its_own_is_refused_and_left_as_it_is(tmp_path, name):
+def test_folder_with_other_files_is_refused_and_left_unchanged(tmp_path, name):
     file = tmp_path / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(b"mine")
@@ -376,14 +376,14 @@ def test_folder_with_files_of_its_own_is_refused_and_left_as_it_is(tmp_path, nam
     assert file.read_bytes() == b"mine"
 
 
-def test_folder_of_the_own_real_images_is_refused(tmp_path):
+def test_folder_of_real_images_is_refused(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "coat.png")
     with pytest.raises(InvalidValueError, match=r"coat\.png; choose another folder"):
         in_memory().save(tmp_path)
     assert (tmp_path / "coat.png").is_file()
 
 
-def test_hidden_files_of_the_system_do_not_matter(tmp_path):
+def test_hidden_system_files_are_ignored(tmp_path):
     (tmp_path / ".DS_Store").write_bytes(b"")
     in_memory().save(tmp_path)
     in_memory().save(tmp_path)

@@ -79,7 +79,7 @@ def lines_with(text: str, start: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(start)]
 
 
-def test_metadata_are_those_of_the_hub():
+def test_card_has_the_metadata_that_the_hub_expects():
     found = card().data.to_dict()
     assert found["task_categories"] == ["image-classification"]
     assert found["size_categories"] == ["n<1K"]
@@ -101,7 +101,7 @@ def test_failures_are_named_and_counted():
     assert "rejected 7 images; 2 requested images are missing" in text
 
 
-def test_class_names_are_neither_markup_nor_new_cells():
+def test_class_names_are_escaped_in_tables():
     assert "<img" not in card().text
     assert lines_with(card().text, "| a&#124;b &lt;img") == [
         "| a&#124;b &lt;img src=x&gt; | 1 | 100% | 0.50 |"
@@ -116,7 +116,7 @@ def test_generator_and_licences_are_named_as_far_as_they_are_known():
     assert "    not stated with the data" in text
 
 
-def test_card_of_a_set_without_images_has_a_sentence_for_it():
+def test_card_of_an_empty_set_says_that_there_are_no_images():
     empty = card(TABLE.iloc[:0], SetFacts(method="cutmix"))
     assert "The method generates no images." in empty.text
     assert "configs" not in empty.data.to_dict()

@@ -130,7 +130,7 @@ def distances(some: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 @given(hashes(least=1))
-def test_clusters_are_those_of_comparing_every_pair(found):
+def test_clusters_agree_with_brute_force(found):
     near = distances(found, found) <= NEAR_DUPLICATE_BITS
     _, expected = connected_components(near, directed=False)
     cluster = cluster_hashes(found)
@@ -138,7 +138,7 @@ def test_clusters_are_those_of_comparing_every_pair(found):
 
 
 @given(hashes(), hashes())
-def test_near_hashes_of_another_set_are_those_of_comparing_every_pair(found, others):
+def test_near_duplicates_of_another_set_agree_with_brute_force(found, others):
     expected = (distances(found, others) <= NEAR_DUPLICATE_BITS).any(axis=1)
     assert list(near_any(found, others)) == list(expected)
 

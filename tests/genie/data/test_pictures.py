@@ -39,7 +39,7 @@ def test_iteration_ends_after_the_last_image():
 
 
 @given(st.lists(st.lists(st.integers(0, 255), max_size=4), max_size=4))
-def test_joined_sequences_are_those_of_lists(parts: list[list[int]]):
+def test_joined_sequences_behave_like_concatenated_lists(parts: list[list[int]]):
     images = joined([picture(level) for level in part] for part in parts)
     assert [level_of(image) for image in images] == [level for part in parts for level in part]
 
@@ -52,7 +52,7 @@ def test_spooled_images_come_back_unchanged_in_any_order(levels: list[int], data
     assert [level_of(images[i]) for i in order] == [levels[i] for i in order]
 
 
-def test_spooled_images_of_no_images_are_none():
+def test_spooling_no_images_gives_an_empty_sequence():
     assert list(spooled([])) == []
 
 

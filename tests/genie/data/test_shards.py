@@ -47,7 +47,7 @@ def test_same_rows_give_the_same_bytes(tmp_path):
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
 
 
-def test_nothing_to_write_is_no_shard(tmp_path):
+def test_no_images_make_no_shard(tmp_path):
     write_shards([], tmp_path, size=3)
     assert shard_files(tmp_path) == []
 

@@ -97,7 +97,7 @@ def test_pools_that_share_an_image_are_refused():
         tasks_of(support, shared, regime="all", seed=0)
 
 
-def test_more_shots_contain_fewer_shots():
+def test_support_sets_with_more_shots_contain_those_with_fewer():
     few = tasks_of(*pools(), regime="shots", seed=3, shots=2, tasks=3)
     more = tasks_of(*pools(), regime="shots", seed=3, shots=5, tasks=3)
     for task in range(3):
@@ -111,7 +111,7 @@ def test_a_milder_long_tail_contains_a_steeper_one():
     assert ids(steep, 0) < ids(mild, 0)
 
 
-def test_more_shots_per_episode_contain_fewer():
+def test_episodes_with_more_shots_contain_those_with_fewer():
     one = tasks_of(*pools(6, 30, 20), regime="episodes", seed=1, tasks=20, shots=1)
     five = tasks_of(*pools(6, 30, 20), regime="episodes", seed=1, tasks=20, shots=5)
     for task in range(20):
@@ -150,7 +150,7 @@ def test_long_tail_falls_exponentially_to_the_imbalance():
     assert len(ids(tasks, 0, "query")) == len(query)
 
 
-def test_long_tail_without_imbalance_is_one_task_of_the_datas_own_counts():
+def test_long_tail_without_imbalance_is_one_task_with_the_class_counts_of_the_data():
     support = pool_of("s", {"a": 30, "b": 7})
     query = pool_of("q", {"a": 3, "b": 3})
     tasks = tasks_of(support, query, regime="longtail", seed=0)
@@ -171,7 +171,7 @@ def test_episode_support_comes_from_the_same_capped_pool_in_every_task():
     assert (drawn == 4).all()
 
 
-def test_episodes_without_n_query_ask_the_whole_query_pool_of_their_classes():
+def test_episodes_without_n_query_have_all_queries_of_their_classes():
     tasks = tasks_of(*pools(), regime="episodes", seed=0, n_way=2, n_query=None, tasks=3)
     assert (counts(tasks, "query") == 6).all()
 

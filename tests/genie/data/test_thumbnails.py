@@ -22,7 +22,7 @@ def opened(webp: bytes) -> Image.Image:
 
 
 @given(width=st.integers(1, 400), height=st.integers(1, 400))
-def test_no_side_exceeds_the_limit_and_small_pictures_keep_theirs(width, height):
+def test_large_images_are_shrunk_to_the_limit_and_small_ones_keep_their_size(width, height):
     found = opened(thumbnail(Image.new("RGB", (width, height), "red"))).size
     assert max(found) <= SIDE
     if max(width, height) <= SIDE:

@@ -67,7 +67,7 @@ def gallery_from(*trajectories: pd.DataFrame, verdicts: list[dict] | None = None
     )
 
 
-def test_card_leads_from_the_source_over_its_levels_to_a_real_target():
+def test_card_has_the_source_its_levels_and_a_real_target():
     made = gallery_from(levels("a"), verdicts=[verdict("a1", "coat", 0.9)])
     (card,) = made.cards
     assert (card.source, card.target, card.task) == ("bag", "coat", 0)

@@ -18,7 +18,7 @@ ROW = ContactRow(
 )
 
 
-def test_ratio_and_position_stand_under_each_level_and_the_choice_is_framed(shown):
+def test_each_level_is_labelled_with_ratio_and_position_and_the_choice_is_framed(shown):
     axes = shown(lambda path: preview_figure(ROW, path, example="real")).figure.axes
     assert [axis.get_xlabel() for axis in axes[:5]] == [
         "source\nphoto.jpg",

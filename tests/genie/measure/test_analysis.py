@@ -81,7 +81,7 @@ def test_levels_are_averaged_and_the_chosen_images_are_a_row_of_their_own():
     assert table.loc["r = 0.5", "p_source"] == pytest.approx(means, abs=1e-6)
 
 
-def test_images_without_a_foreign_source_have_no_boundary():
+def test_images_without_a_source_of_another_class_have_no_boundary():
     own = trajectories().assign(source_label="a", target_label="a")
     text = trajectories().assign(source_label=None, source_id=None)
     for table in (own, text, trajectories().iloc[:0]):
@@ -141,7 +141,7 @@ def test_trajectories_are_spread_over_all_that_have_a_choice():
     assert spread_out(trajectories().iloc[:0], 3) == []
 
 
-def test_rows_of_one_ratio_stand_alone_and_several_compete_with_the_choice():
+def test_rows_are_grouped_by_ratio_and_by_choice_if_there_are_several():
     titles = [title for title, _ in by_ratio(trajectories())]
     assert titles == ["r = 0.5", "r = 0.6", "r = 0.7", ADA]
     assert [title for title, _ in by_ratio(trajectories(levels=1))] == ["r = 0.5"]
@@ -187,7 +187,7 @@ def test_failures_are_images_with_another_verdict_the_surest_first():
     assert list(failures(members, verdicts, 2)["key"]) == ["c", "b"]
 
 
-def test_without_foreign_sources_there_is_no_boundary_and_nothing_is_chosen():
+def test_without_sources_of_another_class_tables_are_empty():
     own = pd.DataFrame({"source_label": ["a", None], "target_label": ["a", "b"], "task": 0})
     table = boundary_probabilities(own, {0: support()}, seed=0)
     assert list(table[table["chosen"]]["r"]) == []

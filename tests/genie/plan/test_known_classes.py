@@ -42,7 +42,7 @@ def test_known_classes_raise_nothing():
     require_known(["trouser", "ankle boot"], KNOWN, {}, model=Path("m"))
 
 
-def test_error_names_the_classes_and_the_three_ways_on():
+def test_error_names_the_classes_and_three_remedies():
     with pytest.raises(InvalidValueError) as error:
         require_known(["plane", "cat", "trouser"], KNOWN, {}, model=Path("zoo/generator"))
     text = str(error.value)

@@ -20,7 +20,7 @@ from genie.plan.levels import (
 
 
 @given(steps=st.integers(1, 120), data=st.data())
-def test_ratio_of_whole_steps_takes_just_these(steps, data):
+def test_ratio_of_a_whole_number_of_steps_takes_this_number(steps, data):
     k = data.draw(st.integers(1, steps))
     assert denoising_steps(k / steps, steps) == k
 
@@ -77,7 +77,7 @@ def test_ada_and_ratios_are_valid(r):
 
 
 @pytest.mark.parametrize("r", ["adaptive", "0.5", 0, -1, 1.5, float("nan"), True, None])
-def test_what_is_neither_ada_nor_a_ratio_is_an_error(r):
+def test_values_other_than_ada_or_a_ratio_are_errors(r):
     with pytest.raises(InvalidValueError, match=r'^r must be "ada" or in \(0, 1\], got') as error:
         require_ratio_or_ada(r)
     assert error.value.argument == "r"
@@ -119,7 +119,7 @@ def test_another_search_is_an_error_with_the_nearest_name():
 @pytest.mark.parametrize(
     ("steps", "different"), [(1, 1), (4, 3), (8, 4), (10, None), (20, None), (50, None)]
 )
-def test_steps_too_few_to_distinguish_levels_are_warned_of(steps, different, caplog):
+def test_too_few_steps_to_distinguish_levels_give_a_warning(steps, different, caplog):
     warn_of_equal_levels((0.5, 0.6, 0.7, 0.8, 0.9), steps)
     expected = [] if different is None else [f"the 5 levels .* only {different} different numbers"]
     assert len(caplog.messages) == len(expected)

@@ -274,7 +274,7 @@ def test_methods_that_compare_no_levels_render_one_ratio(method, r, ratios):
         ),
     ],
 )
-def test_a_ratio_that_the_method_replaces_is_remarked(method, r, note):
+def test_a_ratio_that_the_method_replaces_is_noted(method, r, note):
     assert ratio_note(method, r) == note
 
 
@@ -337,7 +337,7 @@ def test_diffusemix_takes_its_styles_in_turn():
     assert {q.prompt.rpartition(", ")[2] for (q,) in planned} <= set(STYLES)
 
 
-def test_captions_and_contexts_are_the_wording_of_their_methods():
+def test_captions_and_contexts_are_the_prompts_of_their_methods():
     captions = {f"coat-{i}": f"coat number {i}" for i in range(3)}
     planned = plan("cap2aug", per_class={"coat": 3}, prompts=Prompts(captions=captions))
     assert {levels[0].prompt for levels in planned} == set(captions.values())

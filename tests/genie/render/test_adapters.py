@@ -125,7 +125,7 @@ def test_trained_token_is_not_trained_again(sd, source_images, tmp_path, monkeyp
     assert learn_token(some, "coat", generator=sd, settings=quick, folder=tmp_path) == first
 
 
-def test_token_is_of_what_decides_it(sd):
+def test_token_name_depends_on_all_that_determines_the_token(sd):
     quick = InversionSettings(2, "a {class}", 0, learning_rate=0.01, batch_size=2)
 
     def name(images=("a", "b"), word="coat", settings=quick) -> str:
@@ -248,7 +248,7 @@ def test_stopped_training_in_half_precision_resumes_with_its_scale(
 
 
 @pytest.mark.parametrize("predicts", ["epsilon", "v_prediction", "sample"])
-def test_loss_is_that_of_what_the_model_predicts(sd, predicts):
+def test_loss_follows_the_prediction_type_of_the_model(sd, predicts):
     """A denoiser that knows the answer has no loss."""
     scheduler = DPMSolverMultistepScheduler.from_config(
         sd.pipeline.scheduler.config, prediction_type=predicts

@@ -69,7 +69,7 @@ def test_half_precision_changes_images_little_and_their_keys(loaded, source_imag
     assert np.abs(images[0] - images[1]).mean() <= 2
 
 
-def test_shapes_of_batch_take_turns(loaded):
+def test_batches_of_different_shapes_can_alternate(loaded):
     unet = loaded(False).pipeline.unet
     compiled = load_denoiser(unet, device="cpu", compile=True)
     for shape in [(2, 4, 8, 8), (3, 4, 16, 8), (1, 4, 8, 8), (2, 4, 8, 8)]:

@@ -171,7 +171,7 @@ def test_out_of_memory_with_one_image_is_an_error(sd, source_images):
 
 
 @pytest.mark.parametrize(("guidance", "warned"), [(1.0, True), (3.0, False)])
-def test_negative_prompt_without_guidance_is_warned_of(
+def test_negative_prompt_without_guidance_gives_a_warning(
     tiny_sd_folder, source_images, caplog, guidance, warned
 ):
     generator = load_generator(

@@ -12,7 +12,7 @@ BRIEF = {"steps": 10, "batch_size": 2}
 REQUEST = Request("a", "shirt", "coat", "a photo of a coat", "blurry", 0.7, 0, 0, "")
 
 
-def test_other_pipelines_render_by_their_folder(other, source_images):
+def test_other_pipelines_render_from_their_folder(other, source_images):
     assert other.info.family == GENERIC
     assert not other.info.starts_anywhere
     assert other.denoiser is None
@@ -49,7 +49,7 @@ def lcm(tiny_lcm_folder):
 
 
 @pytest.mark.parametrize("r", [0.25, 0.5, 0.75, 1.0])
-def test_consistency_model_starts_where_r_says(lcm, r, source_images, monkeypatch):
+def test_consistency_model_starts_at_r(lcm, r, source_images, monkeypatch):
     forward, seen = lcm.pipeline.unet.forward, []
     monkeypatch.setattr(
         lcm.pipeline.unet,

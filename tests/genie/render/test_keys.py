@@ -55,7 +55,7 @@ def test_keys_are_those_of_stores_of_version_0_1(info, steps, request_, key):
     assert request_key(request_, info, steps=steps) == key
 
 
-def test_key_is_of_what_decides_the_pixels():
+def test_key_depends_on_all_that_determines_the_pixels():
     def key(info=SD, steps=50, **changes):
         return request_key(replace(REQUEST, **changes), info, steps=steps)
 

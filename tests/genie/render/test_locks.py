@@ -57,7 +57,7 @@ def test_waiting_for_a_free_image_leaves_it_free(tmp_path):
         assert acquired_by_another(tmp_path, "narrow", "free") == "[True]"
 
 
-def test_a_stretch_stays_locked_until_its_last_image_is_released(tmp_path):
+def test_a_range_stays_locked_until_its_last_image_is_released(tmp_path):
     with image_locks(tmp_path, wide=True) as locks:
         by_offset: dict[int, list[str]] = {}
         for i in range(1000):
@@ -72,7 +72,7 @@ def test_a_stretch_stays_locked_until_its_last_image_is_released(tmp_path):
         assert acquired_by_another(tmp_path, "wide", first, second) == "[True, True]"
 
 
-def test_many_wide_locks_are_few_locks_of_the_kernel(tmp_path):
+def test_many_wide_locks_are_few_kernel_locks(tmp_path):
     with image_locks(tmp_path, wide=True) as locks:
         assert all(locks.acquire(f"image {i}") for i in range(50_000))
         inode = str((tmp_path / ".claims").stat().st_ino)
@@ -80,7 +80,7 @@ def test_many_wide_locks_are_few_locks_of_the_kernel(tmp_path):
         assert 0 < len(lines) < 2000  # neighbouring stretches are one
 
 
-def test_store_in_use_refuses_to_be_used_alone_and_names_the_remedy(tmp_path):
+def test_exclusive_lock_on_a_store_in_use_fails_with_a_remedy(tmp_path):
     with in_use(tmp_path), pytest.raises(FailedError) as error, in_use(tmp_path, alone=True):
         pass
     assert error.value.argument == "store"

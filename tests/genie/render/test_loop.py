@@ -40,7 +40,7 @@ def test_costs_add_up_and_the_smallest_batch_size_stays():
     assert total + first == first + total
 
 
-def test_the_cost_of_a_run_leaves_out_what_is_the_same_in_every_run():
+def test_cost_of_a_run_has_only_the_numbers_that_vary_between_runs():
     cost = Cost(5, 2, 3, 50, 30, 1.234, 16, 1)
     differs = cost.of_this_run()
     assert differs["seconds"] == 1.23
@@ -67,7 +67,7 @@ def test_rendered_images_are_found_by_their_key(renderer, requests):
     assert renderer.key(requests[0], 10) != key
 
 
-def test_work_ahead_is_announced_unless_it_was_before(renderer, requests, caplog):
+def test_forecast_is_logged_unless_an_earlier_one_included_it(renderer, requests, caplog):
     with caplog.at_level(logging.INFO):
         renderer.ensure(requests[:1], steps=5, extra_steps=7)
         assert "1 to render in 2 guided steps, then about 7 for the chosen" in caplog.text
@@ -141,7 +141,7 @@ def test_run_that_ends_between_batches_has_stored_all_batches_before(renderer, s
 
 
 @pytest.mark.parametrize("at_once", [1, 99])
-def test_only_what_is_claimed_of_a_batch_is_rendered(at_once):
+def test_only_claimed_requests_of_a_batch_are_rendered(at_once):
     claimed = []
 
     class Claiming(MemoryStore):

@@ -58,7 +58,7 @@ def test_settings_come_before_the_card_of_the_model(tiny_sd_folder, tmp_path):
     assert not info.heeds_negative
 
 
-def test_fingerprint_is_of_content_not_of_path_or_settings(sd, tiny_sd_folder, tmp_path):
+def test_fingerprint_depends_on_content_not_on_path_or_settings(sd, tiny_sd_folder, tmp_path):
     copy = shutil.copytree(tiny_sd_folder, tmp_path / "elsewhere")
     (copy / "genie.json").write_text('{"guidance_scale": 3, "steps": 8, "size": 64}')
     info = load_generator(copy, device="cpu").info

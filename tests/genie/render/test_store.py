@@ -322,7 +322,7 @@ def test_store_of_an_older_version_is_used_as_it_is(tmp_path):
     assert counts(ensure(REQUESTS, FakeEngine(), tmp_path)) == (20, 20, 0)
 
 
-def test_store_in_use_can_be_shared_but_not_be_had_alone(tmp_path):
+def test_store_in_use_can_be_shared_but_not_locked_exclusively(tmp_path):
     alone = pytest.raises(FailedError, match=r"store is in use by a run.*; wait until it ends")
     with DiskStore(tmp_path).in_use(), in_use(tmp_path), alone, in_use(tmp_path, alone=True):
         pass
