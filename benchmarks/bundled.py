@@ -52,7 +52,7 @@ def random_model(
 ) -> Path:
     """Save a model of Stable Diffusion's layout for 512x512 images, with random weights.
 
-    `vae` and `unet` are the options of these parts. The others are `parts` or the embedded ones.
+    `vae` and `unet` are the options of these parts. The others are `parts` or the bundled ones.
     """
     torch.manual_seed(0)
     pipeline: Any = StableDiffusionPipeline.from_pretrained(GENERATOR, **parts)

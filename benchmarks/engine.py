@@ -2,7 +2,7 @@
 
     python -m benchmarks.engine
 
-Requests are GeNIe-Ada's on the embedded default. Each row is measured in a process of its own, with
+Requests are GeNIe-Ada's on the bundled default. Each row is measured in a process of its own, with
 one worker that has this machine's cores. `start` is the time until the first image, which includes
 the start of Ray and the loading of the model. `images_per_second` counts from there. Rows are
 added to benchmarks/engine.csv; `taskset -c 1` gives those of one core.

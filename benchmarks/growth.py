@@ -2,7 +2,7 @@
 
     dvc repro && python -m benchmarks.growth
 
-Requests are GeNIe-Ada's on the embedded default, in as many steps as it asks for. Out, each as
+Requests are GeNIe-Ada's on the bundled default, in as many steps as it asks for. Out, each as
 benchmarks/growth-NAME.csv: `render`; `store`; `dvc`; `repro`, `dvc repro` with nothing to do, by
 images in the set; `stages`, the peak memory of every stage with 512x512 images, drawn by a small
 network of Stable Diffusion's layout; `near-duplicates`, the search among hashes of images.

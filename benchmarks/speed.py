@@ -1,6 +1,6 @@
 """GeNIe-Ada for some pairs by seven renderers, in one run on one machine.
 
-    python -m benchmarks.speed                              # the embedded generator, 32 pairs
+    python -m benchmarks.speed                              # the bundled generator, 32 pairs
     python -m benchmarks.speed --architecture sd15          # Stable Diffusion 1.5's, random weights
 
 Contenders: the authors' loop (one image at a time, image and prompt encoded anew for each level),
@@ -8,7 +8,7 @@ diffusers' pipeline with a level's images in one batch, ours exact (on a CPU by 
 preparation counts in the first repeat), ours exact the other way (on a CPU by PyTorch, on a GPU
 compiled), ours with previews, ours exact and with previews in bfloat16. Each makes five levels for
 every pair, except that previews do so with few steps, render one level in full, and for every tenth
-pair, as many as are unclear on the embedded default, three more.
+pair, as many as are unclear on the bundled default, three more.
 Out: a CSV, and beside it a JSON with the machine, versions, and for our exact renderer the share of
 time outside the denoiser and the share of the machine's matrix-product peak inside it.
 """

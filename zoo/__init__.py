@@ -1,1 +1,1 @@
-"""The embedded models and the code that trains and evaluates them."""
+"""The bundled models and the code that trains and evaluates them."""

@@ -1,6 +1,6 @@
 """Write captions of the bundled support images, so that Cap2Aug runs without a captioning model.
 
-No captioning model is embedded. Instead, the embedded CLIP selects for each image the nearest of
+No captioning model is bundled. Instead, the bundled CLIP selects for each image the nearest of
 the zoo's training prompts. Like a captioning model, it sometimes names the wrong class;
 `captions.json` beside the models records the share of captions that name the correct class.
 """

@@ -1,4 +1,4 @@
-"""Evaluation of the embedded models on held-out images."""
+"""Evaluation of the bundled models on held-out images."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The three disjoint parts of a data set that the embedded models are trained and tested on."""
+"""The three disjoint parts of a data set that the bundled models are trained and tested on."""
 
 from collections.abc import Callable
 from typing import NamedTuple

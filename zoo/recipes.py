@@ -1,4 +1,4 @@
-"""The recipes of the embedded models: data, sizes and training schedules."""
+"""The recipes of the bundled models: data, sizes and training schedules."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Write `sizes.csv` beside the embedded models: their parameters and megabytes."""
+"""Write `sizes.csv` beside the bundled models: their parameters and megabytes."""
 
 from math import prod
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Training of the embedded models on the pretraining part of their data."""
+"""Training of the bundled models on the pretraining part of their data."""
 
 import os
 from collections.abc import Sequence

@@ -95,7 +95,7 @@ def new(folder: Path, images: Path | None) -> None:
             f"{folder}/photos, then run `dvc add photos`, `git commit` and `dvc repro` there"
         )
     click.echo(
-        "params.yaml sets `method: strong`, because the embedded generator was trained only on the "
+        "params.yaml sets `method: strong`, because the bundled generator was trained only on the "
         f"classes of Fashion-MNIST; {folder}/README.md explains how to use one for your classes"
     )
 

@@ -47,7 +47,7 @@ Pairs = list[tuple[Image.Image, str]]
 
 
 def load(model: Path, *, settings: RenderSettings = QUICK, **options: Any) -> GeNIe:
-    """A pipe with few steps that looks through the embedded backbone unless told otherwise."""
+    """A pipe with few steps that looks through the bundled backbone unless told otherwise."""
     options = {"embedder": BACKBONE, "progress": silent, "device": "cpu"} | options
     return GeNIe.from_pretrained(model, settings=settings, **options)
 

@@ -1,4 +1,4 @@
-"""The embedded model folders load as any other, and are small."""
+"""The bundled model folders load as any other, and are small."""
 
 import json
 from pathlib import Path
