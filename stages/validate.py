@@ -1,10 +1,13 @@
 """Validate params.yaml, so that an invalid value stops the run before any other stage.
 
-Inputs: params.yaml, and the class names in data.path and in the generator's genie.json.
+Inputs: params.yaml, the class names in data.path and in the generator's genie.json, and the
+backbone, the oracle and CLIP, which are loaded and run once per content.
 Output: .params.ok, which every other stage depends on. Its content is constant, so validating
 again reruns no other stage.
 """
 
+from genie.classify.model_checks import check_models
+from genie.cli.places import work_folder
 from genie.data.prompts import read_names
 from genie.data.readers import read_class_names
 from genie.plan.known_classes import check_classes
@@ -15,7 +18,7 @@ from stages.runner import Context, stage
 
 @stage
 def main(params: Params, context: Context) -> str:
-    """Validate params.yaml, and check its paths and that the generator knows the classes."""
+    """Validate params.yaml, its paths and models, and that the generator knows the classes."""
     require_paths(params)
     if params.generator.unknown_classes == "stop":
         check_classes(
@@ -24,6 +27,12 @@ def main(params: Params, context: Context) -> str:
             model=params.generator.model,
             names=read_names(params.prompt.names),
         )
+    models = {
+        "embedder": params.classifier.backbone,
+        "oracle": params.oracle.model,
+        "clip": params.filter.clip,
+    }
+    check_models(models, work_folder(context.root) / "checked-models.json")
     (context.root / ".params.ok").write_text("params.yaml is valid\n")
     note = ratio_note(params.method, params.noise.r)
     return f"validate: all parameters are valid and all paths exist{note}"

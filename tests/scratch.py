@@ -7,11 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from genie.classify.model_checks import check_models
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {
@@ -21,6 +25,7 @@ ENVIRONMENT = {
     **{f"GIT_{who}_NAME": "Test" for who in ("AUTHOR", "COMMITTER")},
     **{f"GIT_{who}_EMAIL": "test@example.org" for who in ("AUTHOR", "COMMITTER")},
 }
+MODELS = {"embedder": "backbone", "oracle": "oracle", "clip": "clip"}
 SMALL: dict[str, dict[str, Any]] = {
     "data": {"path": "photos", "tasks": 2, "shots": 3},
     "augment": {"per_class": 2},
@@ -33,7 +38,8 @@ def make_scratch(
 ) -> Path:
     """A git repository of the working tree's files, committed; its pipeline has not run yet.
 
-    Recorded tables, stages of benchmarks/, bundled data and the generator of zoo/ stay behind.
+    Recorded tables, stages of benchmarks/, bundled data and the generator of zoo/ stay behind. The
+    other models of zoo/ have passed their checks, which take seconds.
     """
     place.mkdir()
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
@@ -51,9 +57,21 @@ def make_scratch(
         for section, values in changed.items():
             params[section] |= values
     path.write_text(yaml.safe_dump(params, sort_keys=False))
+    (place / ".genie").mkdir()
+    (place / ".genie/checked-models.json").write_text(checks_of_models())
     call(place, "git", "init", "--quiet")
     commit(place)
     return place
+
+
+@cache
+def checks_of_models() -> str:
+    """The record that the backbone, the oracle and the CLIP of zoo/ have passed their checks."""
+    folders = {key: ROOT / "zoo" / name for key, name in MODELS.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        passed = Path(folder) / "checked-models.json"
+        check_models(folders, passed)
+        return passed.read_text()
 
 
 def build_wheel(place: Path) -> Path:

@@ -4,7 +4,6 @@ All batches have the same shape (short ones are padded), so the vector of an ima
 identical in any batch.
 """
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,35 +16,45 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from PIL import Image
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+)
 
 from genie.classify import features
+from genie.classify.model_checks import model_fingerprint
 from genie.core.device import default_device
 from genie.core.errors import FailedError, MissingFileError, one_line
-from genie.core.seeding import fingerprint
 from genie.data.images import image_id
 
 BATCH = 64
-VECTORS_VERSION = 1
+_NOT_GEOMETRY = ("do_rescale", "do_normalize", "do_flip_channel_order")  # of image processors
+VECTORS_VERSION = 2
 """Increase it whenever a change in the code changes vectors; this invalidates cached ones."""
-MODEL_FILES = (".json", ".safetensors")
 
 
 @dataclass(frozen=True)
 class ImageModel:
-    """A frozen transformers image model with its input size and pixel statistics.
+    """A frozen transformers image model with its preprocessing.
 
-    `size` is (height, width). `cache` is the file that stores its vectors. `fingerprint` identifies
-    the content of its folder; it is "" without a cache.
+    `size` is (height, width) of its input. `resize` makes an RGB image of any size one of this
+    size. Pixels in [0, 255] are multiplied by `scale`, then normalised with `mean` and `std`; with
+    `bgr`, their channels are in reverse order. `cache` is the file that stores its vectors.
+    `fingerprint` identifies the content of its folder; it is "" without a cache.
     """
 
     model: torch.nn.Module
     size: tuple[int, int]
+    resize: Callable[[Image.Image], Image.Image]
     mean: torch.Tensor
     std: torch.Tensor
     device: str
     fingerprint: str
     cache: Path | None
+    scale: float = 1 / 255
+    bgr: bool = False
 
 
 def load_backbone(
@@ -56,8 +65,12 @@ def load_backbone(
     `cache` is a file that stores embeddings between calls. Raise MissingFileError if the folder or
     its safetensors weights are missing, and FailedError if transformers cannot load it.
     """
-    model = _loaded(AutoModel, folder, argument="embedder")
-    return image_model(_vision_tower(model), folder, device, cache)
+    model = _vision_tower(_loaded(AutoModel, folder, argument="embedder"))
+    if getattr(model, "main_input_name", "pixel_values") != "pixel_values":
+        raise _cannot_load(folder, "it takes no images", "embedder")
+    wrapped = image_model(model, folder, device, cache)
+    sample_output(wrapped, folder, argument="embedder")
+    return wrapped
 
 
 def load_untrained(folder: Path, *, device: str | None = None) -> ImageModel:
@@ -79,22 +92,81 @@ def load_oracle(
     See `load_backbone` for errors.
     """
     model = _loaded(AutoModelForImageClassification, folder, argument="oracle")
-    return image_model(model, folder, device, cache)
+    wrapped = image_model(model, folder, device, cache)
+    sample_output(wrapped, folder, argument="oracle")
+    return wrapped
 
 
 def _loaded(kind: Any, folder: Path, *, argument: str) -> Any:
-    """Load a model from safetensors, without running code in the folder."""
+    """Load a model from safetensors, without running code in the folder.
+
+    Weights that the checkpoint lacks would be random, and other in every process. A missing pooler
+    is left out, so that the hidden state is used; any other missing weight raises FailedError.
+    """
     check_folder(folder, argument=argument)
     try:
-        return kind.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, trust_remote_code=False
+        model, report = kind.from_pretrained(
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise FailedError(
-            f"must load as a transformers model, but {folder}: {one_line(error)}",
-            argument=argument,
-            remedy="download it again or choose another model",
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        raise _cannot_load(folder, one_line(error), argument) from error
+    lost = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    tower = _vision_tower(model)
+    if tower is not model:  # the text encoder is not used
+        lost = [key for key in lost if key.startswith("vision_model.")]
+    poolers = [key for key in lost if "pooler." in key]
+    if poolers and len(poolers) == len(lost) and getattr(tower, "pooler", None) is not None:
+        tower.pooler = None  # type: ignore[assignment]
+        return model
+    if lost:
+        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+        names = ", ".join(lost[:3]) + more
+        raise _cannot_load(folder, f"its checkpoint lacks {names}, which would be random", argument)
+    return model
+
+
+def _cannot_load(folder: Path, why: str, argument: str) -> FailedError:
+    remedy = "download it again or choose another model"
+    if "timm" in why.lower():
+        remedy = "run `pip install timm`, or choose a model of transformers' own"
+    return FailedError(
+        f"must load as a transformers model, but {folder}: {why}",
+        argument=argument,
+        remedy=remedy,
+    )
+
+
+@torch.inference_mode()
+def sample_output(model: ImageModel, folder: Path, *, argument: str) -> torch.Tensor:
+    """Return the embedding or the logits of an image of noise, (1, d).
+
+    Raise FailedError for a model that fails on its own input size, or whose output is not finite or
+    random, as of a masked autoencoder.
+    """
+    batch = pixels([Image.fromarray(_noise(model.size))], model=model).to(model.device)
+    try:
+        first, second = (_output(model.model(batch)) for _ in range(2))
+    except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
+        raise _cannot_load(
+            folder, f"it fails on {_by(model.size)} pixels: {one_line(error)}", argument
         ) from error
+    if not first.isfinite().all():
+        raise _cannot_load(folder, "its output is not finite", argument)
+    if not torch.equal(first, second):
+        raise _cannot_load(folder, "its output for one image differs from call to call", argument)
+    return first
+
+
+def _output(output: Any) -> torch.Tensor:
+    return output.logits if getattr(output, "logits", None) is not None else pooled(output)
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
 
 
 def check_folder(folder: Path, *, argument: str) -> None:
@@ -116,17 +188,14 @@ def check_folder(folder: Path, *, argument: str) -> None:
 def pixels(images: Sequence[Image.Image], *, model: ImageModel) -> torch.Tensor:
     """Return images as (n, 3, H, W) float32, resized and normalised for the model."""
     arrays = [np.asarray(resized(image, model=model)) for image in images]
-    batch = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
-    return (batch - model.mean) / model.std
+    batch = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float()
+    scaled = batch / 255 if model.scale == 1 / 255 else batch * model.scale
+    return ((scaled.flip(1) if model.bgr else scaled) - model.mean) / model.std
 
 
 def resized(image: Image.Image, *, model: ImageModel) -> Image.Image:
-    """Resize an RGB image to the model's input size, unless it already has this size."""
-    height, width = model.size
-    rgb = image.convert("RGB")
-    if rgb.size == (width, height):
-        return rgb
-    return rgb.resize((width, height), Image.Resampling.BICUBIC)
+    """Resize and crop an image to the model's input size, as its image processor does."""
+    return model.resize(image.convert("RGB"))
 
 
 def embed(images: Sequence[Image.Image], *, model: ImageModel) -> np.ndarray:
@@ -221,36 +290,118 @@ def pooled(output: object) -> torch.Tensor:
     return hidden.mean(1) if hidden.ndim == 3 else hidden
 
 
-def _fingerprint(folder: Path) -> str:
-    """Return the fingerprint of the files that a model is loaded from."""
-    return fingerprint(folder, (p for p in folder.iterdir() if p.suffix in MODEL_FILES))
-
-
 def image_model(
     model: torch.nn.Module, folder: Path, device: str | None, cache: Path | None
 ) -> ImageModel:
-    """Wrap a loaded model with the input size and statistics in its folder's preprocessor config.
+    """Wrap a loaded model with its preprocessing, as its image processor states it.
 
-    The defaults are 224 x 224 pixels, and 0.5 for means and standard deviations.
+    Without a processor, or where it does not resize, images are resized (bicubic) to the size in
+    the model's config, or else to 224 x 224 pixels; without one, means and standard deviations are
+    0.5. Raise FailedError for a processor whose pixels this does not reproduce.
     """
     device = device or default_device()
-    path = folder / "preprocessor_config.json"
-    settings: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    size: Any = settings.get("crop_size") or settings.get("size") or 224
-    if isinstance(size, dict):
-        edge = size.get("shortest_edge", 224)
-        size = (size.get("height", edge), size.get("width", edge))
-    height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    processor = _processor(folder)
+    settings = processor.to_dict() if processor else {}
+    rescales, normalises = (
+        bool(settings.get(key)) if processor else True for key in ("do_rescale", "do_normalize")
+    )
 
-    def statistics(key: str, default: float) -> torch.Tensor:
-        return torch.tensor(settings.get(key) or [default] * 3).view(1, 3, 1, 1)
+    def statistics(key: str, neutral: float) -> torch.Tensor:
+        given = settings.get(key) if normalises else neutral
+        values = torch.tensor(0.5 if given is None else given, dtype=torch.float32)
+        return values.expand(3).reshape(1, 3, 1, 1).clone()
 
-    return ImageModel(
+    size, resize = _resizing(processor, settings, getattr(model, "config", None), folder)
+    wrapped = ImageModel(
         model=model.float().eval().to(device),
-        size=(height, width),
-        mean=statistics("image_mean", 0.5),
-        std=statistics("image_std", 0.5),
+        size=size,
+        resize=resize,
+        scale=float(settings.get("rescale_factor", 1 / 255)) if rescales else 1.0,
+        mean=statistics("image_mean", 0.0),
+        std=statistics("image_std", 1.0),
+        bgr=bool(settings.get("do_flip_channel_order", False)),
         device=device,
-        fingerprint=_fingerprint(folder) if cache else "",
+        fingerprint=model_fingerprint(folder) if cache else "",
         cache=cache,
     )
+    if processor:
+        _require_same_pixels(wrapped, processor, folder)
+    return wrapped
+
+
+def _processor(folder: Path) -> Any:
+    """Return the image processor of a folder, None if it has no file of one."""
+    names = ("preprocessor_config.json", "processor_config.json")
+    if not any((folder / name).is_file() for name in names):
+        return None
+    try:
+        return AutoImageProcessor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise FailedError(
+            f"its image processor in {folder} does not load: {one_line(error)}",
+            remedy="download the model again or choose another one",
+        ) from error
+
+
+def _resizing(
+    processor: Any, settings: dict[str, Any], config: Any, folder: Path
+) -> tuple[tuple[int, int], Callable[[Image.Image], Image.Image]]:
+    """Return (height, width) of a model's input, and the function that resizes and crops to it."""
+    if settings.get("do_resize") or settings.get("do_center_crop"):
+        kept = {key: False for key in _NOT_GEOMETRY if key in settings}
+        small, large = (_processed(_noise((n, n)), processor, folder).shape for n in (320, 640))
+        if len(small) == 4 and small == large:
+            size = (small[2], small[3])
+            as_it_is = _processed(_noise(size), processor, folder, **kept)
+            fits = np.array_equal(as_it_is[0].numpy().transpose(1, 2, 0), _noise(size))
+
+            def by_processor(image: Image.Image) -> Image.Image:
+                if fits and image.size == size[::-1]:
+                    return image
+                array = processor(image, return_tensors="np", **kept)["pixel_values"][0]
+                return Image.fromarray(array.transpose(1, 2, 0).astype(np.uint8))
+
+            return size, by_processor
+        raise _unsupported(folder, "its pixels are not of one size")
+    edge: Any = getattr(config, "image_size", None) or 224
+    height, width = (edge, edge) if isinstance(edge, int) else edge
+
+    def bicubic(image: Image.Image) -> Image.Image:
+        if image.size == (width, height):
+            return image
+        return image.resize((width, height), Image.Resampling.BICUBIC)
+
+    return (int(height), int(width)), bicubic
+
+
+def _noise(size: tuple[int, int]) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+
+
+def _processed(array: np.ndarray, processor: Any, folder: Path, **options: Any) -> torch.Tensor:
+    """Return the processor's pixels, (1, 3, H, W), of an RGB array."""
+    try:
+        found = processor(Image.fromarray(array), return_tensors="pt", **options)["pixel_values"]
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        raise _unsupported(folder, one_line(error)) from error
+    return torch.as_tensor(found)
+
+
+def _unsupported(folder: Path, why: str) -> FailedError:
+    return FailedError(
+        f"the image processor of {folder} is not supported: {why}", remedy="choose another model"
+    )
+
+
+def _require_same_pixels(model: ImageModel, processor: Any, folder: Path) -> None:
+    """Raise FailedError unless `pixels` equals the processor's at two sizes of image."""
+    height, width = model.size
+    for size in (model.size, (2 * height, 2 * width)):
+        array = _noise(size)
+        theirs = _processed(array, processor, folder)
+        ours = pixels([Image.fromarray(array)], model=model)
+        if theirs.shape != ours.shape or not torch.allclose(ours, theirs.float(), atol=1e-3):
+            why = "its pixels differ from those of a resized, rescaled and normalised image"
+            raise _unsupported(folder, why)

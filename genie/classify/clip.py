@@ -51,11 +51,16 @@ def load_clip(
     """
     check_folder(folder, argument=argument)
     options = {"local_files_only": True, "trust_remote_code": False}
+    loader: Any = CLIPModel
     try:
         kind = AutoConfig.from_pretrained(folder, **options).model_type
         if kind != "clip":  # it would load slowly, with random weights
             raise ValueError(f"the model_type in its config.json is {kind}")
-        model = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        model, report = loader.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+        if lost := sorted(report["missing_keys"]):
+            raise ValueError(f"its checkpoint lacks {lost[0]}, which would be random")
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise FailedError(

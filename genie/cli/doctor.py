@@ -139,7 +139,12 @@ def parameters(root: Path, params: dict[str, Any]) -> Outcome:
         command[0] = sys.executable
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
-            [*command, "--root", folder], cwd=root, text=True, capture_output=True, check=False
+            [*command, "--root", folder],
+            cwd=root,
+            env={**os.environ, "DVC_ROOT": str(root)},  # where models that passed are listed
+            text=True,
+            capture_output=True,
+            check=False,
         )
     last = (done.stderr if done.returncode else done.stdout).strip().splitlines()[-1:]
     text = re.sub(r"^(Error|validate): ", "", last[0] if last else "no message")

@@ -4,9 +4,11 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from safetensors.torch import load_file, save_file
 
 from genie.plan.methods import METHODS
 from stages.validate import main
+from tests.scratch import checks_of_models
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,6 +21,8 @@ def run(tmp_path: Path, **changes: object) -> Result:
         raw = raw | {section: raw[section] | {name: value} if name else value}
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(raw))
+    (tmp_path / ".genie").mkdir(exist_ok=True)
+    (tmp_path / ".genie/checked-models.json").write_text(checks_of_models())
     return CliRunner().invoke(main, ["--params", str(path), "--root", str(tmp_path)])
 
 
@@ -48,6 +52,24 @@ def test_path_that_is_not_there_stops_before_any_work(tmp_path, key):
     assert f"{key} must be an existing" in result.stderr
     assert "got 'models/nowhere'; " in result.stderr
     assert "genie fetch ID models/nowhere" in result.stderr
+
+
+@pytest.mark.parametrize("key", ["classifier.backbone", "oracle.model"])
+def test_model_with_random_weights_stops_before_any_work(tmp_path, key):
+    folder = tmp_path / "model"
+    shutil.copytree("zoo/oracle", folder)
+    weights = load_file(folder / "model.safetensors")
+    first = next(name for name in sorted(weights) if not name.startswith("classifier"))
+    save_file(
+        {name: value for name, value in weights.items() if name != first},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    result = run(tmp_path, **{key.replace(".", "__"): str(folder)})
+    assert result.exit_code == 1
+    assert f"Error: {key} must load" in result.stderr.splitlines()[-1]
+    assert "its checkpoint lacks" in result.stderr.splitlines()[-1]
+    assert not (tmp_path / ".params.ok").exists()
 
 
 @pytest.mark.parametrize("missing", ["names.csv", "captions.csv", "contexts.csv"])

@@ -51,7 +51,7 @@ class MeanColour(torch.nn.Module):
 
 def colours() -> ImageModel:
     zero, one = torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1)
-    return ImageModel(MeanColour(), (8, 8), zero, one, "cpu", "", None)
+    return ImageModel(MeanColour(), (8, 8), lambda image: image, zero, one, "cpu", "", None)
 
 
 def at(position: float) -> Image.Image:

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,7 +6,29 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModel, AutoModelForImageClassification
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    BertConfig,
+    BertModel,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    ConvNextImageProcessor,
+    DeiTConfig,
+    DeiTForImageClassification,
+    ImageGPTImageProcessor,
+    LevitImageProcessor,
+    MobileViTImageProcessor,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+    ViTMAEConfig,
+    ViTMAEModel,
+    ViTModel,
+)
 
 from genie.classify.backbone import (
     BATCH,
@@ -16,6 +39,7 @@ from genie.classify.backbone import (
     load_backbone,
     load_oracle,
     load_untrained,
+    pixels,
 )
 from genie.core.errors import FailedError, MissingFileError
 
@@ -144,5 +168,185 @@ def test_vectors_of_a_fixed_image_belong_to_their_version(backbone):
     image = Image.fromarray(np.stack([2 * ramp, 255 - ramp, ramp], 2))
     oracle = load_oracle(ORACLE, device="cpu")
     found = [*embed([image], model=backbone)[0][:4], *classify([image], model=oracle)[0][:2]]
-    assert VECTORS_VERSION == 1
-    assert found == pytest.approx([0.0, 0.114556, 0.0, 0.068751, 0.006534, 0.01936], abs=2e-4)
+    assert VECTORS_VERSION == 2
+    assert found == pytest.approx([0.0, 0.113931, 0.0, 0.068138, 0.006534, 0.019026], abs=2e-4)
+
+
+SMALL = {
+    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+}  # fmt: skip
+SMALL_VIT = SMALL | {"image_size": 32, "patch_size": 8}
+
+
+def saved(folder: Path, model: torch.nn.Module, processor: str | None = '{"size": 32}') -> Path:
+    """Save a model with the text of its preprocessor config."""
+    model.save_pretrained(folder)  # type: ignore[operator]
+    if processor:
+        (folder / "preprocessor_config.json").write_text(processor)
+    return folder
+
+
+def twice(folder: Path) -> np.ndarray:
+    """Embed an image with two loads of a model, which must agree."""
+    first, second = (embed(noise(1), model=load_backbone(folder, device="cpu")) for _ in range(2))
+    assert np.array_equal(first, second)
+    return first
+
+
+@pytest.mark.parametrize("kind", [ViTForImageClassification, DeiTForImageClassification])
+def test_missing_pooler_leaves_the_hidden_state(tmp_path, kind):
+    torch.manual_seed(0)
+    config = ViTConfig if kind is ViTForImageClassification else DeiTConfig
+    model = kind(config(**SMALL_VIT)).eval()
+    processor = '{"size": {"height": 32, "width": 32}, "do_center_crop": false}'
+    folder = saved(tmp_path / "model", model, processor)
+    backbone = load_backbone(folder, device="cpu")
+    tower = model.vit if kind is ViTForImageClassification else model.deit
+    with torch.inference_mode():
+        hidden = tower(pixels(noise(1), model=backbone)).last_hidden_state.mean(1)
+    expected = torch.nn.functional.normalize(hidden, dim=1).numpy()
+    assert twice(folder) == pytest.approx(expected, abs=1e-6)
+
+
+def test_backbone_without_pooler_in_its_class_loads(tmp_path):
+    twice(saved(tmp_path, ViTModel(ViTConfig(**SMALL_VIT), add_pooling_layer=False)))
+
+
+def prefixed(folder: Path) -> Path:
+    """Save a ViT whose weights have the prefix of DataParallel."""
+    saved(folder, ViTModel(ViTConfig(**SMALL_VIT)))
+    weights = load_file(folder / "model.safetensors")
+    renamed = {f"module.{name}": value for name, value in weights.items()}
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def without_a_layer(folder: Path) -> Path:
+    saved(folder, ViTModel(ViTConfig(**SMALL_VIT)))
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if "layernorm" not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def of_another_shape(folder: Path) -> Path:
+    saved(folder, ViTModel(ViTConfig(**SMALL_VIT | {"image_size": 64})))
+    ViTConfig(**SMALL_VIT).save_pretrained(folder)
+    return folder
+
+
+def autoencoder(folder: Path) -> Path:
+    decoder = {f"decoder_{key}": value for key, value in SMALL.items()}
+    return saved(folder, ViTMAEModel(ViTMAEConfig(**SMALL_VIT, **decoder)))
+
+
+def text_model(folder: Path) -> Path:
+    return saved(folder, BertModel(BertConfig(**SMALL, vocab_size=99)))
+
+
+def not_finite(folder: Path) -> Path:
+    model = ViTModel(ViTConfig(**SMALL_VIT))
+    torch.nn.init.constant_(model.layernorm.weight, float("nan"))
+    return saved(folder, model)
+
+
+def of_timm(folder: Path) -> Path:
+    folder.mkdir()
+    save_file({"x": torch.zeros(1)}, folder / "model.safetensors")
+    config = '{"architecture": "resnet18", "num_classes": 10, "pretrained_cfg": {}}'
+    (folder / "config.json").write_text(config)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (prefixed, "its checkpoint lacks embeddings.cls_token, .* more, which would be random"),
+        (without_a_layer, "its checkpoint lacks .*layernorm"),
+        (of_another_shape, "random|mismatch|size"),
+        (autoencoder, "its output for one image differs from call to call"),
+        (text_model, "it takes no images"),
+        (not_finite, "its output is not finite"),
+        (of_timm, "timm.*pip install timm"),
+    ],
+)
+def test_backbone_with_random_or_no_embeddings_is_refused(tmp_path, make, message):
+    with pytest.raises(FailedError, match=f"embedder must load as a .*{message}"):
+        load_backbone(make(tmp_path / "model"), device="cpu")
+
+
+def test_oracle_with_a_new_head_is_refused(tmp_path):
+    folder = saved(tmp_path, ViTModel(ViTConfig(**SMALL_VIT)))
+    with pytest.raises(FailedError, match=r"oracle .* lacks classifier\.bias"):
+        load_oracle(folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        '{"size": 32, "crop_size": 24, "do_center_crop": false}',
+        '{"size": 32, "image_mean": 0.5, "image_std": 0.5}',
+        None,
+    ],
+)
+def test_processor_of_another_form_gives_the_same_vectors(tmp_path, settings):
+    torch.manual_seed(0)
+    model = ViTModel(ViTConfig(**SMALL_VIT))
+    usual = twice(saved(tmp_path / "usual", model))
+    assert np.array_equal(twice(saved(tmp_path / "other", model, settings)), usual)
+
+
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+SIDE = {"height": 32, "width": 32}
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        ViTImageProcessor(size=SIDE, **IMAGENET),
+        ViTImageProcessor(size=SIDE, do_normalize=False, **IMAGENET),
+        ViTImageProcessor(size=SIDE, do_rescale=False, **IMAGENET),
+        ViTImageProcessor(
+            size=SIDE, rescale_factor=1.0, image_mean=[127.5] * 3, image_std=[127.5] * 3
+        ),
+        MobileViTImageProcessor(size={"shortest_edge": 32}, crop_size=SIDE),
+        ConvNextImageProcessor(size={"shortest_edge": 32}, crop_pct=0.875),
+        LevitImageProcessor(size={"shortest_edge": 32}, crop_size=SIDE),
+        CLIPImageProcessor(size={"shortest_edge": 40}, crop_size=SIDE, resample=2),
+    ],
+    ids=lambda processor: type(processor).__name__,
+)
+def test_pixels_are_those_of_the_models_own_processor(tmp_path, processor):
+    folder = saved(tmp_path, ViTModel(ViTConfig(**SMALL_VIT)), None)
+    processor.save_pretrained(folder)
+    own, model = AutoImageProcessor.from_pretrained(folder), load_backbone(folder, device="cpu")
+    for side in (20, 32, 75):
+        image = Image.fromarray(
+            np.random.default_rng(1).integers(0, 256, (side, side, 3), np.uint8)
+        )
+        theirs = own(image, return_tensors="pt")["pixel_values"]
+        assert torch.allclose(pixels([image], model=model), theirs, atol=1e-5)
+
+
+def test_processor_in_processor_config_is_read(tmp_path):
+    text = SMALL | {"vocab_size": 99, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+    config = CLIPConfig(text_config=text, vision_config=SMALL_VIT, projection_dim=16)
+    folder = saved(tmp_path, CLIPModel(config), None)
+    size = {"size": {"shortest_edge": 32}, "crop_size": SIDE}
+    processor = CLIPImageProcessor(**size)
+    (folder / "processor_config.json").write_text(
+        json.dumps({"image_processor": json.loads(processor.to_json_string())})
+    )
+    (image,) = noise(1)
+    theirs = processor(image, return_tensors="pt")["pixel_values"]
+    assert torch.allclose(
+        pixels([image], model=load_backbone(folder, device="cpu")), theirs, atol=1e-5
+    )
+
+
+def test_processor_that_does_more_than_scale_and_normalise_is_refused(tmp_path):
+    folder = saved(tmp_path, ViTModel(ViTConfig(**SMALL_VIT)), None)
+    clusters = np.random.default_rng(0).uniform(-1, 1, (16, 3))
+    ImageGPTImageProcessor(clusters=clusters, size=SIDE).save_pretrained(folder)
+    with pytest.raises(FailedError, match="is not supported"):
+        load_backbone(folder, device="cpu")

@@ -1,0 +1,60 @@
+"""Checks of model folders before any work, once per content; without torch if all have passed."""
+
+import json
+import logging
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from genie.core.errors import FailedError
+from genie.core.seeding import fingerprint
+
+log = logging.getLogger(__name__)
+
+MODEL_FILES = (".json", ".safetensors")
+
+
+def model_fingerprint(folder: Path) -> str:
+    """Return the fingerprint of the files that a model is loaded from."""
+    return fingerprint(folder, (p for p in folder.iterdir() if p.suffix in MODEL_FILES))
+
+
+def check_models(folders: Mapping[str, Path], passed: Path) -> None:
+    """Load each model twice and run it, and compare the outputs for an image of noise.
+
+    `folders` maps the arguments "embedder", "oracle" and "clip" to model folders. `passed` is a
+    JSON file of the contents that passed; they are not loaded again. Raise FailedError for a model
+    that does not load, or whose weights or outputs are random.
+    """
+    known: list[str] = json.loads(passed.read_text()) if passed.is_file() else []
+    for argument, folder in folders.items():
+        content = f"{argument} {model_fingerprint(folder)} {version('transformers')}"
+        if content in known:
+            continue
+        log.info("%s: checking the model in %s", argument, folder)
+        _check(argument, folder)
+        known.append(content)
+        passed.parent.mkdir(parents=True, exist_ok=True)
+        passed.write_text(json.dumps(known, indent=1) + "\n")
+
+
+def _check(argument: str, folder: Path) -> None:
+    from transformers.utils.logging import disable_progress_bar
+
+    from genie.classify import backbone, clip  # imports torch
+
+    disable_progress_bar()  # of loading
+    loaders = {
+        "embedder": lambda: backbone.load_backbone(folder, device="cpu"),
+        "oracle": lambda: backbone.load_oracle(folder, device="cpu"),
+        "clip": lambda: clip.load_image_tower(folder, argument=argument, device="cpu"),
+    }
+    first, second = (
+        backbone.sample_output(loaders[argument](), folder, argument=argument) for _ in range(2)
+    )
+    if not first.equal(second):
+        raise FailedError(
+            f"must have trained weights, but {folder} gives another output each time it is loaded",
+            argument=argument,
+            remedy="download it again or choose another model",
+        )
