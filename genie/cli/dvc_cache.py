@@ -126,12 +126,19 @@ def _tracked_set(out: Any, revision: str) -> TrackedFolder | None:
     return found if {"members.csv", "trajectories.parquet"} <= set(found.hashes) else None
 
 
+def listed(cache: Path, name: str) -> dict[str, str] | None:
+    """Return the hash of each file of a folder with a hash, None if the cache lacks the list."""
+    content = _content(cache, name) if name.endswith(".dir") else None
+    if content is None:
+        return None
+    return {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
+
+
 def _tracked(out: Any, revision: str) -> TrackedFolder:
     cache = Path(out.cache.path)
-    listed = _content(cache, out.hash_info.value)
-    if listed is None:
+    hashes = listed(cache, out.hash_info.value)
+    if hashes is None:
         raise missing_tables(_name(out), revision)
-    hashes = {entry["relpath"]: entry["md5"] for entry in json.loads(listed)}
     return TrackedFolder(revision, _name(out), hashes, cache)
 
 

@@ -18,7 +18,7 @@ from genie.cli.messages import in_keys
 from genie.cli.new import new_project
 from genie.cli.places import runs_folder, store_folder
 from genie.cli.reproduction import TOLERANCE, disagreements
-from genie.cli.revisions import Selection, position, read_runs
+from genie.cli.revisions import Selection, other_parameters, position, read_runs, require_result
 from genie.cli.styles import ENDINGS, STYLES, style_of
 from genie.cli.summary import seconds_by_stage, summary_lines
 from genie.core.errors import (
@@ -176,9 +176,11 @@ def methods(names: bool) -> None:
 def summary(root: Path) -> None:
     """Show the results of the pipeline.
 
-    Seconds are shown for the stages that have run on this machine.
+    Seconds are shown for the stages that have run on this machine. Metrics of other parameters than
+    those in params.yaml are an error.
     """
     found = _metrics(root / "metrics")
+    require_result(root)
     for name, value in summary_lines(found, seconds_by_stage(runs_folder(root))):
         click.echo(f"  {name:<28}{value}")
     if (report := root / "plots/report.html").is_file():
@@ -249,6 +251,8 @@ def predict(images: tuple[Path, ...], task: int | None, out: Path | None, root: 
         f"mean over the support sets {numbers} (--task selects one)" if mean else f"task {numbers}"
     )
     click.echo(f"{root / 'models/augmented'}: {which}", err=True)
+    if reason := other_parameters(root, "models/augmented"):
+        click.echo(f"Warning: it is of other parameters than params.yaml: {reason}", err=True)
     broken: dict[Path, str] = {}
     first = True
     unfinished = out.with_name(f"{out.name}.part") if out else None

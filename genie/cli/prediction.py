@@ -15,7 +15,7 @@ from genie.classify.backbone import ImageModel, embed, load_backbone, resized
 from genie.classify.classifier import Classifier, predict_proba
 from genie.classify.examples import Examples
 from genie.classify.files import load_classifiers
-from genie.cli.revisions import read_parameters
+from genie.cli.revisions import trained_size
 from genie.core.errors import InvalidValueError, MissingFileError
 from genie.core.progress import Progress, silent
 from genie.data.readers import ENDINGS, image_files, open_square
@@ -73,7 +73,7 @@ def load_predictor(root: Path, task: int | None = None) -> Predictor:
         )
     own = {number: replace(c, backbone=root / c.backbone) for number, c in chosen.items()}
     backbone = load_backbone(next(iter(own.values())).backbone)
-    return Predictor(own, backbone, read_parameters(root).get("data.size"))
+    return Predictor(own, backbone, trained_size(root))
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:

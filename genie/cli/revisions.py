@@ -6,7 +6,9 @@ A revision is a branch, a tag, a commit, a DVC experiment, or "workspace" for th
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from dvc.repo.experiments.utils import exp_refs, exp_refs_by_baseline
 from dvc.scm import Git, iter_revs, resolve_rev
 from scmrepo.exceptions import SCMError
 
+from genie.cli.dvc_cache import listed
+from genie.cli.recorded import PARAMS, RESULTS, mismatch, recorded_parameter
 from genie.cli.summary import seconds_by_stage
 from genie.core.errors import InvalidValueError, MissingFileError, one_line
 from genie.core.progress import Progress, silent
@@ -27,7 +31,9 @@ from genie.measure.comparison import PipelineRun
 
 WORKSPACE = "workspace"
 
-FILES = ("metrics/tasks.csv", "metrics/evaluate.json", "metrics/cost.json", "params.yaml")
+LOCK = "dvc.lock"
+
+FILES = (*RESULTS, PARAMS)
 
 
 @dataclass(frozen=True)
@@ -46,26 +52,62 @@ def read_runs(
 ) -> tuple[list[PipelineRun], list[str]]:
     """Read the runs of revisions of the repository at `root`; return them and notes.
 
-    Names of the same commit, and a workspace that equals another revision, become one run. Raise
-    InvalidValueError for a revision that does not exist, and MissingFileError for one that was
-    named and has no metrics. Other revisions without metrics get a note.
+    Names of the same commit, and a workspace that equals another revision, become one run. A
+    result belongs to the parameters that dvc.lock recorded, so metrics beside other parameters are
+    none. Raise InvalidValueError for a revision that does not exist, and MissingFileError for one
+    that was named and has no result. Other revisions without one get a note.
     """
     with _repository(root) as repo:
         names = _names(repo, selection)
         runs, without = {}, []
+        others: dict[str, list[str]] = {}
         for revision in progress(list(names), "read runs", total=len(names), unit="run"):
+            name, named = names[revision][0], set(names[revision]) & set(selection.revisions)
             files = _files(repo, revision)
-            if files is not None:
-                runs[revision] = _run(names[revision], files, _seconds(root, names[revision]))
-            elif set(names[revision]) & set(selection.revisions):
-                raise MissingFileError(
-                    f"{names[revision][0]} has no {FILES[0]}",
-                    remedy="run `dvc repro` there and commit it",
-                )
+            if files is None:
+                if named:
+                    raise MissingFileError(
+                        f"{name} has no {FILES[0]}", remedy="run `dvc repro` there and commit it"
+                    )
+                without.append(name)
+            elif reason := _mismatch(repo, revision, files):
+                if named:
+                    raise _no_result([name], reason)
+                others.setdefault(reason, []).append(name)
             else:
-                without.append(names[revision][0])
+                runs[revision] = _run(names[revision], files, _seconds(root, names[revision]))
     notes = [f"left out, because they have no metrics: {', '.join(without)}"] if without else []
+    notes += [f"left out, because {_no_result(each, reason)}" for reason, each in others.items()]
     return _merged(list(runs.values())), notes
+
+
+def other_parameters(root: Path, path: str) -> str | None:
+    """Return why a file in the workspace is not that of params.yaml, or None if it is."""
+    if not ((root / ".dvc").is_dir() and (root / LOCK).is_file() and (root / PARAMS).is_file()):
+        return None
+    lock, params = ((root / name).read_text(errors="replace") for name in (LOCK, PARAMS))
+    with _repository(root) as repo:
+        return mismatch(lock, params, {path: None}, partial(listed, Path(repo.cache.local.path)))
+
+
+def trained_size(root: Path) -> int | None:
+    """Return data.size of the run that drew the support images, which params.yaml may not have."""
+    if (root / LOCK).is_file():
+        with suppress(KeyError):
+            lock = (root / LOCK).read_text(errors="replace")
+            return recorded_parameter(lock, "data/prepared/support", "data.size")
+    return read_parameters(root).get("data.size")
+
+
+def require_result(root: Path) -> None:
+    """Raise MissingFileError if the metrics of a pipeline's folder are of other parameters."""
+    if not (root / ".dvc").is_dir():
+        return  # a folder of metrics alone
+    with _repository(root) as repo:
+        files = _files(repo, WORKSPACE)
+        reason = _mismatch(repo, WORKSPACE, files) if files else None
+    if reason:
+        raise _no_result([WORKSPACE], reason)
 
 
 def position(runs: Sequence[PipelineRun], name: str | None) -> int:
@@ -168,23 +210,38 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 # Files
 
 
-def _files(repo: Repo, revision: str) -> dict[str, str] | None:
-    """Return the text of FILES at a revision, None if one of the metrics does not exist."""
+def _files(repo: Repo, revision: str) -> dict[str, bytes] | None:
+    """Return FILES at a revision, and dvc.lock; None if one of the metrics does not exist."""
     with repo.switch(revision):
         found = {}
-        for name in FILES:
+        for name in (*FILES, LOCK):
             path = repo.fs.join(repo.root_dir, *name.split("/"))
-            if not repo.fs.exists(path):
-                return None
-            with repo.fs.open(path, encoding="utf-8") as file:
-                found[name] = file.read()
-    return found
+            if repo.fs.exists(path):
+                with repo.fs.open(path, "rb") as file:
+                    found[name] = file.read()
+    return {LOCK: b""} | found if found.keys() >= set(FILES) else None
 
 
-def _run(names: Sequence[str], files: Mapping[str, str], seconds: float | None) -> PipelineRun:
+def _mismatch(repo: Repo, revision: str, files: Mapping[str, bytes]) -> str | None:
+    """Return why the metrics of a revision are no result of its parameters, or None."""
+    lock, params = (files[name].decode(errors="replace") for name in (LOCK, PARAMS))
+    _yaml(params, f"{revision}: {PARAMS}")
+    cache = Path(repo.cache.local.path)
+    results = {name: files[name] for name in RESULTS}
+    return mismatch(lock, params, results, partial(listed, cache))
+
+
+def _no_result(names: Sequence[str], reason: str) -> MissingFileError:
+    return MissingFileError(
+        f"the metrics of {', '.join(names)} are of other parameters: {reason}",
+        remedy="run `dvc repro`, which goes on from there",
+    )
+
+
+def _run(names: Sequence[str], files: Mapping[str, bytes], seconds: float | None) -> PipelineRun:
     name = names[0]
-    scores, summary, cost, params = (files[file] for file in FILES)
     try:
+        scores, summary, cost, params = (files[file].decode() for file in FILES)
         return PipelineRun(
             names=tuple(names),
             params=_flat(_yaml(params, f"{name}: params.yaml")),

@@ -1,4 +1,5 @@
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from genie.cli.prediction import find_images, load_predictor, predict_files
 from genie.core.errors import GenieError
 from genie.core.progress import one
 from genie.data.readers import read_pools
-from tests.scratch import ROOT
+from tests.scratch import ROOT, call
 
 CLASSES = ["ankle boot", "bag", "coat"]
 
@@ -82,6 +83,30 @@ def test_probabilities_are_those_of_the_classifiers_on_the_pipelines_images(
     assert table["probability"].to_numpy() == pytest.approx(shares.max(1))
     said = "task 1" if task else "mean over the support sets 0, 1 (--task selects one)"
     assert f"models/augmented: {said}" in result.stderr
+
+
+def test_images_have_the_size_of_the_run_that_trained_the_classifiers(project, photos, tmp_path):
+    edited = tmp_path / "edited"
+    shutil.copytree(project, edited, symlinks=True)
+    lock = {
+        "prepare": {
+            "params": {"params.yaml": {"data": {"size": 24}}},
+            "outs": [{"path": "data/prepared/support", "md5": "1"}],
+        },
+        "retrain": {
+            "deps": [{"path": "data/prepared/support", "md5": "1"}],
+            "outs": [{"path": "models/augmented", "md5": "2"}],
+        },
+    }
+    (edited / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": lock}))
+    (edited / "params.yaml").write_text(yaml.safe_dump({"data": {"size": 12}}))
+    call(edited, "git", "init", "--quiet")
+    call(edited, "dvc", "init", "--quiet")
+    result = run(edited, photos / "test")
+    assert result.stdout == run(project, photos / "test").stdout
+    assert "Warning: it is of other parameters than params.yaml: stage prepare ran with " in (
+        result.stderr
+    )
 
 
 def test_files_come_in_the_order_given_and_once(photos):

@@ -14,8 +14,10 @@ from click.testing import CliRunner, Result
 from dvc.repo import Repo
 from scipy import stats
 
+from genie.cli.dvc_cache import md5
 from genie.cli.main import main
 from genie.cli.places import note_run
+from genie.cli.recorded import RESULTS
 from genie.cli.revisions import Selection, position, read_parameters, read_runs
 from genie.core.errors import GenieError
 from genie.core.tables import SCORES
@@ -43,6 +45,15 @@ def write_run(place: Path, changes: Mapping[str, object]) -> None:
     (place / "metrics/evaluate.json").write_text(json.dumps({"images": 40 + seed}))
     (place / "metrics/cost.json").write_text(json.dumps({"guided_steps_needed": 100}))
     (place / "params.yaml").write_text(yaml.safe_dump(params))
+    record(place, params)
+
+
+def record(place: Path, params: Mapping[str, object]) -> None:
+    """Write dvc.lock of the one stage that made the metrics."""
+    outs = [{"path": name, "md5": md5((place / name).read_bytes())} for name in RESULTS]
+    stage = {"cmd": "run", "params": {"params.yaml": dict(params)}, "outs": outs}
+    lock = {"schema": "2.0", "stages": {"run": stage}}
+    (place / "dvc.lock").write_text(yaml.safe_dump(lock))
 
 
 def hash_of(ratio: float | str) -> int:
@@ -188,10 +199,50 @@ def test_metrics_that_are_no_metrics_are_named(repository, tmp_path):
     clone = tmp_path / "clone"
     shutil.copytree(repository, clone, symlinks=True)
     (clone / "metrics/cost.json").write_text("{}")
+    record(clone, yaml.safe_load((clone / "params.yaml").read_text()))
     with pytest.raises(GenieError, match="workspace: metrics/ must be as `dvc repro` writes it"):
         read_runs(clone, Selection(("workspace",)))
     (clone / "params.yaml").write_text("a: [")
     with pytest.raises(GenieError, match=r"workspace: params.yaml is not valid YAML"):
+        read_runs(clone, Selection(("workspace",)))
+
+
+def test_metrics_beside_other_parameters_are_no_result(repository, tmp_path):
+    clone = tmp_path / "clone"
+    shutil.copytree(repository, clone, symlinks=True)
+    old = (clone / "params.yaml").read_text()
+    (clone / "params.yaml").write_text(old.replace("shots: 5", "shots: 9"))
+    head = git(clone, "rev-parse", "HEAD")
+    edited = commit_all(clone)
+    git(clone, "update-ref", f"refs/exps/{head[:2]}/{head[2:]}/edited", edited)
+    git(clone, "reset", "--quiet", "--soft", head)
+    why = (
+        "are of other parameters: stage run ran with data.shots 5, params.yaml has 9; "
+        "run `dvc repro`, which goes on from there"
+    )
+    result = compare(clone)
+    assert (
+        result.stderr.splitlines()[0]
+        == f"Note: left out, because the metrics of edited, workspace {why}"
+    )
+    assert "9" not in result.stdout.split()
+    for name in ("edited", "workspace"):
+        named = compare(clone, "HEAD", name)
+        assert (named.exit_code, named.stdout) == (1, "")
+        assert named.stderr == f"Error: the metrics of {name} {why}\n"
+    summary = CliRunner().invoke(main, ["summary", "--root", str(clone)])
+    assert (summary.exit_code, summary.stdout) == (1, "")
+    assert summary.stderr == f"Error: the metrics of workspace {why}\n"
+
+
+def test_metrics_that_dvc_never_recorded_are_no_result(repository, tmp_path):
+    clone = tmp_path / "clone"
+    shutil.copytree(repository, clone, symlinks=True)
+    (clone / "dvc.lock").unlink()
+    with pytest.raises(GenieError, match=r"workspace are of .* no stage in dvc.lock made metrics/"):
+        read_runs(clone, Selection(("workspace",)))
+    (clone / "dvc.lock").write_text("<<<<<<< HEAD\nschema: '2.0'\n")
+    with pytest.raises(GenieError, match=r"workspace are of .* cannot be read together"):
         read_runs(clone, Selection(("workspace",)))
 
 
