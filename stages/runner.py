@@ -19,6 +19,7 @@ from genie.cli.curves import Curves, recording_speed
 from genie.cli.log import show_log
 from genie.cli.messages import in_keys, line_in_keys
 from genie.cli.places import features_file, note_run
+from genie.cli.repository import kept_values, show_to_git
 from genie.cli.signals import ends_on_signals, finishing_whole_items
 from genie.core.errors import (
     GenieError,
@@ -66,7 +67,8 @@ def stage(run: Callable[[Params, Context], str], *, trains: bool = False) -> cli
     def command(params_file: Path, root: Path) -> None:
         show_log()
         start = time.perf_counter()
-        with ends_on_signals(), _errors_on_one_line(root):
+        with ends_on_signals(), _errors_on_one_line(root, params_file):
+            show_to_git(params_file)
             _require_version(Path(_VERSION_FILE))
             params = read_params(params_file)
             if trains and started_alone and params.classifier.head == "finetune":
@@ -96,17 +98,20 @@ def _require_version(file: Path) -> None:
 
 
 @contextmanager
-def _errors_on_one_line(root: Path) -> Iterator[None]:
-    """Report errors that a user can fix as one line on stderr, with exit code 1."""
+def _errors_on_one_line(root: Path, params_file: Path) -> Iterator[None]:
+    """Report errors that a user can fix as one line on stderr, with exit code 1.
+
+    The line says if params.yaml keeps the values of an experiment.
+    """
     try:
         yield
     except GenieError as error:
-        _stop(in_keys(error))
+        _stop(in_keys(error) + kept_values(params_file))
     except Exception as error:
         line = _remedy(error, root)
         if line is None:
             raise
-        _stop(line)
+        _stop(line + kept_values(params_file))
 
 
 def _remedy(error: Exception, root: Path) -> str | None:

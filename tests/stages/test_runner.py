@@ -1,5 +1,6 @@
 import errno
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from safetensors import SafetensorError
 from genie.cli.places import runs_folder
 from genie.core.errors import GenieError, InvalidValueError
 from stages.runner import Context, stage
+from tests.scratch import call, commit
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -76,6 +78,29 @@ def test_other_processes_of_a_training_neither_note_nor_say_anything(tmp_path, m
     assert not runs_folder(tmp_path).exists()
 
 
+def test_error_of_an_experiment_says_that_params_yaml_keeps_its_values(tmp_path, monkeypatch):
+    shutil.copy(PARAMS, tmp_path)
+    call(tmp_path, "git", "init", "--quiet")
+    commit(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("DVC_EXP_NAME", "tried")
+    file = tmp_path / "params.yaml"
+    file.write_text(file.read_text().replace("r: ada", "r: 1.7"))
+
+    def run(params, context):
+        raise AssertionError("it ran")
+
+    result = CliRunner().invoke(stage(run), [])
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "noise.r must be" in result.stderr
+    assert result.stderr.endswith(
+        "; params.yaml keeps the values of this experiment for the next one "
+        "(`git diff params.yaml` shows, `git restore params.yaml` removes them)\n"
+    )
+
+
 def test_bad_parameters_end_a_stage_before_it_runs(tmp_path):
     (tmp_path / "params.yaml").write_text("seed: -1\n")
     arguments = ["--params", str(tmp_path / "params.yaml"), "--root", str(tmp_path)]
@@ -110,8 +135,11 @@ def test_training_starts_itself_on_each_gpu(gpus, rank, head, launched, tmp_path
     if rank is not None:
         monkeypatch.setenv("RANK", rank)
     launches = []
+    start = subprocess.run
 
-    def launch(command):
+    def launch(command, **options):
+        if options:  # of git
+            return start(command, **options)
         launches.append(command)
         return subprocess.CompletedProcess(command, 3)
 

@@ -1,0 +1,58 @@
+"""git: what it sees of params.yaml, and whether it opens a repository."""
+
+import os
+import subprocess
+from pathlib import Path
+
+_STEP = 2
+"""Seconds: the coarsest time of modification that a file system keeps."""
+
+
+def show_to_git(file: Path) -> None:
+    """Make git see a change of a file that it takes for unchanged.
+
+    git compares size, and time of modification in whole seconds. `dvc exp run -S` writes
+    params.yaml in the second in which it restored it, so a value of equal length stays unseen.
+    """
+    recorded = _git(file, "ls-files", "--stage").split()
+    if len(recorded) < 2 or _changed(file) or _git(file, "hash-object").split() == recorded[1:2]:
+        return
+    status = file.stat()
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + _STEP * 10**9))
+
+
+def kept_values(file: Path) -> str:
+    """Return a clause for the error of a stage whose experiment leaves its values in a file.
+
+    It is empty outside of experiments, and in those that have a folder of their own.
+    """
+    root = Path(os.environ.get("DVC_ROOT", ".")).resolve()
+    if (
+        "DVC_EXP_NAME" not in os.environ
+        or root != Path.cwd()
+        or not _git(file, "diff", "--name-only", "HEAD")
+    ):
+        return ""
+    return (
+        f"; {file} keeps the values of this experiment for the next one "
+        f"(`git diff {file}` shows, `git restore {file}` removes them)"
+    )
+
+
+def _changed(file: Path) -> bool:
+    return bool(_git(file, "diff-files"))
+
+
+def _git(file: Path, *command: str) -> str:
+    """Return what git says of a file, nothing where there is no git or no repository."""
+    try:
+        done = subprocess.run(
+            ["git", "--no-optional-locks", *command, "--", file.name],
+            cwd=file.parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return ""
+    return "" if done.returncode else done.stdout
