@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +30,7 @@ from genie.core.errors import (
 )
 from genie.core.progress import Monitor
 from genie.progress import bar, is_first_process
-from genie.settings import Params, read_params
+from genie.settings import Params, read_params, read_yaml
 
 _VERSION_FILE = "genie-version.txt"
 """File in a project made by `genie new` that pins the version of genie-pipeline."""
@@ -71,6 +71,7 @@ def stage(run: Callable[[Params, Context], str], *, trains: bool = False) -> cli
             show_to_git(params_file)
             _require_version(Path(_VERSION_FILE))
             params = read_params(params_file)
+            _unlink_outputs(root, name)
             if trains and started_alone and params.classifier.head == "finetune":
                 _start_on_each_gpu(f"stages.{name}")
             curves = Curves(root, name)
@@ -83,6 +84,22 @@ def stage(run: Callable[[Params, Context], str], *, trains: bool = False) -> cli
                 click.echo(line_in_keys(line))
 
     return command
+
+
+def _unlink_outputs(root: Path, name: str) -> None:
+    """Remove outputs that are links, as dvc does before it runs a stage.
+
+    A stage that is started without dvc would write through them into DVC's cache.
+    """
+    with suppress(GenieError, KeyError, TypeError):
+        stage = read_yaml(Path("dvc.yaml"))["stages"][name]
+        listed = [out for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
+        for out in listed:
+            place = root / (out if isinstance(out, str) else next(iter(out)))
+            for file in (place, *place.rglob("*")):
+                linked = file.is_symlink() or (file.is_file() and file.stat().st_nlink > 1)
+                if linked and not file.is_dir():
+                    file.unlink()
 
 
 def _require_version(file: Path) -> None:

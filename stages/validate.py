@@ -7,7 +7,7 @@ again reruns no other stage.
 """
 
 from genie.classify.model_checks import check_models
-from genie.cli.places import work_folder
+from genie.cli.places import require_tracked, work_folder
 from genie.data.prompts import read_names
 from genie.data.readers import read_class_names
 from genie.plan.known_classes import check_classes
@@ -19,6 +19,16 @@ from stages.runner import Context, stage
 @stage
 def main(params: Params, context: Context) -> str:
     """Validate params.yaml, its paths and models, and that the generator knows the classes."""
+    require_tracked(
+        [
+            params.data.path,
+            params.prompt.folder,
+            params.generator.model,
+            params.classifier.backbone,
+            params.oracle.model,
+            params.filter.clip,
+        ]
+    )
     require_paths(params)
     if params.generator.unknown_classes == "stop":
         check_classes(

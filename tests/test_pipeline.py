@@ -23,6 +23,7 @@ from stages import (
     train_baseline,
     validate,
 )
+from tests.scratch import call, commit, contents
 
 ROOT = Path(__file__).parent.parent
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
@@ -323,3 +324,21 @@ def test_stage_lists_every_parameter_that_it_reads(name, read):
 def test_stage_reads_every_parameter_that_it_lists(name, read):
     assert listed(name) - read[name] == set()
     assert set(STAGES[name]["params"]) <= {*leaves(), *Params.model_fields}
+
+
+def test_files_are_checked_out_as_they_were_committed_where_git_converts_ends_of_lines(tmp_path):
+    """With core.autocrlf, configurations of models had other hashes, and all stages ran again."""
+    origin, clone = tmp_path / "origin", tmp_path / "clone"
+    origin.mkdir()
+    for name in (".gitattributes", "params.yaml", "zoo/backbone/config.json"):
+        (origin / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, origin / name)
+    call(origin, "git", "init", "--quiet")
+    commit(origin)
+    call(tmp_path, "git", "clone", "--quiet", "--config", "core.autocrlf=true", "origin", "clone")
+    checked_out, committed = (
+        {name: file for name, file in contents(place).items() if not name.startswith(".git/")}
+        for place in (clone, origin)
+    )
+    assert checked_out == committed
+    assert call(clone, "git", "status", "--porcelain") == ""

@@ -34,7 +34,9 @@ def write_captions(images: pd.DataFrame, *, model: Path, path: Path) -> int:
     pictures = [decode_image(png) for png in missing["png"]]
     captions = caption(pictures, model=model) if pictures else []
     table = pd.concat([old, missing.assign(caption=captions)]).sort_values(["label", "image_id"])
-    write_table(table, path, CAPTIONS)
+    whole = path.with_name(f".{path.name}")
+    write_table(table, whole, CAPTIONS)
+    whole.replace(path)  # which may be a link into DVC's cache
     return len(missing)
 
 

@@ -23,8 +23,9 @@ from scmrepo.exceptions import SCMError
 from scmrepo.git import Git
 
 from genie.cli.messages import in_keys
+from genie.cli.repository import require_own, show_to_git
 from genie.cli.revisions import read_parameters
-from genie.core.errors import GenieError, one_line
+from genie.core.errors import FailedError, GenieError, one_line
 from genie.data.readers import image_files, read_class_names
 
 OK, WARNING, STOP = "ok", "warning", "stop"
@@ -219,11 +220,15 @@ def remote(root: Path, params: dict[str, Any]) -> Outcome:
 def git(root: Path, params: dict[str, Any]) -> Outcome:
     """Check that all files are committed, so that results belong to a commit."""
     try:
+        require_own(root)
         scm = Git(str(root))
+    except FailedError as error:
+        return STOP, str(error)
     except SCMError as error:
         return STOP, f"{one_line(error)}; run `git init` and commit"
     if scm.no_commits:
         return WARNING, "no commit yet, but experiments require one; `git add --all && git commit`"
+    show_to_git(root / "params.yaml")
     command = ["git", "status", "--porcelain"]
     changed = subprocess.run(command, cwd=root, text=True, capture_output=True, check=False)
     if count := len(changed.stdout.splitlines()):

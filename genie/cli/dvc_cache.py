@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genie.cli.repository import require_own
 from genie.core.errors import FailedError, GenieError, InvalidValueError, MissingFileError, one_line
 from genie.render.store import write_durably
 
@@ -108,6 +109,7 @@ def _open(root: Path) -> Any:
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
+    require_own(root)
     try:
         return Repo(os.fspath(root))
     except NotDvcRepoError:

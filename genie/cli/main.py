@@ -16,7 +16,7 @@ from genie.cli.integrity import faults
 from genie.cli.log import show_log
 from genie.cli.messages import in_keys
 from genie.cli.new import new_project
-from genie.cli.places import runs_folder, store_folder
+from genie.cli.places import require_writable, runs_folder, store_folder
 from genie.cli.reproduction import TOLERANCE, disagreements
 from genie.cli.revisions import Selection, other_parameters, position, read_runs, require_result
 from genie.cli.styles import ENDINGS, STYLES, style_of
@@ -212,6 +212,8 @@ def compare(
     reference are paired between equal support and query sets.
     """
     style = style or (style_of(out) if out else "terminal")
+    if out:
+        require_writable(out)
     selection = Selection(revisions, **swept)
     if reference and revisions and reference not in revisions:
         selection = replace(selection, revisions=(reference, *revisions))
@@ -242,6 +244,8 @@ def predict(images: tuple[Path, ...], task: int | None, out: Path | None, root: 
 
     from genie.cli.prediction import find_images, load_predictor, predict_files  # imports torch
 
+    if out:
+        require_writable(out)
     disable_progress_bar()  # of loading the model, which takes a second
     files = find_images(images)
     predictor = load_predictor(root, task)
@@ -251,7 +255,7 @@ def predict(images: tuple[Path, ...], task: int | None, out: Path | None, root: 
         f"mean over the support sets {numbers} (--task selects one)" if mean else f"task {numbers}"
     )
     click.echo(f"{root / 'models/augmented'}: {which}", err=True)
-    if reason := other_parameters(root, "models/augmented"):
+    if reason := other_parameters(root, ["models/augmented"]):
         click.echo(f"Warning: it is of other parameters than params.yaml: {reason}", err=True)
     broken: dict[Path, str] = {}
     first = True

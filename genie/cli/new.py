@@ -28,6 +28,7 @@ _TEMPLATE = Path(__file__).parent / "template"
 
 COPIED = (
     ".dvcignore",
+    ".gitattributes",
     ".ci/reproduce",
     ".ci/report",
     "stages",

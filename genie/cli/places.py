@@ -1,8 +1,12 @@
-"""Working folders that are not outputs of a stage: the image store, caches and run notes."""
+"""Folders and files of a command: the image store, caches, run notes, inputs and `--out`."""
 
 import json
 import os
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+
+from genie.core.errors import InvalidValueError, MissingFileError
 
 
 def work_folder(root: Path) -> Path:
@@ -39,3 +43,46 @@ def note_run(root: Path, name: str, **facts: float) -> None:
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def require_tracked(paths: Iterable[Path]) -> None:
+    """Raise MissingFileError for an input that the workspace has and this folder lacks.
+
+    An experiment in a temporary folder has only what git or DVC tracks.
+    """
+    workspace = Path(os.environ.get("DVC_ROOT", "."))
+    for path in paths:
+        if not path.exists() and (workspace / path).exists():
+            raise MissingFileError(
+                f"{path} is not tracked, so experiments in temporary folders (--temp, --queue) do "
+                "not have it",
+                remedy=f"run `dvc add {path}` and try again",
+            )
+
+
+def require_writable(out: Path, endings: Iterable[str] = ()) -> None:
+    """Raise InvalidValueError if a file cannot be written, before the work that leads to it.
+
+    Make its folder. `endings` are those that its name may have, any if there are none.
+    """
+    if why := _why_not(out, tuple(endings)):
+        raise InvalidValueError(why, argument="--out", value=str(out), remedy="name another file")
+
+
+def _why_not(out: Path, endings: tuple[str, ...]) -> str:
+    if endings and out.suffix.lower() not in endings:
+        return f"must end in {', '.join(endings)}"
+    if out.is_dir():
+        return "is a folder"
+    if out.is_file() and not out.stat().st_mode & 0o222:  # root could write into DVC's cache
+        return "is read-only, as files are that DVC tracks and links"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if not out.exists():
+            with tempfile.TemporaryFile(dir=out.parent):
+                pass
+        elif not os.access(out, os.W_OK):
+            return "cannot be written"
+    except OSError as error:
+        return f"cannot be written ({error.strerror})"
+    return ""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from genie.cli.places import work_folder
+from genie.cli.places import require_writable, work_folder
 from genie.core.errors import InvalidValueError, MissingFileError
 from genie.core.tables import UNCLEAR, read_images
 from genie.data.images import decode_image
@@ -15,6 +15,9 @@ from genie.figures.contact_sheet import ContactRow
 from genie.figures.preview import preview_figure
 from genie.pipeline import TXT2IMG_EXAMPLES, HardNegative, from_params
 from genie.settings import Params, levels, prompts
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
+"""Endings of what can be drawn."""
 
 
 def read_source(path: Path, *, size: int | None) -> Image.Image:
@@ -37,8 +40,9 @@ def preview_image(image: Path, target: str, params: Params, root: Path, out: Pat
 
     `root` is the folder of data/ and .genie/. If it has support images of the target, their mean
     embedding is the target's landmark. Raise MissingFileError or InvalidValueError if the image
-    cannot be read.
+    cannot be read or `out` cannot be written.
     """
+    require_writable(out, PICTURES)
     source = read_source(image, size=params.data.size)
     examples = support_of(target, root)
     made = from_params(params, work_folder(root))(

@@ -1,8 +1,11 @@
 """git: what it sees of params.yaml, and whether it opens a repository."""
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
+
+from genie.core.errors import FailedError, one_line
 
 _STEP = 2
 """Seconds: the coarsest time of modification that a file system keeps."""
@@ -37,6 +40,33 @@ def kept_values(file: Path) -> str:
         f"; {file} keeps the values of this experiment for the next one "
         f"(`git diff {file}` shows, `git restore {file}` removes them)"
     )
+
+
+def require_own(root: Path) -> None:
+    """Raise FailedError if DVC cannot open the git repository of a folder.
+
+    It refuses those of other users, such as a folder that is mounted into a container.
+    """
+    from pygit2 import GitError  # opens repositories for DVC; slow to import
+    from scmrepo.exceptions import SCMError
+    from scmrepo.git import Git
+
+    try:
+        scm = Git(os.fspath(root))
+    except SCMError:
+        return  # no repository
+    try:
+        assert scm.pygit2
+    except GitError as error:
+        if "not owned" not in str(error):
+            raise FailedError(f"git cannot open {scm.root_dir}: {one_line(error)}") from None
+        raise FailedError(
+            f"the git repository {scm.root_dir} belongs to another user, so git and DVC refuse it",
+            remedy="if you trust it, run `git config --global --add safe.directory "
+            f"{shlex.quote(scm.root_dir)}`",
+        ) from None
+    finally:
+        scm.close()
 
 
 def _changed(file: Path) -> bool:

@@ -22,7 +22,8 @@ from dvc.scm import Git, iter_revs, resolve_rev
 from scmrepo.exceptions import SCMError
 
 from genie.cli.dvc_cache import listed
-from genie.cli.recorded import PARAMS, RESULTS, mismatch, recorded_parameter
+from genie.cli.recorded import PARAMS, RESULTS, Listing, mismatch, recorded_parameter
+from genie.cli.repository import require_own
 from genie.cli.summary import seconds_by_stage
 from genie.core.errors import InvalidValueError, MissingFileError, one_line
 from genie.core.progress import Progress, silent
@@ -81,32 +82,40 @@ def read_runs(
     return _merged(list(runs.values())), notes
 
 
-def other_parameters(root: Path, path: str) -> str | None:
-    """Return why a file in the workspace is not that of params.yaml, or None if it is."""
-    if not ((root / ".dvc").is_dir() and (root / LOCK).is_file() and (root / PARAMS).is_file()):
+def other_parameters(root: Path, paths: Iterable[str] = RESULTS) -> str | None:
+    """Return why results in the workspace are not those of params.yaml, or None if they are.
+
+    The contents of files are compared too, those of folders are not. Without dvc.lock, None.
+    """
+    texts = [root / LOCK, root / PARAMS]
+    if not all(path.is_file() for path in texts):
         return None
-    lock, params = ((root / name).read_text(errors="replace") for name in (LOCK, PARAMS))
-    with _repository(root) as repo:
-        return mismatch(lock, params, {path: None}, partial(listed, Path(repo.cache.local.path)))
+    lock, params = (path.read_text(encoding="utf-8", errors="replace") for path in texts)
+    results = {path: (root / path).read_bytes() for path in paths if (root / path).is_file()}
+    return mismatch(lock, params, dict.fromkeys(paths) | results, _listing(root))
+
+
+def _listing(root: Path) -> Listing:
+    """Return what DVC's cache has, nothing where DVC cannot open the folder."""
+    try:
+        with Repo(str(root)) as repo:
+            return partial(listed, Path(repo.cache.local.path))
+    except (DvcException, SCMError):
+        return lambda _: None
 
 
 def trained_size(root: Path) -> int | None:
     """Return data.size of the run that drew the support images, which params.yaml may not have."""
     if (root / LOCK).is_file():
         with suppress(KeyError):
-            lock = (root / LOCK).read_text(errors="replace")
+            lock = (root / LOCK).read_text(encoding="utf-8", errors="replace")
             return recorded_parameter(lock, "data/prepared/support", "data.size")
     return read_parameters(root).get("data.size")
 
 
 def require_result(root: Path) -> None:
-    """Raise MissingFileError if the metrics of a pipeline's folder are of other parameters."""
-    if not (root / ".dvc").is_dir():
-        return  # a folder of metrics alone
-    with _repository(root) as repo:
-        files = _files(repo, WORKSPACE)
-        reason = _mismatch(repo, WORKSPACE, files) if files else None
-    if reason:
+    """Raise MissingFileError if the metrics of a folder are of other parameters."""
+    if reason := other_parameters(root):
         raise _no_result([WORKSPACE], reason)
 
 
@@ -135,6 +144,7 @@ def read_parameters(root: Path) -> dict[str, Any]:
 
 
 def _repository(root: Path) -> Repo:
+    require_own(root)
     try:
         return Repo(str(root))
     except (DvcException, SCMError) as error:

@@ -25,7 +25,7 @@ def picture(axis, image: Image.Image | None, title: str, *, framed: bool = False
 
 
 def save_figure(figure: Figure, path: Path, *, pad: float = 1.08) -> None:
-    """Write a figure as PNG; the bytes are reproducible on machines with the same fonts.
+    """Write a figure; PNG bytes are reproducible on machines with the same fonts.
 
     `pad` is the padding of the layout in font sizes.
     """
@@ -34,7 +34,8 @@ def save_figure(figure: Figure, path: Path, *, pad: float = 1.08) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # already logged
         figure.tight_layout(pad=pad)
-        figure.savefig(path, metadata={"Software": None})
+        png = path.suffix.lower() == ".png"
+        figure.savefig(path, metadata={"Software": None} if png else None)
 
 
 def svg(figure: Figure) -> str:

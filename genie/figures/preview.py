@@ -9,7 +9,7 @@ from genie.figures.contact_sheet import ContactRow
 
 
 def preview_figure(row: ContactRow, path: Path, *, example: str) -> None:
-    """Write a PNG of a trajectory: source, levels with r and position, `example` of the target.
+    """Draw a trajectory in a file: source, levels with r and position, `example` of the target.
 
     The chosen level is framed in the strip and marked in the curve of positions.
     """

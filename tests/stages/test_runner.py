@@ -71,6 +71,35 @@ def test_stage_closes_with_its_line_and_notes_its_time(tmp_path):
     assert json.loads(noted.read_text())["seconds"] >= 0
 
 
+@pytest.mark.parametrize("link", ["hardlink", "symlink"])
+def test_outputs_that_are_links_into_a_cache_are_replaced(tmp_path, link, monkeypatch):
+    stages = {"prepare": {"outs": ["data", {"one.csv": {"cache": False}}], "plots": ["gone.csv"]}}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    (tmp_path / "cache").mkdir()
+    names = ["data/inner/two.csv", "one.csv", "other.csv"]
+    for number, name in enumerate(names):
+        kept, place = tmp_path / f"cache/{number}", tmp_path / name
+        kept.write_text("recorded")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.hardlink_to(kept) if link == "hardlink" else place.symlink_to(kept)
+    (tmp_path / "gone.csv").symlink_to(tmp_path / "cache/gone")  # by `dvc gc`
+    (tmp_path / "data/own.csv").write_text("no link")
+    monkeypatch.chdir(tmp_path)
+
+    def run(params, context):
+        assert (tmp_path / "data/own.csv").read_text() == "no link"
+        assert (tmp_path / "other.csv").read_text() == "recorded"  # of another stage
+        for name in ("data/inner/two.csv", "one.csv", "gone.csv"):
+            (context.root / name).write_text("new")
+        return "done"
+
+    run.__module__ = "stages.prepare"
+    arguments = ["--params", str(PARAMS), "--root", str(tmp_path)]
+    result = CliRunner().invoke(stage(run), arguments)
+    assert result.exit_code == 0, result.output
+    assert [p.read_text() for p in (tmp_path / "cache").iterdir()] == ["recorded"] * 3
+
+
 def test_other_processes_of_a_training_neither_note_nor_say_anything(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     result = invoke(None, tmp_path)

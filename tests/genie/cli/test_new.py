@@ -45,7 +45,7 @@ def test_project_is_all_in_git_or_dvc_and_has_no_results_of_ours(project):
     files = set(call(project, "git", "ls-files").splitlines())
     assert files >= {
         *("dvc.yaml", "params.yaml", "README.md", "requirements.txt", VERSION),
-        *(".gitignore", ".dvcignore", ".dvc/config", ".gitlab-ci.yml"),
+        *(".gitignore", ".gitattributes", ".dvcignore", ".dvc/config", ".gitlab-ci.yml"),
         *(".github/workflows/genie.yml", "photos.dvc", "zoo.dvc", "prompts/names.csv"),
     }
     assert not {f for f in files if "metrics" in f or f in ("dvc.lock", "zoo/quality.csv")}

@@ -114,6 +114,26 @@ def test_what_cannot_be_read_is_named_in_one_line(project):
     assert not (project / "preview.png").exists()
 
 
+@pytest.mark.parametrize("ending", ["jpg", "JPEG", "webp", "pdf", "svg"])
+def test_preview_has_the_format_of_its_ending(project, ending):
+    result = preview("photo.jpg", "coat", "--out", f"shown/a.{ending}")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == f"shown/a.{ending}"
+    first = (project / f"shown/a.{ending}").read_bytes()[:16]
+    start = {"webp": b"RIFF", "pdf": b"%PDF", "svg": b"<?xml"}.get(ending, b"\xff\xd8")
+    assert first.startswith(start)
+
+
+@pytest.mark.parametrize("out", ["preview.doc", "preview", "folder.png", "photo.jpg/a.png"])
+def test_preview_that_cannot_be_written_stops_before_the_rendering(project, out):
+    (project / "folder.png").mkdir()
+    result = preview("photo.jpg", "coat", "--out", out)
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: --out ")
+    assert rendered(project) == 0
+
+
 GREY = Image.new("RGB", (8, 8))
 
 

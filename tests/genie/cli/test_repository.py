@@ -4,8 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from dvc.repo import Repo
 
-from genie.cli.repository import kept_values, show_to_git
+from genie.cli.doctor import STOP, git
+from genie.cli.main import main
+from genie.cli.repository import kept_values, require_own, show_to_git
+from genie.core.errors import FailedError
 from tests.scratch import call, commit
 
 
@@ -90,3 +95,22 @@ def test_values_that_an_experiment_leaves_in_the_workspace_are_told(
     assert kept_values(file) == ""
     file.write_text("r: 0.75\n")
     assert ("`git restore params.yaml` removes them" in kept_values(file)) == said
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_repository_of_another_user_is_refused_with_the_command_that_allows_it(place, monkeypatch):
+    require_own(place)
+    require_own(place.parent)  # no repository
+    for path in (place, *place.rglob("*")):
+        os.chown(path, 1234, 1234)
+    command = f"git config --global --add safe.directory {place}"
+    with pytest.raises(FailedError, match=rf"{place} belongs to another user.*; .*`{command}`$"):
+        require_own(place)
+    Repo.init(str(place), no_scm=True).close()
+    for arguments in (["compare"], ["gc"]):
+        result = CliRunner().invoke(main, [*arguments, "--root", str(place)])
+        assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+        assert command in result.stderr
+    state, text = git(place, {})
+    assert state == STOP
+    assert command in text
