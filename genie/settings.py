@@ -218,6 +218,69 @@ class Params(Section):
         return method
 
 
+# Keys without effect
+
+
+def ignored_keys(params: Params) -> dict[str, str]:
+    """Return the keys that change nothing, each with the value of another key that ignores it."""
+    from genie.plan.methods import METHODS, genie
+
+    method, by_method = METHODS[params.method], f"method {params.method}"
+    rule = params.filter.rule or method.rule
+    ratio_only = ("low", "high", "M", "min_position", "search")
+    found: dict[str, str] = {}
+
+    def ignore(reason: str, section: str, *names: str) -> None:
+        for name in names or Params.model_fields[section].annotation.model_fields:  # type: ignore
+            found.setdefault(f"{section}.{name}", reason)
+
+    if not method.renders:
+        for section in ("noise", "generator", "filter"):
+            ignore(by_method, section)
+        ignore(by_method, "augment", "shards")
+        ignore(by_method, "prompt", "negative")
+    elif method.ratio is None and not method.searches and not method.by_shots:
+        ignore(by_method, "noise")
+    elif not method.searches:
+        ignore(by_method, "noise", *ratio_only)
+    elif params.noise.r != "ada":
+        ignore(f"noise.r {params.noise.r:g}", "noise", *ratio_only)
+    if method.plan is not genie:
+        ignore(by_method, "sources")
+    if not method.learns:
+        ignore(by_method, "inversion")
+    if rule == "none":
+        ignore("filter.rule none", "filter", "attempts")
+    if rule != "cosine":
+        ignore(f"filter.rule {rule}", "filter", "min_text", "min_image")
+    if params.classifier.head != "finetune":
+        training = ("steps", "batch_size", "learning_rate", "loss")
+        ignore(f"classifier.head {params.classifier.head}", "classifier", *training)
+    regime = params.data.regime
+    by_regime = f"data.regime {regime}"
+    if regime not in ("shots", "episodes"):
+        ignore(by_regime, "data", "shots")
+    if regime != "longtail":
+        ignore(by_regime, "data", "imbalance")
+    if regime != "episodes":
+        ignore(by_regime, "data", "n_way", "n_query", "pool")
+    return found
+
+
+def ineffective_changes(params: Params, before: Params) -> str:
+    """Return a sentence about changed keys that have no effect, or "" if there are none."""
+    now, then = params.model_dump(), before.model_dump()
+    keys: dict[str, list[str]] = {}
+    for key, reason in ignored_keys(params).items():
+        section, name = key.split(".")
+        if now[section][name] != then[section][name]:
+            keys.setdefault(reason, []).append(key)
+    return "; ".join(
+        f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} no effect with {reason}"
+        for reason, names in keys.items()
+    )
+
+
 # Values of the library
 
 

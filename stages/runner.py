@@ -38,12 +38,13 @@ _VERSION_FILE = "genie-version.txt"
 
 @dataclass(frozen=True)
 class Context:
-    """The context of a stage: the folder of its files, and the monitor of its loops.
+    """The context of a stage: its folder, the file of its parameters, and the monitor of its loops.
 
     `writes` is True if this process writes outputs; with one process per GPU, only the first does.
     """
 
     root: Path
+    params_file: Path
     monitor: Monitor
     writes: bool = True
 
@@ -77,7 +78,7 @@ def stage(run: Callable[[Params, Context], str], *, trains: bool = False) -> cli
             curves = Curves(root, name)
             progress = finishing_whole_items(recording_speed(bar, curves))
             monitor = Monitor(progress, curves.record)
-            line = run(params, Context(root, monitor, is_first_process()))
+            line = run(params, Context(root, params_file, monitor, is_first_process()))
             curves.end()
             if is_first_process():
                 note_run(root, name, seconds=round(time.perf_counter() - start, 2))

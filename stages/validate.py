@@ -6,13 +6,19 @@ Output: .params.ok, which every other stage depends on. Its content is constant,
 again reruns no other stage.
 """
 
+from pathlib import Path
+
+import yaml
+
 from genie.classify.model_checks import check_models
 from genie.cli.places import require_tracked, work_folder
+from genie.cli.repository import committed
+from genie.core.errors import GenieError
 from genie.data.prompts import read_names
 from genie.data.readers import read_class_names
 from genie.plan.known_classes import check_classes
 from genie.plan.methods import ratio_note
-from genie.settings import Params, require_paths
+from genie.settings import Params, check_params, ineffective_changes, require_paths
 from stages.runner import Context, stage
 
 
@@ -45,7 +51,18 @@ def main(params: Params, context: Context) -> str:
     check_models(models, work_folder(context.root) / "checked-models.json")
     (context.root / ".params.ok").write_text("params.yaml is valid\n")
     note = ratio_note(params.method, params.noise.r)
+    if ignored := _ineffective(params, context.params_file):
+        note += f"; {ignored}"
     return f"validate: all parameters are valid and all paths exist{note}"
+
+
+def _ineffective(params: Params, file: Path) -> str:
+    """Return a note on keys that changed since the last commit and have no effect."""
+    try:
+        before = check_params(yaml.safe_load(committed(file)), where=str(file))
+    except (yaml.YAMLError, GenieError):  # no commit, or one of another version
+        return ""
+    return ineffective_changes(params, before)
 
 
 if __name__ == "__main__":

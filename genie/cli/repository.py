@@ -42,6 +42,18 @@ def kept_values(file: Path) -> str:
     )
 
 
+def committed(file: Path) -> str:
+    """Return the text of a file in the last commit, or "" if there is none."""
+    command = ["git", "show", f"HEAD:./{file.name}"]
+    try:
+        done = subprocess.run(
+            command, cwd=file.parent, capture_output=True, encoding="utf-8", check=False
+        )
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return "" if done.returncode else done.stdout
+
+
 def require_own(root: Path) -> None:
     """Raise FailedError if DVC cannot open the git repository of a folder.
 

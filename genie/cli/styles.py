@@ -106,7 +106,7 @@ def _cells(row: dict[str, float], reference: str) -> dict[str, str]:
     )
     fewer = f" ({row['pairs']} {unit})" if row["pairs"] not in (0, row["n"]) else ""
     run, parameters = str(row["row"]), str(row["parameters"])
-    named = {"run": run, "parameters": parameters}
+    named = {"parameters": parameters, "run": run}
     return {
         **(named if unit == "tasks" else {"setting": parameters or run}),
         "seed": str(row["seed"]),

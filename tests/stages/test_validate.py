@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from genie.plan.methods import METHODS
 from stages.validate import main
-from tests.scratch import checks_of_models
+from tests.scratch import call, checks_of_models, commit
 
 ROOT = Path(__file__).parents[2]
 
@@ -141,3 +141,32 @@ def test_class_is_known_by_its_name_in_the_folder_of_prompts(tmp_path):
     path = classes_of(tmp_path, "t_shirt", "Ankle_Boot")
     result = run(tmp_path, data__path=path, prompt__folder=str(tmp_path / "prompts"))
     assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"method": "strong", "noise__r": 0.7}, "noise.r has no effect with method strong"),
+        ({"method": "txt2img", "noise__r": 0.7}, "noise.r has no effect with method txt2img"),
+        (
+            {"noise__r": 0.7, "noise__M": 9, "noise__low": 0.3},
+            "noise.low, noise.M have no effect with noise.r 0.7",
+        ),
+        (
+            {"classifier__steps": 9, "data__n_way": 3},
+            "classifier.steps has no effect with classifier.head logistic; "
+            "data.n_way has no effect with data.regime shots",
+        ),
+        ({"noise__r": 0.7}, ""),
+        ({"method": "strong"}, ""),
+    ],
+)
+def test_changed_keys_without_effect_are_named(tmp_path, changes, note):
+    for command in ("init -q", "config user.name T", "config user.email t@example.org"):
+        call(tmp_path, "git", *command.split())
+    shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
+    commit(tmp_path)
+    result = run(tmp_path, **changes)
+    assert result.exit_code == 0, result.stderr
+    end = f"all paths exist; {note}\n" if note else "all paths exist\n"
+    assert result.stdout.endswith(end)
