@@ -12,10 +12,12 @@ EXCEPTIONS := CVE-2025-69872 # docs/reference/reliability.md explains each
 ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test acceptance lint audit format zoo zoo-photographs evidence bench constraints
+.PHONY: help setup repro test acceptance lint audit format zoo zoo-photographs evidence bench constraints
 
 help: ## list all commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
+
+setup: $(VENV)/.pipeline ## install the tested versions of the packages into .venv, and nothing else
 
 repro: $(VENV)/.pipeline ## set up, run the whole pipeline and print the result
 	@$(ENV) dvc repro

@@ -105,7 +105,7 @@ def _unlink_outputs(root: Path, name: str) -> None:
 
 def _require_version(file: Path) -> None:
     """Raise InvalidValueError if the file pins a version other than the installed one."""
-    named = re.search(r"==([^\s;]+)", file.read_text()) if file.is_file() else None
+    named = re.search(r"==([^\s;,]+)", file.read_text()) if file.is_file() else None
     installed = version("genie-pipeline")
     if named and named[1] != installed:
         raise InvalidValueError(

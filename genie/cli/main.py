@@ -15,7 +15,8 @@ from genie.cli.garbage import collect
 from genie.cli.integrity import faults
 from genie.cli.log import show_log
 from genie.cli.messages import in_keys
-from genie.cli.new import new_project
+from genie.cli.new import VERSION_FILE, new_project
+from genie.cli.origin import is_on_this_machine, requirement
 from genie.cli.places import require_writable, runs_folder, store_folder
 from genie.cli.reproduction import TOLERANCE, disagreements
 from genie.cli.revisions import Selection, other_parameters, position, read_runs, require_result
@@ -98,6 +99,12 @@ def new(folder: Path, images: Path | None) -> None:
         "params.yaml sets `method: strong`, because the bundled generator was trained only on the "
         f"classes of Fashion-MNIST; {folder}/README.md explains how to use one for your classes"
     )
+    if is_on_this_machine(address := requirement()):
+        click.echo(
+            f"Note: {folder}/{VERSION_FILE} installs `{address}`, which only this machine can "
+            "reach; before you share the project, write the address of a repository or wheel there",
+            err=True,
+        )
 
 
 @main.command("convert-resnet")

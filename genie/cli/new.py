@@ -12,11 +12,11 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from genie.cli.origin import PACKAGE, requirement
 from genie.core.errors import FailedError, InvalidValueError, one_line
 from genie.core.progress import Progress, silent
 from genie.data.readers import read_class_names
 
-PACKAGE = "genie-pipeline"
 VERSION_FILE = "genie-version.txt"
 
 _GENIE = Path(__file__).parents[1]
@@ -68,7 +68,7 @@ def new_project(
         _copy(_ORIGIN / name, folder / name)
     for name, target in WRITTEN.items():
         _copy(_TEMPLATE / name, folder / target)
-    (folder / VERSION_FILE).write_text(f"{PACKAGE}=={version(PACKAGE)}\n")
+    (folder / VERSION_FILE).write_text(pinned_version())
     (folder / "dvc.yaml").write_text(project_pipeline((_ORIGIN / "dvc.yaml").read_text()))
     parameters = project_parameters((_ORIGIN / "params.yaml").read_text(), photos=photos)
     (folder / "params.yaml").write_text(parameters)
@@ -79,6 +79,12 @@ def new_project(
     _run(folder, [*_DVC, "add", "--quiet", *tracked])
     _run(folder, ["git", "add", "."])
     return classes
+
+
+def pinned_version() -> str:
+    """Return the text of the file that pins the library: a requirement that pip can install."""
+    needed, pin = requirement(), f"{PACKAGE}=={version(PACKAGE)}"
+    return f"{pin}\n" if needed == pin else f"# {pin}, from\n{needed}\n"
 
 
 def project_pipeline(pipeline: str) -> str:

@@ -59,6 +59,16 @@ def test_pipeline_runs_outside_of_the_repository(installed, project):
     assert "no metrics are committed" in call(installed, project, ".ci/reproduce", "true")
 
 
+def test_requirements_install_the_package_in_an_empty_environment(installed, project, tmp_path):
+    """pip fetches no dependencies here, because they take minutes."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    pip = (str(tmp_path / "venv/bin/python"), "-m", "pip", "install", "--quiet", "--no-deps")
+    call(tmp_path / "venv/bin", project, *pip, "-r", "requirements.txt")
+    code = "from importlib.metadata import version; print(version('genie-pipeline'))"
+    ours = call(installed, project, "python", "-c", code)
+    assert call(tmp_path / "venv/bin", project, "python", "-c", code) == ours
+
+
 def test_generator_of_ones_own_makes_images(installed, project, tiny_sd_folder, tmp_path):
     place = tmp_path / "project"
     shutil.copytree(project, place, symlinks=True)

@@ -154,7 +154,7 @@ def test_every_path_in_the_parameters_is_there(project):
 
 
 def test_another_version_than_the_projects_is_refused(project, tmp_path):
-    assert (project / VERSION).read_text().startswith("genie-pipeline==")
+    assert (project / VERSION).read_text().startswith("# genie-pipeline==")
     shutil.copy(project / "params.yaml", tmp_path)
     (tmp_path / VERSION).write_text("genie-pipeline==99.1\n")
     done = stage(tmp_path, "python -m stages.prepare")

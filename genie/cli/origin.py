@@ -1,0 +1,60 @@
+"""Where this installation of the library comes from, as a requirement that pip understands."""
+
+import json
+import re
+import subprocess
+from importlib.metadata import distribution
+from pathlib import Path
+
+PACKAGE = "genie-pipeline"
+_LIBRARY = Path(__file__).parents[1]
+
+
+def requirement(library: Path = _LIBRARY) -> str:
+    """Return a requirement that installs the library again, from where it was installed.
+
+    It is a version if the library came from a package index, a commit if it came from a git
+    repository or from a checkout whose commit is on its remote, and else the address of the wheel
+    or of the checkout on this machine. `library` is the folder of the package `genie`.
+    """
+    checkout = library.parent
+    if (checkout / "pyproject.toml").is_file():
+        return f"{PACKAGE} @ {_on_remote(checkout) or checkout.as_uri()}"
+    found = distribution(PACKAGE)
+    origin = json.loads(found.read_text("direct_url.json") or "{}")
+    url = str(origin.get("url", ""))
+    if commit := origin.get("vcs_info", {}).get("commit_id"):
+        return f"{PACKAGE} @ git+{url}@{commit}"
+    return f"{PACKAGE} @ {url}" if url else f"{PACKAGE}=={found.version}"
+
+
+def is_on_this_machine(text: str) -> bool:
+    """Return whether a requirement is the address of a file or folder."""
+    return " @ file:" in text
+
+
+def _on_remote(checkout: Path) -> str | None:
+    """Return the address of a checkout's commit on its remote, or None if it is not there."""
+    commit, branches, address = (
+        _git(checkout, *command)
+        for command in (
+            ("rev-parse", "HEAD"),
+            ("branch", "--remotes", "--contains", "HEAD"),
+            ("remote", "get-url", "origin"),
+        )
+    )
+    if not commit or not branches or _git(checkout, "status", "--porcelain"):
+        return None
+    if match := re.fullmatch(r"([\w.-]+@[\w.-]+):(?!//)(.+)", address):  # scp-like
+        address = f"ssh://{match[1]}/{match[2]}"
+    return f"git+{address}@{commit}" if "://" in address else None
+
+
+def _git(folder: Path, *command: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *command], cwd=folder, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return ""
+    return "" if done.returncode else done.stdout.strip()
