@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -269,11 +270,10 @@ def ignored_keys(params: Params) -> dict[str, str]:
 
 def ineffective_changes(params: Params, before: Params) -> str:
     """Return a sentence about changed keys that have no effect, or "" if there are none."""
-    now, then = params.model_dump(), before.model_dump()
     keys: dict[str, list[str]] = {}
     for key, reason in ignored_keys(params).items():
-        section, name = key.split(".")
-        if now[section][name] != then[section][name]:
+        value = attrgetter(key)
+        if value(params) != value(before):
             keys.setdefault(reason, []).append(key)
     return "; ".join(
         f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} no effect with {reason}"

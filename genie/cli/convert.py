@@ -1,12 +1,11 @@
 """Conversion of checkpoints from other projects to transformers folders with safetensors."""
 
-import json
 import re
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-from transformers import ResNetConfig, ResNetModel
+from transformers import ResNetConfig, ResNetModel, ViTImageProcessor
 
 from genie.core.errors import InvalidValueError, MissingFileError, one_line
 
@@ -44,8 +43,7 @@ def convert_resnet(checkpoint: Path, folder: Path, *, size: int = 224) -> ResNet
             argument=str(checkpoint),
         )
     model.save_pretrained(folder, safe_serialization=True)
-    settings = {"size": {"height": size, "width": size}, **IMAGENET}
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    ViTImageProcessor(size={"height": size, "width": size}, **IMAGENET).save_pretrained(folder)
     return config
 
 

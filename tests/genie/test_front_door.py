@@ -257,7 +257,7 @@ def test_without_an_embedder_r_must_be_a_number(tiny_sd_folder, pipe, pictures, 
 
 
 def test_set_needs_an_embedder(tiny_sd_folder, pairs):
-    with pytest.raises(InvalidValueError, match=r"^embedder must be given"):
+    with pytest.raises(InvalidValueError, match=r"^embedder is required"):
         load(tiny_sd_folder, embedder=None).augment(pairs)
 
 
