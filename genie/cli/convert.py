@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from transformers import ResNetConfig, ResNetModel, ViTImageProcessor
@@ -11,7 +12,7 @@ from genie.core.errors import InvalidValueError, MissingFileError, one_line
 
 WIDTHS = (64, 128, 256, 512)
 PREFIXES = ("module.", "encoder.", "encoder_q.", "backbone.")
-IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+IMAGENET: dict[str, Any] = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 
 
 def convert_resnet(checkpoint: Path, folder: Path, *, size: int = 224) -> ResNetConfig:
