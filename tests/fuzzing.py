@@ -329,7 +329,8 @@ def _through_the_files(folder: Path) -> None:
     slugs = [slug(label) for label in labels]
     assert len(set(slugs)) == len(labels)
     for label, name in zip(labels, slugs, strict=True):
-        assert re.fullmatch(r"[A-Za-z0-9_.~%-]{1,200}", name), name
+        assert re.fullmatch(r'[^/\\:*?"<>|\x00-\x1f]+', name), name
+        assert len(name.encode()) <= 255
         assert not name.startswith(".")
         assert not name.endswith(".")
         assert not re.match(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)", name)

@@ -15,7 +15,7 @@ from genie.cli.sharded import faults_of_shards, shard_names
 from genie.core.errors import GenieError
 from genie.core.progress import Progress, silent
 from genie.core.tables import MEMBERS, METADATA, TRAJECTORIES, inside, read_table
-from genie.data.prompts import slug
+from genie.data.prompts import is_slug
 from genie.data.shards import is_shard
 from genie.render.store import load_image, store_path
 
@@ -94,7 +94,8 @@ def _named(rows: Iterable[Any]) -> tuple[list[Any], list[Any]]:
     named: list[Any] = []
     others: list[Any] = []
     for row in rows:
-        right = row.file_name == f"{slug(row.label)}/{row.key}.png"
+        folder, _, name = row.file_name.partition("/")
+        right = name == f"{row.key}.png" and is_slug(folder, row.label)
         (named if right else others).append(row)
     return named, others
 

@@ -19,24 +19,44 @@ _RESERVED = {"CON", "PRN", "AUX", "NUL", *_PORTS}
 
 
 def slug(name: str) -> str:
-    """Return the folder name of a class: ASCII, safe on every file system, unique per class name.
+    """Return the folder name of a class: the name itself, wherever every file system allows it.
 
-    All characters except ASCII letters, digits and `_.-~` are percent-encoded (UTF-8), as are a
-    leading or trailing dot and the first letter of a name that Windows reserves. `class_name` is
-    the inverse. A slug of more than 200 characters is truncated and ends in `%-` and a hash. Names
-    that differ only in case collide on a case-insensitive file system.
+    Characters that a file system forbids are percent-encoded (UTF-8), as are `%`, a leading or
+    trailing dot or blank, and the first letter of a name that Windows reserves. `class_name` is the
+    inverse. A name beyond 255 bytes is truncated and ends in `%-` and a hash. Names that differ
+    only in case collide on a case-insensitive file system.
     """
-    text = quote(name, safe="", errors="surrogatepass")
-    if text.startswith("."):
-        text = "%2E" + text[1:]
-    if text.endswith("."):
-        text = text[:-1] + "%2E"
+    last = len(name) - 1
+    text = "".join(
+        _escaped(letter) if _is_forbidden(letter, inside=0 < i < last) else letter
+        for i, letter in enumerate(name)
+    )
     if text.partition(".")[0].upper() in _RESERVED:
-        text = f"%{ord(text[0]):02X}{text[1:]}"
-    if len(text) <= 200:
+        text = _escaped(text[0]) + text[1:]
+    if len(text.encode()) <= 255:
         return text or "%-"
+    return _hashed(name)
+
+
+def is_slug(folder: str, name: str) -> bool:
+    """Return whether a folder has the name of a class, now or in sets of version 0.2 and before."""
+    return folder in (slug(name), _hashed(name)) or class_name(folder) == name
+
+
+def _is_forbidden(letter: str, *, inside: bool) -> bool:
+    if letter in '%/\\:*?"<>|' or unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp"):
+        return True
+    return not inside and (letter == "." or letter.isspace())
+
+
+def _escaped(letter: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in letter.encode(errors="surrogatepass"))
+
+
+def _hashed(name: str) -> str:
+    """Return the folder name of a long class name, in ASCII."""
     digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:32]
-    return f"{text[:160]}%-{digest}"
+    return f"{quote(name, safe='', errors='surrogatepass')[:160]}%-{digest}"
 
 
 def class_name(folder_name: str) -> str:

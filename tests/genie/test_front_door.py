@@ -603,7 +603,7 @@ def test_saved_set_is_an_image_folder_for_other_tools(made, tmp_path):
     expected = {row.key: made[row.Index][0].tobytes() for row in made.metadata.itertuples()}
     assert {row["key"]: row["image"].tobytes() for row in found} == expected
     folders = {path.parent.name for path in (tmp_path / "set").glob("*/*.png")}
-    assert folders == {"ankle%20boot", "bag", "coat"}
+    assert folders == {"ankle boot", "bag", "coat"}
 
 
 def test_training_loop_reads_the_set_beside_real_images(made, pairs):
