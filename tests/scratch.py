@@ -89,6 +89,18 @@ def build_wheel(place: Path) -> Path:
     return wheel
 
 
+def with_lock_of_another_processor(place: Path) -> None:
+    """Commit a dvc.lock whose outputs, from the first trained ones, are bytes that nobody has."""
+    lock = (place / "dvc.lock").read_text()
+    stages = yaml.safe_load(lock)["stages"]
+    for name in list(stages)[list(stages).index("train_baseline") :]:
+        for out in stages[name]["outs"]:
+            digest = out["md5"].removesuffix(".dir")
+            lock = lock.replace(digest, digest[::-1])
+    (place / "dvc.lock").write_text(lock)
+    commit(place)
+
+
 def commit(place: Path) -> None:
     """Commit everything that git does not ignore."""
     call(place, "git", "add", "--all")

@@ -26,7 +26,17 @@ from stages.analyse import main as analyse
 from stages.evaluate import main as evaluate
 from stages.generate import main as generate
 from stages.retrain import main as retrain
-from tests.scratch import ENVIRONMENT, call, commit, contents, make_scratch, ran, read_json
+from tests.scratch import (
+    ENVIRONMENT,
+    ROOT,
+    call,
+    commit,
+    contents,
+    make_scratch,
+    ran,
+    read_json,
+    with_lock_of_another_processor,
+)
 from tests.tracked import flip_bit
 
 CLASSES = ["ankle boot", "bag", "coat"]
@@ -121,6 +131,19 @@ def test_fresh_clone_makes_the_committed_results_and_stays_clean(made, tmp_path)
     assert call(clone, "git", "status", "--porcelain") == ""
     assert contents(clone / "metrics") == contents(made / "metrics")
     assert (clone / "dvc.lock").read_bytes() == (made / "dvc.lock").read_bytes()
+
+
+def test_readmes_way_back_works_where_the_lock_is_of_another_processor(made, tmp_path):
+    clone = tmp_path / "clone"
+    shutil.copytree(made, clone, symlinks=True)
+    with_lock_of_another_processor(clone)
+    call(clone, "dvc", "repro")
+    readme = (ROOT / "README.md").read_text()
+    assert "git restore . && dvc repro" in readme
+    for command in ("dvc exp run -S method=weak", "git restore .", "dvc repro", "genie gc"):
+        call(clone, *command.split())
+    assert contents(clone / "data/augmented") == contents(made / "data/augmented")
+    assert contents(clone / "metrics") == contents(made / "metrics")
 
 
 def test_an_editors_swap_file_in_a_room_changes_nothing(made):

@@ -71,7 +71,9 @@ def tracked_sets(root: Path) -> Iterator[TrackedFolder]:
     """Yield the sets of workspace, branches, tags and experiments.
 
     A set is a folder with members.csv and trajectories.parquet. Raise GenieError for a folder that
-    is not a DVC repository, and for a set whose list of files is not in DVC's cache.
+    is not a DVC repository, and for a set whose list of files is not in DVC's cache. A set of the
+    checked-out branch is left out if it was made on another machine, which may give other bytes,
+    and the workspace has its own.
     """
     from dvc.exceptions import DvcException  # dvc is slow to import
 
@@ -82,11 +84,19 @@ def tracked_sets(root: Path) -> Iterator[TrackedFolder]:
             argument=str(root.absolute()),
             remedy="name its folder with --root",
         )
+    here = set()
     try:
+        branch = "" if repo.scm.no_commits else repo.scm.active_branch()
         for revision in repo.brancher(all_branches=True, all_tags=True, all_experiments=True):
             for out in repo.index.outs:
-                found = _tracked_set(out, revision)
+                try:
+                    found = _tracked_set(out, revision)
+                except MissingFileError:
+                    if revision == branch and _name(out) in here:
+                        continue
+                    raise
                 if found is not None:
+                    here |= {found.folder} if revision == "workspace" else set()
                     yield found
     except DvcException as error:
         raise FailedError(

@@ -10,7 +10,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.scratch import call, commit, make_scratch
+from tests.scratch import call, commit, make_scratch, with_lock_of_another_processor
 
 
 @pytest.fixture(scope="session")
@@ -25,9 +25,13 @@ def base(photos: Path, tiny_sd_folder: Path, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def cloned(base: Path, tmp_path: Path) -> Path:
-    """A copy of `base` as the folder `genie`, with its cache and store, and with a git server."""
+    """A copy of `base` as the folder `genie`, with its cache and store, and with a git server.
+
+    Its lock was committed on another kind of processor, so the results here differ from it.
+    """
     call(tmp_path, "git", "clone", "--quiet", "--bare", str(base), "origin.git")
     shutil.copytree(base, tmp_path / "genie", symlinks=True)
+    with_lock_of_another_processor(tmp_path / "genie")
     call(tmp_path / "genie", "git", "remote", "add", "origin", "../origin.git")
     call(tmp_path / "genie", "git", "push", "--quiet", "--set-upstream", "origin", "HEAD")
     return tmp_path / "genie"

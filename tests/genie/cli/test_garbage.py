@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from genie.cli.garbage import Garbage, collect
 from genie.core.errors import GenieError
 from genie.render.locks import in_use
-from tests.scratch import call
+from tests.scratch import call, commit
 from tests.tracked import make_tracked, picture_of, trajectories, write_tracked
 
 
@@ -89,6 +90,18 @@ def test_nothing_is_dropped_where_the_tables_of_a_revision_are_not_here(place):
     with pytest.raises(GenieError, match=r"tables of data/augmented in .* not in DVC's cache"):
         collected(place)
     assert len(keys(place)) == 18
+
+
+def test_set_that_the_branch_has_from_another_machine_stops_nothing(place):
+    (tracked,) = (place / "data").glob("*.dvc")
+    ours = tracked.read_text()
+    (digest,) = re.findall(r"md5: (\w+)\.dir", ours)
+    tracked.write_text(ours.replace(digest, digest[::-1]))
+    commit(place)
+    tracked.write_text(ours)
+    before = keys(place)
+    collected(place)
+    assert keys(place) == set(trajectories(6, seed=0)["key"]) < before
 
 
 def test_nothing_is_dropped_where_a_table_in_the_cache_is_damaged(place):
