@@ -24,14 +24,13 @@ from PIL import Image
 from genie.core.errors import FailedError, InvalidValueError, MissingFileError, one_line
 from genie.core.progress import Progress, silent
 from genie.core.tables import IMAGES, SKIPPED, inside
+from genie.data.folders import LABEL_NAMES, class_labels, find_splits, labelled_files, read_file
+from genie.data.folders import image_files as image_files  # for genie.cli.doctor
 from genie.data.images import encode_png, image_id, to_square_rgb
-from genie.data.prompts import class_name
 
 log = logging.getLogger(__name__)
 
-ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 IMAGE_NAMES = ("png", "image", "img")
-LABEL_NAMES = ("label", "labels", "class", "fine_label")
 
 Broken = Callable[[pd.DataFrame], object]
 """A callback for the images that cannot be read and are skipped (schema SKIPPED)."""
@@ -93,18 +92,13 @@ def read_class_names(path: Path) -> list[str]:
         train, _ = _load_saved(path)
         column = _find_column(train.column_names, LABEL_NAMES, path)
         names = _label_names(_as_table(train.select_columns(column)), column, path)
-    elif path.is_dir() and _is_pool(path / "train"):
-        return read_class_names(path / "train")
+    elif path.is_dir() and (splits := find_splits(path)):
+        return read_class_names(splits.train)
     elif files := ([path] if path.is_file() else sorted(path.glob("*.parquet"))):
         names = [name for file in files for name in _parquet_labels(file)]
     else:
-        names = [class_name(folder.name) for folder in _class_folders(path)]
+        names = class_labels(path)
     return sorted(set(names))
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Return the image files in a folder and its sub-folders, sorted."""
-    return sorted(f for f in folder.rglob("*") if _is_image_file(f))
 
 
 # Finding images
@@ -116,9 +110,10 @@ def _raw_pools(path: Path) -> tuple[list[Raw], list[Raw] | None]:
         return _parquet_pools([path], path)
     if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
         return _saved_pools(path)
-    if _is_pool(path / "train"):
-        test = _raw_part(path / "test") if _is_pool(path / "test") else None
-        return _raw_part(path / "train"), test
+    if splits := find_splits(path):
+        for note in splits.notes:
+            log.warning("%s: %s", path, note)
+        return _raw_part(splits.train), _raw_part(splits.query) if splits.query else None
     if files := sorted(path.glob("*.parquet")):
         return _parquet_pools(files, path)
     return _folder_raws(path), None
@@ -134,57 +129,16 @@ def _require(path: Path) -> None:
         )
 
 
-def _is_pool(folder: Path) -> bool:
-    """Return whether a folder is a pool, not a class: it contains folders or Parquet files."""
-    return folder.is_dir() and (bool(_sub_folders(folder)) or any(folder.glob("*.parquet")))
-
-
 def _raw_part(folder: Path) -> list[Raw]:
     files = sorted(folder.glob("*.parquet"))
     return _parquet_raws(files) if files else _folder_raws(folder)
 
 
-def _sub_folders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
-
-
 def _folder_raws(folder: Path) -> list[Raw]:
-    return [raw for sub_folder in _class_folders(folder) for raw in _class_raws(sub_folder)]
-
-
-def _class_folders(folder: Path) -> list[Path]:
-    classes = _sub_folders(folder)
-    if not classes:
-        raise InvalidValueError(
-            f"must have a sub-folder per class with files ending in {', '.join(ENDINGS)}, or "
-            f"Parquet files, but found no images in {folder}",
-            argument="path",
-        )
-    return classes
-
-
-def _class_raws(folder: Path) -> Iterator[Raw]:
-    files = image_files(folder)
-    if not files:
-        raise InvalidValueError(
-            f"must have images in each class folder (files ending in {', '.join(ENDINGS)}), but "
-            f"{folder} has none",
-            argument="path",
-            remedy="add some or remove the folder",
-        )
-    label = class_name(folder.name)
-    if not label.isprintable() and any(0xD800 <= ord(letter) < 0xE000 for letter in label):
-        raise InvalidValueError(
-            "must have class folders with names in UTF-8",
-            argument="path",
-            value=str(folder),
-            remedy="rename the folder",
-        )
-    yield from (Raw(str(file), label, file) for file in files)
-
-
-def _is_image_file(file: Path) -> bool:
-    return file.suffix.lower() in ENDINGS and not file.name.startswith(".") and file.is_file()
+    labels, notes = labelled_files(folder)
+    for note in notes:
+        log.warning("%s: %s", folder, note)
+    return [Raw(str(file), label, file) for file, label in labels.items()]
 
 
 # Parquet and Arrow
@@ -389,7 +343,7 @@ def open_square(data: bytes | Path, *, size: int | None) -> Image.Image:
     the image.
     """
     try:
-        data = data.read_bytes() if isinstance(data, Path) else data
+        data = read_file(data) if isinstance(data, Path) else data
         with Image.open(io.BytesIO(data)) as image:
             return to_square_rgb(image, size=size)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -95,7 +95,7 @@ def test_files_come_in_the_order_given_and_once(photos):
 def test_a_path_without_images_is_named(tmp_path):
     with pytest.raises(GenieError, match=r"IMAGES must exist, got .*no/where"):
         find_images([tmp_path / "no/where"])
-    with pytest.raises(GenieError, match=r"must hold images \(files ending in .bmp"):
+    with pytest.raises(GenieError, match=r"must contain images \(files ending in .bmp"):
         find_images([tmp_path])
 
 
