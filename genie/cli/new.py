@@ -12,7 +12,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from genie.core.errors import FailedError, InvalidValueError, one_line
+from genie.core.errors import FailedError, GenieError, InvalidValueError, one_line
 from genie.core.progress import Progress, silent
 from genie.data.folders import data_files
 from genie.data.readers import read_class_names
@@ -134,7 +134,13 @@ def _checked_classes(folder: Path, images: Path | None) -> list[str]:
 
 def _readable(images: Path) -> list[str]:
     """Return the class names of the images; raise GenieError for a link without a target."""
-    files = [images] if images.is_file() else data_files(images) if images.is_dir() else []
+    try:
+        classes = read_class_names(images)
+        files = data_files(images) if images.is_dir() else []
+    except GenieError as error:
+        if error.argument == "path":
+            error.argument = "--data"
+        raise
     if dead := [file for file in files if not file.exists()]:
         raise InvalidValueError(
             f"must have only links whose targets exist, but {len(dead)} do not, the first is "
@@ -143,7 +149,7 @@ def _readable(images: Path) -> list[str]:
             value=str(images),
             remedy="restore the targets or remove the links",
         )
-    return read_class_names(images)
+    return classes
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -45,10 +45,10 @@ _TECHNICAL = {
 
 _METADATA = ("metadata.csv", "metadata.jsonl")
 
-_SPLITS = {  # as in `datasets`
-    "train": {"train", "training", "trainval"},
-    "validation": {"validation", "valid", "val", "dev"},
-    "test": {"test", "testing", "eval", "evaluation"},
+_SPLITS = {  # as in `datasets`, and some compounds
+    "train": {"train", "training", "trainset", "trainval"},
+    "validation": {"validation", "valid", "val", "valset", "dev"},
+    "test": {"test", "testing", "testset", "eval", "evaluation"},
 }
 
 
@@ -110,7 +110,8 @@ def read_file(file: Path) -> bytes:
 def _endings() -> frozenset[str]:
     Image.init()
     kinds = Image.registered_extensions()
-    return frozenset(e for e, kind in kinds.items() if kind in Image.OPEN.keys() - _UNREADABLE)
+    read = Image.OPEN.keys() - _UNREADABLE | {"MPO"}  # which Pillow opens as JPEG
+    return frozenset(ending for ending, kind in kinds.items() if kind in read)
 
 
 def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
@@ -201,9 +202,8 @@ def find_splits(path: Path) -> Splits | None:
     if classes := [f for f in rest if f not in bare]:
         raise _ambiguous(
             path,
-            f"has {_named(pools)}, which look like splits with class folders, beside "
-            f"{_named(classes)}",
-            "move what is no split elsewhere, or rename a class that is called like a split",
+            f"has {_named(classes)} beside the splits {_named(pools)}",
+            "move other folders elsewhere, or rename a class that has the name of a split",
         )
     by_split: dict[str, Path] = {}
     for folder, split in pools.items():
@@ -301,7 +301,7 @@ def has_images(folder: Path) -> bool:
 
 
 def class_labels(folder: Path) -> list[str]:
-    """Return the class names of a pool, from its table of labels or its folders; raise as below."""
+    """Return the class names of a pool without looking for images; raise as `labelled_files`."""
     labels = metadata_labels(folder)
     return [_class_of(f) for f in _class_folders(folder)] if labels is None else [*labels.values()]
 
@@ -379,9 +379,10 @@ def _classes_note(classes: list[Path]) -> str:
     same = len(classes) > 1 and len(inner[0]) > 1 and all(names == inner[0] for names in inner)
     if not same or any(is_image_file(f) for folder in classes for f in folder.iterdir()):
         return ""
+    shared = _named(Path(name) for name in sorted(inner[0]))
     return (
-        f"the classes are {_named(classes)}, and all have the folders "
-        f"{_named(Path(name) for name in sorted(inner[0]))}; if these are the classes, move them up"
+        f"the classes are {_named(classes)}, and all have the folders {shared}; if these are the "
+        "classes or the splits, move them up"
     )
 
 

@@ -24,7 +24,15 @@ from PIL import Image
 from genie.core.errors import FailedError, InvalidValueError, MissingFileError, one_line
 from genie.core.progress import Progress, silent
 from genie.core.tables import IMAGES, SKIPPED, inside
-from genie.data.folders import LABEL_NAMES, class_labels, find_splits, labelled_files, read_file
+from genie.data.folders import (
+    class_labels,
+    LABEL_NAMES,
+    find_splits,
+    has_images,
+    labelled_files,
+    read_file,
+    sub_folders,
+)
 from genie.data.folders import image_files as image_files  # for genie.cli.doctor
 from genie.data.images import encode_png, image_id, to_square_rgb
 
@@ -56,9 +64,10 @@ def read_pools(
 
     The query pool is None if there is no test split. `path` is a folder with one sub-folder per
     class, a Parquet file, a folder of Parquet files, or a data set saved by `datasets`. Each may be
-    divided into `train` and `test` by folders, files, splits or a `split` column. Images are RGB
-    and square: the shorter side is resized to `size` (None: kept) and the centre is cropped. Rows
-    are sorted by (label, image_id).
+    divided into `train` and `test` by folders (see `find_splits`), files, splits or a `split`
+    column. What is left out of folders is logged (see `labelled_files`). Images are RGB and square:
+    the shorter side is resized to `size` (None: kept) and the centre is cropped. Rows are sorted by
+    (label, image_id).
 
     Duplicates are dropped with a warning. Of identical images in one class, one is kept. Identical
     images in different classes are all dropped, because none of their labels can be trusted. Images
@@ -92,9 +101,10 @@ def read_class_names(path: Path) -> list[str]:
         train, _ = _load_saved(path)
         column = _find_column(train.column_names, LABEL_NAMES, path)
         names = _label_names(_as_table(train.select_columns(column)), column, path)
-    elif path.is_dir() and (splits := find_splits(path)):
-        return read_class_names(splits.train)
-    elif files := ([path] if path.is_file() else sorted(path.glob("*.parquet"))):
+        return sorted(set(names))
+    if path.is_dir() and (splits := find_splits(path)):
+        path = splits.train
+    if files := ([path] if path.is_file() else sorted(path.glob("*.parquet"))):
         names = [name for file in files for name in _parquet_labels(file)]
     else:
         names = class_labels(path)
@@ -115,6 +125,7 @@ def _raw_pools(path: Path) -> tuple[list[Raw], list[Raw] | None]:
             log.warning("%s: %s", path, note)
         return _raw_part(splits.train), _raw_part(splits.query) if splits.query else None
     if files := sorted(path.glob("*.parquet")):
+        _report_folders(path)
         return _parquet_pools(files, path)
     return _folder_raws(path), None
 
@@ -130,8 +141,19 @@ def _require(path: Path) -> None:
 
 
 def _raw_part(folder: Path) -> list[Raw]:
-    files = sorted(folder.glob("*.parquet"))
-    return _parquet_raws(files) if files else _folder_raws(folder)
+    if files := sorted(folder.glob("*.parquet")):
+        _report_folders(folder)
+        return _parquet_raws(files)
+    return _folder_raws(folder)
+
+
+def _report_folders(folder: Path) -> None:
+    if beside := [place.name for place in sub_folders(folder) if has_images(place)]:
+        log.warning(
+            "%s: Parquet files are read, and of the folders beside them (%s) only what they name",
+            folder,
+            ", ".join(beside[:4]) + (", ..." if len(beside) > 4 else ""),
+        )
 
 
 def _folder_raws(folder: Path) -> list[Raw]:
