@@ -25,8 +25,8 @@ from genie.core.errors import FailedError, InvalidValueError, MissingFileError, 
 from genie.core.progress import Progress, silent
 from genie.core.tables import IMAGES, SKIPPED, inside
 from genie.data.folders import (
-    class_labels,
     LABEL_NAMES,
+    class_labels,
     find_splits,
     has_images,
     labelled_files,
