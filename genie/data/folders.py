@@ -218,7 +218,7 @@ def find_splits(path: Path) -> Splits | None:
         raise _ambiguous(
             path,
             f"has {_named(pools)} without train/",
-            "rename one to train, or give one of them to split it",
+            "rename one to train, or set `path` to one of them",
         )
     return _chosen(by_split, bare)
 

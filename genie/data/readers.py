@@ -33,7 +33,6 @@ from genie.data.folders import (
     read_file,
     sub_folders,
 )
-from genie.data.folders import image_files as image_files  # for genie.cli.doctor
 from genie.data.images import encode_png, image_id, to_square_rgb
 
 log = logging.getLogger(__name__)
@@ -109,6 +108,19 @@ def read_class_names(path: Path) -> list[str]:
     else:
         names = class_labels(path)
     return sorted(set(names))
+
+
+def count_image_files(path: Path) -> int:
+    """Return the number of image files in the class folders at `path`, 0 for tables.
+
+    Raise InvalidValueError as `read_pools` does for folders, without reading images.
+    """
+    if not path.is_dir() or any(path.glob("dataset_*.json")):
+        return 0
+    splits = find_splits(path)
+    parts = [splits.train, splits.query] if splits else [path]
+    folders = [part for part in parts if part and not any(part.glob("*.parquet"))]
+    return sum(len(labelled_files(folder)[0]) for folder in folders)
 
 
 # Finding images
