@@ -26,7 +26,7 @@ from genie.cli.messages import in_keys
 from genie.cli.repository import require_own, show_to_git
 from genie.cli.revisions import read_parameters
 from genie.core.errors import FailedError, GenieError, one_line
-from genie.data.readers import image_files, read_class_names
+from genie.data.readers import count_image_files, read_class_names
 
 OK, WARNING, STOP = "ok", "warning", "stop"
 
@@ -171,11 +171,11 @@ def data(root: Path, params: dict[str, Any]) -> Outcome:
     path = root / str(params.get("data.path", ""))
     try:
         classes = read_class_names(path)
+        images = count_image_files(path)
     except GenieError as error:
         return STOP, in_keys(error)
     except OSError as error:
         return STOP, f"{one_line(error)}; set data.path"
-    images = len(image_files(path)) if path.is_dir() else 0
     if len(classes) < 2:
         return STOP, f"{path} has {len(classes)} classes, at least 2 are required"
     counted = f", {images} image files" if images else ""

@@ -13,8 +13,9 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from genie.cli.origin import PACKAGE, requirement
-from genie.core.errors import FailedError, InvalidValueError, one_line
+from genie.core.errors import FailedError, GenieError, InvalidValueError, one_line
 from genie.core.progress import Progress, silent
+from genie.data.folders import data_files
 from genie.data.readers import read_class_names
 
 VERSION_FILE = "genie-version.txt"
@@ -135,7 +136,27 @@ def _checked_classes(folder: Path, images: Path | None) -> list[str]:
         )
     if shutil.which("git") is None:
         raise FailedError("a project needs git, which was not found", remedy="install it")
-    return read_class_names(images) if images else []
+    return _readable(images) if images else []
+
+
+def _readable(images: Path) -> list[str]:
+    """Return the class names of the images; raise GenieError for a link without a target."""
+    try:
+        classes = read_class_names(images)
+        files = data_files(images) if images.is_dir() else []
+    except GenieError as error:
+        if error.argument == "path":
+            error.argument = "--data"
+        raise
+    if dead := [file for file in files if not file.exists()]:
+        raise InvalidValueError(
+            f"must have only links whose targets exist, but {len(dead)} do not, the first is "
+            f"{dead[0]}",
+            argument="--data",
+            value=str(images),
+            remedy="restore the targets or remove the links",
+        )
+    return classes
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -150,7 +171,7 @@ def _copy_images(images: Path, target: Path, progress: Progress) -> None:
     if images.is_file():
         shutil.copyfile(images, target)
         return
-    files = sorted(f for f in images.rglob("*") if f.is_file())
+    files = data_files(images)
     for file in progress(files, "copy", total=len(files), unit="file"):
         copied = target / file.relative_to(images)
         copied.parent.mkdir(parents=True, exist_ok=True)

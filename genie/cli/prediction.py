@@ -1,5 +1,6 @@
 """Classification of image files with the classifiers that `retrain` trained."""
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,10 @@ from genie.classify.files import load_classifiers
 from genie.cli.revisions import trained_size
 from genie.core.errors import InvalidValueError, MissingFileError
 from genie.core.progress import Progress, silent
-from genie.data.readers import ENDINGS, image_files, open_square
+from genie.data.folders import USUAL, data_files, is_image_file, others_by_ending
+from genie.data.readers import open_square
+
+log = logging.getLogger(__name__)
 
 CHUNK = 512
 """Number of images that are classified at once."""
@@ -77,10 +81,12 @@ def load_predictor(root: Path, task: int | None = None) -> Predictor:
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
-    """Return the paths of image files: given files, and the images in given folders, sorted."""
+    """Return the paths of image files: given files, and the images in given folders, sorted.
+
+    Other files in the folders are counted in a warning.
+    """
     found: list[Path] = []
     for path in paths:
-        inside = image_files(path) if path.is_dir() else [path]
         if not path.exists():
             raise MissingFileError(
                 "must exist",
@@ -88,14 +94,27 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
                 value=str(path),
                 remedy="give image files or folders with images",
             )
-        if not inside:
-            raise InvalidValueError(
-                f"must contain images (files ending in {', '.join(ENDINGS)})",
-                argument="IMAGES",
-                value=str(path),
-            )
-        found += inside
+        found += _images_in(path) if path.is_dir() else [path]
     return list(dict.fromkeys(found))
+
+
+def _images_in(folder: Path) -> list[Path]:
+    try:
+        files = data_files(folder)
+    except InvalidValueError as error:
+        error.argument = "IMAGES"
+        raise
+    others = others_by_ending(files)
+    images = [file for file in files if is_image_file(file)]
+    if not images:
+        raise InvalidValueError(
+            f"must contain images (files ending in {USUAL}), but has {others or 'none'}",
+            argument="IMAGES",
+            value=str(folder),
+        )
+    if others:
+        log.warning("%s: left out files that do not end as images do: %s", folder, others)
+    return images
 
 
 def predict_files(

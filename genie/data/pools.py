@@ -8,6 +8,7 @@ import pandas as pd
 
 from genie.core.progress import Progress
 from genie.core.tables import SKIPPED, empty
+from genie.data.folders import linked_folders
 from genie.data.near_duplicates import drop_near_duplicates, split_queries
 from genie.data.readers import read_pools
 
@@ -54,6 +55,14 @@ def read_and_split(
     Near-duplicates across given splits are dropped from the support pool. With `skip_broken`,
     images that cannot be read are skipped with a warning.
     """
+    if path.is_dir() and (links := linked_folders(path)):
+        log.warning(
+            "%s: DVC does not follow %d links to folders, the first is %s; copy the folders, or "
+            "run `dvc repro --force prepare` after changes in them",
+            path,
+            len(links),
+            links[0],
+        )
     skipped = [empty(SKIPPED)]
     broken = skipped.append if skip_broken else None
     support, query = read_pools(path, size=size, broken=broken, progress=progress)

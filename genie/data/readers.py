@@ -24,14 +24,20 @@ from PIL import Image
 from genie.core.errors import FailedError, InvalidValueError, MissingFileError, one_line
 from genie.core.progress import Progress, silent
 from genie.core.tables import IMAGES, SKIPPED, inside
+from genie.data.folders import (
+    LABEL_NAMES,
+    class_labels,
+    find_splits,
+    has_images,
+    labelled_files,
+    read_file,
+    sub_folders,
+)
 from genie.data.images import encode_png, image_id, to_square_rgb
-from genie.data.prompts import class_name
 
 log = logging.getLogger(__name__)
 
-ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 IMAGE_NAMES = ("png", "image", "img")
-LABEL_NAMES = ("label", "labels", "class", "fine_label")
 
 Broken = Callable[[pd.DataFrame], object]
 """A callback for the images that cannot be read and are skipped (schema SKIPPED)."""
@@ -57,9 +63,10 @@ def read_pools(
 
     The query pool is None if there is no test split. `path` is a folder with one sub-folder per
     class, a Parquet file, a folder of Parquet files, or a data set saved by `datasets`. Each may be
-    divided into `train` and `test` by folders, files, splits or a `split` column. Images are RGB
-    and square: the shorter side is resized to `size` (None: kept) and the centre is cropped. Rows
-    are sorted by (label, image_id).
+    divided into `train` and `test` by folders (see `find_splits`), files, splits or a `split`
+    column. What is left out of folders is logged (see `labelled_files`). Images are RGB and square:
+    the shorter side is resized to `size` (None: kept) and the centre is cropped. Rows are sorted by
+    (label, image_id).
 
     Duplicates are dropped with a warning. Of identical images in one class, one is kept. Identical
     images in different classes are all dropped, because none of their labels can be trusted. Images
@@ -93,18 +100,27 @@ def read_class_names(path: Path) -> list[str]:
         train, _ = _load_saved(path)
         column = _find_column(train.column_names, LABEL_NAMES, path)
         names = _label_names(_as_table(train.select_columns(column)), column, path)
-    elif path.is_dir() and _is_pool(path / "train"):
-        return read_class_names(path / "train")
-    elif files := ([path] if path.is_file() else sorted(path.glob("*.parquet"))):
+        return sorted(set(names))
+    if path.is_dir() and (splits := find_splits(path)):
+        path = splits.train
+    if files := ([path] if path.is_file() else sorted(path.glob("*.parquet"))):
         names = [name for file in files for name in _parquet_labels(file)]
     else:
-        names = [class_name(folder.name) for folder in _class_folders(path)]
+        names = class_labels(path)
     return sorted(set(names))
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Return the image files in a folder and its sub-folders, sorted."""
-    return sorted(f for f in folder.rglob("*") if _is_image_file(f))
+def count_image_files(path: Path) -> int:
+    """Return the number of image files in the class folders at `path`, 0 for tables.
+
+    Raise InvalidValueError as `read_pools` does for folders, without reading images.
+    """
+    if not path.is_dir() or any(path.glob("dataset_*.json")):
+        return 0
+    splits = find_splits(path)
+    parts = [splits.train, splits.query] if splits else [path]
+    folders = [part for part in parts if part and not any(part.glob("*.parquet"))]
+    return sum(len(labelled_files(folder)[0]) for folder in folders)
 
 
 # Finding images
@@ -116,10 +132,12 @@ def _raw_pools(path: Path) -> tuple[list[Raw], list[Raw] | None]:
         return _parquet_pools([path], path)
     if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
         return _saved_pools(path)
-    if _is_pool(path / "train"):
-        test = _raw_part(path / "test") if _is_pool(path / "test") else None
-        return _raw_part(path / "train"), test
+    if splits := find_splits(path):
+        for note in splits.notes:
+            log.warning("%s: %s", path, note)
+        return _raw_part(splits.train), _raw_part(splits.query) if splits.query else None
     if files := sorted(path.glob("*.parquet")):
+        _report_folders(path)
         return _parquet_pools(files, path)
     return _folder_raws(path), None
 
@@ -134,57 +152,27 @@ def _require(path: Path) -> None:
         )
 
 
-def _is_pool(folder: Path) -> bool:
-    """Return whether a folder is a pool, not a class: it contains folders or Parquet files."""
-    return folder.is_dir() and (bool(_sub_folders(folder)) or any(folder.glob("*.parquet")))
-
-
 def _raw_part(folder: Path) -> list[Raw]:
-    files = sorted(folder.glob("*.parquet"))
-    return _parquet_raws(files) if files else _folder_raws(folder)
+    if files := sorted(folder.glob("*.parquet")):
+        _report_folders(folder)
+        return _parquet_raws(files)
+    return _folder_raws(folder)
 
 
-def _sub_folders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
+def _report_folders(folder: Path) -> None:
+    if beside := [place.name for place in sub_folders(folder) if has_images(place)]:
+        log.warning(
+            "%s: Parquet files are read, and of the folders beside them (%s) only what they name",
+            folder,
+            ", ".join(beside[:4]) + (", ..." if len(beside) > 4 else ""),
+        )
 
 
 def _folder_raws(folder: Path) -> list[Raw]:
-    return [raw for sub_folder in _class_folders(folder) for raw in _class_raws(sub_folder)]
-
-
-def _class_folders(folder: Path) -> list[Path]:
-    classes = _sub_folders(folder)
-    if not classes:
-        raise InvalidValueError(
-            f"must have a sub-folder per class with files ending in {', '.join(ENDINGS)}, or "
-            f"Parquet files, but found no images in {folder}",
-            argument="path",
-        )
-    return classes
-
-
-def _class_raws(folder: Path) -> Iterator[Raw]:
-    files = image_files(folder)
-    if not files:
-        raise InvalidValueError(
-            f"must have images in each class folder (files ending in {', '.join(ENDINGS)}), but "
-            f"{folder} has none",
-            argument="path",
-            remedy="add some or remove the folder",
-        )
-    label = class_name(folder.name)
-    if not label.isprintable() and any(0xD800 <= ord(letter) < 0xE000 for letter in label):
-        raise InvalidValueError(
-            "must have class folders with names in UTF-8",
-            argument="path",
-            value=str(folder),
-            remedy="rename the folder",
-        )
-    yield from (Raw(str(file), label, file) for file in files)
-
-
-def _is_image_file(file: Path) -> bool:
-    return file.suffix.lower() in ENDINGS and not file.name.startswith(".") and file.is_file()
+    labels, notes = labelled_files(folder)
+    for note in notes:
+        log.warning("%s: %s", folder, note)
+    return [Raw(str(file), label, file) for file, label in labels.items()]
 
 
 # Parquet and Arrow
@@ -389,7 +377,7 @@ def open_square(data: bytes | Path, *, size: int | None) -> Image.Image:
     the image.
     """
     try:
-        data = data.read_bytes() if isinstance(data, Path) else data
+        data = read_file(data) if isinstance(data, Path) else data
         with Image.open(io.BytesIO(data)) as image:
             return to_square_rgb(image, size=size)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

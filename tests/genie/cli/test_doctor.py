@@ -92,6 +92,23 @@ def test_data_are_counted(project):
     assert (state, "found no images" in text) == (STOP, True)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda photos: (photos / "train").rename(photos / "val"), "test/, val/ without train/"),
+        (lambda photos: (photos / "test/bag/loop").symlink_to(".."), "link to a folder that conta"),
+        (lambda photos: (photos / "train/fox").symlink_to("/no/where"), "fox links to /no/where"),
+        (lambda photos: (photos / "train/empty").mkdir(), "images in each class folder"),
+    ],
+)
+def test_folders_that_stop_a_run_are_named(project, change, words):
+    change(project / "photos")
+    state, text = check(project, "data")
+    assert state == STOP
+    assert text.startswith("data.path must have")
+    assert words in text
+
+
 def test_versions_that_differ_from_the_tested_ones_are_a_warning(project):
     (project / "constraints.txt").unlink()
     (project / "constraints.txt").write_text("# tested\nnumpy==1.0\nnot-installed==2\n")

@@ -219,6 +219,34 @@ def test_images_that_cannot_be_read_are_named_before_anything_is_written(tmp_pat
     assert not (tmp_path / "project").exists()
 
 
+def test_copy_has_what_links_lead_to_and_nothing_hidden_or_technical(photos, tmp_path):
+    images = tmp_path / "images"
+    (images / "bag/@eaDir").mkdir(parents=True)
+    shutil.copy(photos / "test/bag/1.png", images / "bag/@eaDir/thumb.png")
+    shutil.copytree(images / "bag/@eaDir", images / "bag/.cache")
+    (images / "bag/own").symlink_to(photos / "test/bag")
+    (images / "coat").symlink_to(photos / "test/coat")
+    (images / "LICENSE").write_text("free")
+    assert "2 classes" in new(tmp_path / "project", "--data", images).stdout
+    copied = [p for p in (tmp_path / "project/photos").rglob("*") if not p.is_dir()]
+    assert not any(p.is_symlink() for p in copied)
+    assert {p.relative_to(tmp_path / "project/photos").as_posix() for p in copied} == {
+        "LICENSE",
+        *(f"bag/own/{p.name}" for p in (photos / "test/bag").iterdir()),
+        *(f"coat/{p.name}" for p in (photos / "test/coat").iterdir()),
+    }
+
+
+@pytest.mark.parametrize("name", ["coat", "bag/1.png"])
+def test_links_without_a_target_are_named_before_anything_is_written(tmp_path, name):
+    (tmp_path / "images/bag").mkdir(parents=True)
+    (tmp_path / "images" / name).symlink_to("/no/where")
+    line = error_of(new(tmp_path / "project", "--data", tmp_path / "images"))
+    assert line.startswith("Error: --data must have only links whose targets exist")
+    assert f"{tmp_path}/images/{name}" in line
+    assert not (tmp_path / "project").exists()
+
+
 def test_failure_of_git_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "no/such"))
     assert "`git init --quiet` failed in" in error_of(new(tmp_path / "project"))

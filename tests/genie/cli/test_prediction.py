@@ -124,6 +124,29 @@ def test_a_path_without_images_is_named(tmp_path):
         find_images([tmp_path])
 
 
+def test_links_are_followed_and_other_files_counted(photos, tmp_path, caplog):
+    for name in ("bag", "coat"):
+        (tmp_path / name).symlink_to(photos / "test" / name)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/a.txt").touch()
+    (tmp_path / "x/gone.jpg").symlink_to("nowhere.jpg")
+    (tmp_path / "x/@eaDir").symlink_to(photos / "test/bag")
+    found = find_images([tmp_path])
+    assert [f.relative_to(tmp_path).parts[0] for f in found] == ["bag"] * 4 + ["coat"] * 4 + ["x"]
+    assert "left out files that do not end as images do: 1 .txt" in caplog.text
+    (tmp_path / "x/loop").symlink_to("..")
+    with pytest.raises(GenieError, match=r"^IMAGES must have no link to a folder that contains"):
+        find_images([tmp_path])
+
+
+def test_link_without_a_target_is_an_image_that_cannot_be_read(project, photos, tmp_path):
+    (tmp_path / "gone.jpg").symlink_to("nowhere.jpg")
+    (tmp_path / "bag").symlink_to(photos / "test/bag")
+    result = run(project, tmp_path, "--out", tmp_path / "predicted.csv")
+    assert "gone.jpg cannot be read (links to nowhere.jpg, which does not exist)" in result.stderr
+    assert result.stdout.startswith("4 of 5 images classified")
+
+
 def test_images_that_cannot_be_read_are_named_and_the_others_classified(project, photos, tmp_path):
     broken, out = tmp_path / "broken.png", tmp_path / "predictions.csv"
     broken.write_text("not a picture")

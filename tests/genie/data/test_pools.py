@@ -96,3 +96,16 @@ def test_pools_of_tasks_have_only_the_images_that_the_tasks_use(tmp_path):
     assert list(some.query["image_id"]) == ids[1:]
     assert list(some.support.index) == list(some.query.index) == [0]
     assert some.skipped is every.skipped
+
+
+def test_links_to_folders_whose_changes_dvc_does_not_see_are_named(tmp_path, caplog):
+    data = class_folders(tmp_path / "data")
+    (tmp_path / "link").symlink_to(data)
+    pools_of(tmp_path / "link")
+    assert caplog.messages == []
+    (tmp_path / "all").mkdir()
+    for label in "ab":
+        (tmp_path / "all" / label).symlink_to(data / label)
+    assert len(pools_of(tmp_path / "all").support) == 12
+    (line,) = caplog.messages
+    assert f"DVC does not follow 2 links to folders, the first is {tmp_path}/all/a; copy" in line
