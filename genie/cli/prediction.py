@@ -18,6 +18,7 @@ from genie.classify.files import load_classifiers
 from genie.cli.revisions import read_parameters
 from genie.core.errors import InvalidValueError, MissingFileError
 from genie.core.progress import Progress, silent
+from genie.data.depth import common_depth, read_depth
 from genie.data.readers import ENDINGS, image_files, open_square
 
 CHUNK = 512
@@ -28,12 +29,14 @@ CHUNK = 512
 class Predictor:
     """Classifiers by task, all of the same classes, whose probabilities are averaged.
 
-    `size` is `data.size`: pixels per side of the images that they were trained on.
+    `size` is `data.size`: pixels per side of the images that they were trained on. `depth` is that
+    of images with more than 8 bits per sample, if there were any.
     """
 
     classifiers: dict[int, Classifier]
     backbone: ImageModel
     size: int | None
+    depth: int | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -73,7 +76,8 @@ def load_predictor(root: Path, task: int | None = None) -> Predictor:
         )
     own = {number: replace(c, backbone=root / c.backbone) for number, c in chosen.items()}
     backbone = load_backbone(next(iter(own.values())).backbone)
-    return Predictor(own, backbone, read_parameters(root).get("data.size"))
+    depth = read_depth(root / "data/prepared/support")
+    return Predictor(own, backbone, read_parameters(root).get("data.size"), depth)
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
@@ -102,6 +106,8 @@ def predict_files(
     predictor: Predictor, files: Sequence[Path], *, progress: Progress = silent
 ) -> Iterator[Part]:
     """Classify image files, CHUNK at a time."""
+    if predictor.depth is None:
+        predictor = replace(predictor, depth=common_depth(files, "predict"))
     chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for chunk in progress(chunks, "predict", total=len(files), unit="image", weight=len):
@@ -114,7 +120,9 @@ def predict_files(
 def _read(predictor: Predictor, file: Path) -> Image.Image | InvalidValueError:
     """Return an image at the backbone's input size, or the error of a file that cannot be read."""
     try:
-        return resized(open_square(file, size=predictor.size), model=predictor.backbone)
+        return resized(
+            open_square(file, size=predictor.size, depth=predictor.depth), model=predictor.backbone
+        )
     except InvalidValueError as error:
         return error
 

@@ -9,6 +9,7 @@ from PIL import Image
 from genie.cli.places import work_folder
 from genie.core.errors import InvalidValueError, MissingFileError
 from genie.core.tables import UNCLEAR, read_images
+from genie.data.depth import common_depth, read_depth
 from genie.data.images import decode_image
 from genie.data.readers import open_square
 from genie.figures.contact_sheet import ContactRow
@@ -17,7 +18,7 @@ from genie.pipeline import TXT2IMG_EXAMPLES, HardNegative, from_params
 from genie.settings import Params, levels, prompts
 
 
-def read_source(path: Path, *, size: int | None) -> Image.Image:
+def read_source(path: Path, *, size: int | None, depth: int | None = None) -> Image.Image:
     """Read an image as the pipeline does.
 
     Raise MissingFileError if there is no file, and InvalidValueError if it cannot be read.
@@ -25,7 +26,8 @@ def read_source(path: Path, *, size: int | None) -> Image.Image:
     if not path.exists():
         raise MissingFileError("does not exist", argument=str(path), remedy="name an image file")
     try:
-        return open_square(path, size=size)
+        depth = common_depth([path], path) if depth is None else depth
+        return open_square(path, size=size, depth=depth)
     except InvalidValueError as error:
         raise InvalidValueError(
             f"cannot be read as an image ({error})", argument=str(path), remedy="name another file"
@@ -39,7 +41,8 @@ def preview_image(image: Path, target: str, params: Params, root: Path, out: Pat
     embedding is the target's landmark. Raise MissingFileError or InvalidValueError if the image
     cannot be read.
     """
-    source = read_source(image, size=params.data.size)
+    depth = read_depth(root / "data/prepared/support")
+    source = read_source(image, size=params.data.size, depth=depth)
     examples = support_of(target, root)
     made = from_params(params, work_folder(root))(
         source,

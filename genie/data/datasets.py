@@ -10,9 +10,10 @@ from PIL import Image
 
 from genie.core.errors import GenieError, InvalidValueError, one_line
 from genie.core.tables import IMAGES
+from genie.data.depth import Source, common_depth, undeclared_depth
 from genie.data.images import encode_png, image_id, to_square_rgb
 from genie.data.licence import licence_text
-from genie.data.readers import drop_duplicates, read_pools
+from genie.data.readers import drop_duplicates, open_square, read_pools
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,17 @@ def labelled_images(dataset: Any, class_names: Sequence[str] | None = None) -> L
     else:
         pairs, names = dataset, getattr(dataset, "classes", None)
     names = class_names or names
-    rows = []
+    rows, deep = [], []
     label_of: dict[str, Any] = {}
     for number, (image, label) in enumerate(_pairs(pairs)):
         name = _name(label, names, number)
         label_of[name] = label
-        rgb = _square(image, number)
-        rows.append((image_id(rgb), name, encode_png(rgb), f"item {number}"))
+        if undeclared_depth(image):  # needs the depth of all
+            deep.append((number, image, name))
+        else:
+            rows.append(_row(number, image, name))
+    depth = common_depth([image for _, image, _ in deep], "dataset")
+    rows += [_row(*one, depth=depth) for one in deep]
     table = pd.DataFrame(rows, columns=[*IMAGES, "where"])
     table = table.sort_values(["label", "image_id", "where"], ignore_index=True)
     distinct = drop_duplicates(table, "dataset")
@@ -131,9 +136,19 @@ def _name(label: Any, names: Sequence[str] | None, number: int) -> str:
     return str(names[index])
 
 
-def _square(image: Image.Image, number: int) -> Image.Image:
+def _row(
+    number: int, image: Source, name: str, *, depth: int | None = None
+) -> tuple[str, str, bytes, str]:
+    """Return (image_id, label, png, where) of an item."""
+    rgb = _square(image, number, depth)
+    return image_id(rgb), name, encode_png(rgb), f"item {number}"
+
+
+def _square(image: Source, number: int, depth: int | None) -> Image.Image:
     try:
-        return to_square_rgb(image)
+        if isinstance(image, Image.Image):
+            return to_square_rgb(image, depth=depth)
+        return open_square(image, size=None, depth=depth)
     except Exception as error:  # decoders can raise anything on damaged bytes
         raise InvalidValueError(
             f"must have only readable images, but item {number} is not ({one_line(error)})",

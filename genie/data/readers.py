@@ -3,7 +3,6 @@
 Every reader returns raw images. Decoding to square RGB and deduplication are the same for all.
 """
 
-import io
 import json
 import logging
 import os
@@ -24,7 +23,8 @@ from PIL import Image
 from genie.core.errors import FailedError, InvalidValueError, MissingFileError, one_line
 from genie.core.progress import Progress, silent
 from genie.core.tables import IMAGES, SKIPPED, inside
-from genie.data.images import encode_png, image_id, to_square_rgb
+from genie.data.depth import common_depth
+from genie.data.images import encode_png, image_id, square_of_file
 from genie.data.prompts import class_name
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,9 @@ LABEL_NAMES = ("label", "labels", "class", "fine_label")
 
 Broken = Callable[[pd.DataFrame], object]
 """A callback for the images that cannot be read and are skipped (schema SKIPPED)."""
+
+Deep = Callable[[int], object]
+"""A callback for the depth of images with more than 8 bits per sample (see `genie.data.depth`)."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ def read_pools(
     *,
     size: int | None = None,
     broken: Broken | None = None,
+    deep: Deep | None = None,
     progress: Progress = silent,
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Read images tables (support pool, query pool) from `path`.
@@ -65,12 +69,20 @@ def read_pools(
     images in different classes are all dropped, because none of their labels can be trusted. Images
     that occur in both splits are dropped from `train`.
 
+    Images with more than 8 bits per sample whose files do not state their depth have one depth, the
+    smallest that holds all of them; `deep` is called with it.
+
     Raise MissingFileError if there is nothing at `path`, and InvalidValueError if it is in none of
     these forms. Without `broken`, images that cannot be read raise a single InvalidValueError. Each
     class needs at least one image that can be read.
     """
     train, test = _raw_pools(path)
-    decode = partial(_decode_all, path=path, size=size, broken=broken, progress=progress)
+    depth = common_depth([raw.data for raw in (*train, *(test or []))], path)
+    if depth is not None and deep is not None:
+        deep(depth)
+    decode = partial(
+        _decode_all, path=path, size=size, depth=depth, broken=broken, progress=progress
+    )
     support = drop_duplicates(decode(train), path)
     if test is None:
         _check_classes(support, path)
@@ -340,11 +352,17 @@ def _as_table(dataset: Any) -> pa.Table:
 
 
 def _decode_all(
-    raws: list[Raw], *, path: Path, size: int | None, broken: Broken | None, progress: Progress
+    raws: list[Raw],
+    *,
+    path: Path,
+    size: int | None,
+    depth: int | None,
+    broken: Broken | None,
+    progress: Progress,
 ) -> pd.DataFrame:
     """Decode images to an images table with the extra column `where`."""
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        decoded = threads.map(partial(_decode, size=size), raws)
+        decoded = threads.map(partial(_decode, size=size, depth=depth), raws)
         try:
             shown = progress(raws, "reading images", total=len(raws), unit="image")
             rows = list(zip(shown, decoded, strict=True))
@@ -373,31 +391,37 @@ def _decode_all(
     return table.sort_values(["label", "image_id", "where"], ignore_index=True)
 
 
-def _decode(raw: Raw, *, size: int | None) -> tuple[str, str, bytes, str] | InvalidValueError:
+def _decode(
+    raw: Raw, *, size: int | None, depth: int | None
+) -> tuple[str, str, bytes, str] | InvalidValueError:
     """Return (image_id, label, png, where), or the error of an image that cannot be decoded."""
     try:
-        rgb = open_square(raw.data, size=size)
+        rgb = open_square(raw.data, size=size, depth=depth)
     except InvalidValueError as error:
         return error
     return image_id(rgb), raw.label, encode_png(rgb), raw.where
 
 
-def open_square(data: bytes | Path, *, size: int | None) -> Image.Image:
-    """Decode an image and convert it with `to_square_rgb`.
+def open_square(data: bytes | Path, *, size: int | None, depth: int | None = None) -> Image.Image:
+    """Decode an image and convert it with `square_of_file`.
 
     Raise InvalidValueError if it cannot be decoded; the message has the reason, but not the name of
     the image.
     """
     try:
         data = data.read_bytes() if isinstance(data, Path) else data
-        with Image.open(io.BytesIO(data)) as image:
-            return to_square_rgb(image, size=size)
+        return square_of_file(data, size=size, depth=depth)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InvalidValueError("too many pixels, make it smaller") from None
     except Image.UnidentifiedImageError:
         raise InvalidValueError("not an image") from None
     except Exception as error:  # decoders can raise anything on damaged bytes
-        raise InvalidValueError(one_line(error)) from error
+        raise InvalidValueError(_short(one_line(error))) from error
+
+
+def _short(text: str) -> str:
+    """Shorten a reason that quotes the content of a cell."""
+    return text if len(text) <= 300 else f"{text[:200]}...{text[-50:]}"
 
 
 # Duplicates
