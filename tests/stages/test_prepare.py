@@ -66,12 +66,12 @@ def test_outputs_are_the_same_bytes_every_time(folder):
     assert len(contents[0]) == 5
 
 
-def test_depth_of_deep_images_is_kept_for_images_to_come(folder):
+def test_depth_of_deep_images_is_kept_for_images_to_come(folder, caplog):
     values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
     Image.fromarray(values).save(folder / "images/Mütze/deep.png")
     result = run(folder, regime="all")
     assert result.exit_code == 0, result.stderr
-    assert "are read as 12-bit values" in result.stderr
+    assert "are read as 12-bit values" in caplog.text
     assert read_depth(folder / "data/prepared/support") == 12
     (folder / "images/Mütze/deep.png").unlink()
     run(folder, regime="all")
