@@ -129,7 +129,7 @@ def _name(label: Any, names: Sequence[str] | None, number: int) -> str:
         index = int(label)
         if index != label:
             raise ValueError
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         raise InvalidValueError(
             f"must have labels that are names or numbers, but the label of item {number} is "
             f"{_kind(label)}",

@@ -360,6 +360,8 @@ def _arrow_raws(table: pa.Table, file: Path, folder: Path) -> list[Raw]:
             value = table[label_column][row].as_py()
             data = InvalidValueError(f"{label_column} in row {row} of {file} is {value!r}")
         raws.append(Raw(f"{file} row {row}", label or "", data))
+    if named := sum(isinstance(raw.data, Path) for raw in raws):
+        log.info("%s: %d images are the files in %s that %s names", file, named, folder, column)
     return raws
 
 
@@ -492,7 +494,7 @@ def _labels(table: pa.Table, column: str, file: Path) -> list[str | None]:
             f"must have one class per image, as text or number, but the column {column} of {file} "
             f"is of type {kind}",
             argument="path",
-            remedy="keep one label of each image",
+            remedy="write one text or number per image",
         )
     names = _features(table.schema).get(column, {}).get("names") or []
     return [_name_of(label, names) for label in _cells(table, column, file)]
