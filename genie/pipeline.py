@@ -48,6 +48,7 @@ from genie.core.tables import SOURCES, read_support, read_table
 from genie.data.augmented_set import AugmentedSet, Provenance, set_of
 from genie.data.card import SetFacts
 from genie.data.datasets import labelled_images
+from genie.data.depth import common_depth
 from genie.data.images import encode_png, image_id, to_square_rgb
 from genie.data.prompts import Prompts
 from genie.plan.augmentation import Augmentation, FilterSettings, require_seed, task_spec
@@ -586,7 +587,8 @@ def _squares(images: Iterable[Any], argument: str) -> list[Image.Image]:
                 value=type(one).__name__,
                 remedy="convert it, for example with PIL.Image.fromarray or PIL.Image.open",
             )
-    return [to_square_rgb(one) for one in listed]
+    depth = common_depth(listed, argument)
+    return [to_square_rgb(one, depth=depth) for one in listed]
 
 
 def _names(source: str | Sequence[str] | None, count: int) -> Sequence[str | None]:

@@ -6,6 +6,7 @@ and LICENSE.txt.
 """
 
 from genie.core.tables import SKIPPED, TASKS, write_images, write_table
+from genie.data.depth import write_depth
 from genie.data.licence import licence_text
 from genie.data.pools import read_and_split
 from genie.data.tasks import make_tasks
@@ -28,6 +29,7 @@ def main(params: Params, context: Context) -> str:
     tasks = make_tasks(pools.support, pools.query, draws(params))
     used = pools.used_by(tasks)
     write_images(used.support, folder / "support")
+    write_depth(folder / "support", pools.depth)
     write_images(used.query, folder / "query")
     write_table(tasks, folder / "tasks.csv", TASKS)
     write_table(pools.skipped, folder / "skipped.csv", SKIPPED)

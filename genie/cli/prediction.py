@@ -19,6 +19,7 @@ from genie.classify.files import load_classifiers
 from genie.cli.revisions import trained_size
 from genie.core.errors import InvalidValueError, MissingFileError
 from genie.core.progress import Progress, silent
+from genie.data.depth import common_depth, read_depth
 from genie.data.folders import USUAL, data_files, is_image_file, others_by_ending
 from genie.data.readers import open_square
 
@@ -32,12 +33,14 @@ CHUNK = 512
 class Predictor:
     """Classifiers by task, all of the same classes, whose probabilities are averaged.
 
-    `size` is `data.size`: pixels per side of the images that they were trained on.
+    `size` is `data.size`: pixels per side of the images that they were trained on. `depth` is that
+    of images with more than 8 bits per sample, if there were any.
     """
 
     classifiers: dict[int, Classifier]
     backbone: ImageModel
     size: int | None
+    depth: int | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -77,7 +80,8 @@ def load_predictor(root: Path, task: int | None = None) -> Predictor:
         )
     own = {number: replace(c, backbone=root / c.backbone) for number, c in chosen.items()}
     backbone = load_backbone(next(iter(own.values())).backbone)
-    return Predictor(own, backbone, trained_size(root))
+    depth = read_depth(root / "data/prepared/support")
+    return Predictor(own, backbone, trained_size(root), depth)
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
@@ -121,6 +125,8 @@ def predict_files(
     predictor: Predictor, files: Sequence[Path], *, progress: Progress = silent
 ) -> Iterator[Part]:
     """Classify image files, CHUNK at a time."""
+    if predictor.depth is None:
+        predictor = replace(predictor, depth=common_depth(files, "predict"))
     chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for chunk in progress(chunks, "predict", total=len(files), unit="image", weight=len):
@@ -133,7 +139,9 @@ def predict_files(
 def _read(predictor: Predictor, file: Path) -> Image.Image | InvalidValueError:
     """Return an image at the backbone's input size, or the error of a file that cannot be read."""
     try:
-        return resized(open_square(file, size=predictor.size), model=predictor.backbone)
+        return resized(
+            open_square(file, size=predictor.size, depth=predictor.depth), model=predictor.backbone
+        )
     except InvalidValueError as error:
         return error
 

@@ -1,5 +1,7 @@
 """Labelled images from folders, lists, torchvision data sets and Hugging Face `datasets`."""
 
+import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +12,12 @@ from PIL import Image
 
 from genie.core.errors import GenieError, InvalidValueError, one_line
 from genie.core.tables import IMAGES
+from genie.data.depth import Source, common_depth, undeclared_depth
 from genie.data.images import encode_png, image_id, to_square_rgb
 from genie.data.licence import licence_text
-from genie.data.readers import drop_duplicates, read_pools
+from genie.data.readers import IMAGE_NAMES, LABEL_NAMES, drop_duplicates, open_square, read_pools
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,16 +56,22 @@ def labelled_images(dataset: Any, class_names: Sequence[str] | None = None) -> L
         return _at_path(Path(dataset))
     if hasattr(dataset, "features"):
         pairs, names = _hugging_face(dataset)
+        kinds: tuple[type, ...] = (Image.Image, bytes, Path)
     else:
         pairs, names = dataset, getattr(dataset, "classes", None)
+        kinds = (Image.Image,)
     names = class_names or names
-    rows = []
+    rows, deep = [], []
     label_of: dict[str, Any] = {}
-    for number, (image, label) in enumerate(_pairs(pairs)):
+    for number, (image, label) in enumerate(_pairs(pairs, kinds)):
         name = _name(label, names, number)
         label_of[name] = label
-        rgb = _square(image, number)
-        rows.append((image_id(rgb), name, encode_png(rgb), f"item {number}"))
+        if undeclared_depth(image):  # needs the depth of all
+            deep.append((number, image, name))
+        else:
+            rows.append(_row(number, image, name))
+    depth = common_depth([image for _, image, _ in deep], "dataset")
+    rows += [_row(*one, depth=depth) for one in deep]
     table = pd.DataFrame(rows, columns=[*IMAGES, "where"])
     table = table.sort_values(["label", "image_id", "where"], ignore_index=True)
     distinct = drop_duplicates(table, "dataset")
@@ -80,7 +91,7 @@ def _at_path(path: Path) -> LabelledImages:
     return LabelledImages(support, licence=licence_text(path))
 
 
-def _pairs(dataset: Iterable[Any]) -> Iterator[tuple[Image.Image, Any]]:
+def _pairs(dataset: Iterable[Any], kinds: tuple[type, ...]) -> Iterator[tuple[Any, Any]]:
     try:
         items = iter(dataset)
     except TypeError:
@@ -89,7 +100,7 @@ def _pairs(dataset: Iterable[Any]) -> Iterator[tuple[Image.Image, Any]]:
         if not isinstance(item, Sequence) or isinstance(item, str | bytes) or len(item) != 2:
             raise _not_pairs(f"item {number} is {_kind(item)}")
         image, label = item
-        if not isinstance(image, Image.Image):
+        if not isinstance(image, kinds):
             raise _not_pairs(f"item {number} has {_kind(image)} in place of the image")
         yield image, label
 
@@ -112,11 +123,13 @@ def _kind(value: object) -> str:
 
 def _name(label: Any, names: Sequence[str] | None, number: int) -> str:
     """Return the class name of a label; raise an error for an integer without a class name."""
-    if isinstance(label, str):
+    if isinstance(label, str) and label:
         return label
     try:
         index = int(label)
-    except (TypeError, ValueError):
+        if index != label:
+            raise ValueError
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         raise InvalidValueError(
             f"must have labels that are names or numbers, but the label of item {number} is "
             f"{_kind(label)}",
@@ -131,9 +144,19 @@ def _name(label: Any, names: Sequence[str] | None, number: int) -> str:
     return str(names[index])
 
 
-def _square(image: Image.Image, number: int) -> Image.Image:
+def _row(
+    number: int, image: Source, name: str, *, depth: int | None = None
+) -> tuple[str, str, bytes, str]:
+    """Return (image_id, label, png, where) of an item."""
+    rgb = _square(image, number, depth)
+    return image_id(rgb), name, encode_png(rgb), f"item {number}"
+
+
+def _square(image: Source, number: int, depth: int | None) -> Image.Image:
     try:
-        return to_square_rgb(image)
+        if isinstance(image, Image.Image):
+            return to_square_rgb(image, depth=depth)
+        return open_square(image, size=None, depth=depth)
     except Exception as error:  # decoders can raise anything on damaged bytes
         raise InvalidValueError(
             f"must have only readable images, but item {number} is not ({one_line(error)})",
@@ -154,9 +177,10 @@ def _require_classes(table: pd.DataFrame) -> None:
 def _hugging_face(dataset: Any) -> tuple[Iterable[Any], Sequence[str] | None]:
     """Return the pairs of a `datasets.Dataset`, and its class names if labels are integers."""
     kinds = {name: type(feature).__name__ for name, feature in dataset.features.items()}
-    images = [name for name, kind in kinds.items() if kind == "Image"]
-    labels = [name for name, kind in kinds.items() if kind == "ClassLabel"]
-    labels += [name for name in ("label", "labels", "class", "fine_label") if name in kinds]
+    images = [name for name in IMAGE_NAMES if kinds.get(name) == "Image"]
+    images += [name for name, kind in kinds.items() if kind == "Image" and name not in images]
+    labels = [name for name in LABEL_NAMES if name in kinds]
+    labels += [name for name, kind in kinds.items() if kind == "ClassLabel" and name not in labels]
     if not images or not labels:
         raise InvalidValueError(
             "must have an image column and a column `label`",
@@ -164,5 +188,28 @@ def _hugging_face(dataset: Any) -> tuple[Iterable[Any], Sequence[str] | None]:
             value=kinds,
             remedy="rename or cast the columns",
         )
+    for what, (taken, *others) in (("images", images), ("labels", labels)):
+        if others:
+            log.warning(
+                "dataset: %s are those of the column %s, and not of %s",
+                what,
+                taken,
+                ", ".join(others),
+            )
     names = getattr(dataset.features[labels[0]], "names", None)
-    return ((item[images[0]], item[labels[0]]) for item in dataset), names
+    return _sources(dataset, images[0], labels[0]), names
+
+
+def _sources(dataset: Any, images: str, labels: str) -> Iterator[tuple[Any, Any]]:
+    """Return encoded images, which this library reads like files, or what a transform returns."""
+    feature = dataset.features[images]
+    plain = not (getattr(dataset, "format", None) or {}).get("type") and feature.mode is None
+    if plain:
+        dataset = dataset.cast_column(images, type(feature)(decode=False))
+    for item in dataset:
+        cell = item[images]
+        if plain and cell is not None:
+            path = cell["path"] or ""
+            local = Path(path) if os.path.exists(path) else None
+            cell = cell["bytes"] or local or feature.decode_example(cell)
+        yield cell, item[labels]

@@ -2,15 +2,31 @@
 
 import hashlib
 import io
+import struct
 import warnings
+import zlib
 from collections.abc import Mapping
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from genie.core.errors import InvalidValueError
+from genie.data.depth import PNG, opened, to_eight_bits
 
 warnings.simplefilter("error", Image.DecompressionBombWarning)  # from 89 megapixels on
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # 64 MB; editors write above 1 MB
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_XMP = ("XML:com.adobe.xmp", "xmp")
+_KEPT = (b"tRNS", b"eXIf", b"sBIT")
 
 
 def image_id(image: Image.Image) -> str:
@@ -54,14 +70,57 @@ def is_blank(image: Image.Image) -> bool:
     return image.convert("RGB").getbbox() is None
 
 
-def to_square_rgb(image: Image.Image, *, size: int | None = None) -> Image.Image:
+def square_of_file(
+    data: bytes, *, size: int | None = None, depth: int | None = None
+) -> Image.Image:
+    """Decode an image file and convert it with `to_square_rgb`.
+
+    Metadata that cannot be read is no reason to refuse the image. `depth` is the number of bits of
+    the data set's samples, if they are more than 8 and the file does not state it.
+    """
+    try:
+        with opened(data, depth) as image:
+            return to_square_rgb(image, size=size)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, InvalidValueError):
+        raise
+    except Exception:  # decoders can raise anything
+        bare = _without_metadata(data)
+        if bare == data:
+            raise
+        with opened(bare, depth) as image:
+            return to_square_rgb(image, size=size)
+
+
+def to_square_rgb(
+    image: Image.Image, *, size: int | None = None, depth: int | None = None
+) -> Image.Image:
     """Convert an image to upright RGB and crop the central square.
 
-    Transparent pixels are blended with white and 16-bit values scaled to 8 bits. The shorter side
-    is resized to `size` (Lanczos), or kept if `size` is None.
+    Transparent pixels are blended with white. Greyscale of more than 8 bits is scaled to 8, from
+    `depth` bits (see `to_eight_bits`). The shorter side is resized to `size`
+    (Lanczos), or kept if `size` is None.
     """
-    upright = _to_rgb(ImageOps.exif_transpose(image))
+    upright = _to_rgb(_upright(to_eight_bits(image, depth)))
     return square(upright, size or min(upright.size))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its EXIF says; unlike `ImageOps.exif_transpose`, write no EXIF."""
+    image.load()  # which turns TIFF
+    turn = _turn(image)
+    return image if turn is None else image.transpose(turn)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """Return the turn that makes an image upright, from EXIF or else XMP, if these can be read."""
+    beside = Image.new("1", (1, 1))  # has XMP alone, which Pillow does not reach after an error
+    beside.info = {name: image.info[name] for name in _XMP if name in image.info}
+    for one in (image, beside):
+        try:
+            return _TURNS.get(one.getexif().get(_ORIENTATION, 1))
+        except Exception:  # any error of damaged metadata
+            continue
+    return None
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
@@ -72,8 +131,6 @@ def square(image: Image.Image, size: int) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        return _sixteen_bit(image).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
@@ -81,11 +138,32 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _sixteen_bit(image: Image.Image) -> Image.Image:
-    """Convert 16-bit greyscale to 8 bits, mapping 65535 to 255."""
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise InvalidValueError(
-            f"pixels of mode {image.mode} exceed 16 bits", remedy="save the image with 8 bits"
-        )
-    return Image.fromarray(np.round(values / 257).astype(np.uint8))
+def _without_metadata(data: bytes) -> bytes:
+    """Return a PNG or JPEG file without what changes neither pixels nor side; others unchanged."""
+    if data.startswith(PNG):
+        return _bare_png(data)
+    return _bare_jpeg(data) if data.startswith(b"\xff\xd8") else data
+
+
+def _bare_png(data: bytes) -> bytes:
+    kept, at = [PNG], len(PNG)
+    while at + 12 <= len(data):
+        length, name = struct.unpack(">I4s", data[at : at + 8])
+        chunk = data[at : at + 12 + length]
+        whole = chunk[-4:] == struct.pack(">I", zlib.crc32(chunk[4:-4]))
+        if name[:1].isupper() or (name in _KEPT and whole):
+            kept.append(chunk)
+        at += 12 + length
+    return b"".join(kept) + data[at:]
+
+
+def _bare_jpeg(data: bytes) -> bytes:
+    kept, at = [data[:2]], 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:  # start of scan
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
+        content = data[at + 4 : end]
+        known = content.startswith(b"Exif") or (content.startswith(b"Adobe") and len(content) > 11)
+        if known or not (0xE0 <= data[at + 1] <= 0xEF or data[at + 1] == 0xFE):
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept) + data[at:]

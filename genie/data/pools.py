@@ -17,11 +17,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pools:
-    """Support and query images (columns of IMAGES), and skipped files (columns of SKIPPED)."""
+    """Support and query images (columns of IMAGES), and skipped files (columns of SKIPPED).
+
+    `depth` is that of images with more than 8 bits per sample (see `genie.data.depth`), if any.
+    """
 
     support: pd.DataFrame
     query: pd.DataFrame
     skipped: pd.DataFrame
+    depth: int | None = None
 
     def used_by(self, tasks: pd.DataFrame) -> "Pools":
         """Return the pools reduced to the images that tasks use."""
@@ -65,7 +69,10 @@ def read_and_split(
         )
     skipped = [empty(SKIPPED)]
     broken = skipped.append if skip_broken else None
-    support, query = read_pools(path, size=size, broken=broken, progress=progress)
+    depths: list[int] = []
+    support, query = read_pools(
+        path, size=size, broken=broken, deep=depths.append, progress=progress
+    )
     if query is None:
         support, query = split_queries(
             support, fraction=query_fraction, seed=seed, progress=progress
@@ -80,7 +87,7 @@ def read_and_split(
             left_out["file"].iloc[0],
             left_out["reason"].iloc[0],
         )
-    return Pools(support, query, left_out)
+    return Pools(support, query, left_out, depth=max(depths, default=None))
 
 
 def _without_near_queries(

@@ -3,12 +3,12 @@
 Every reader returns raw images. Decoding to square RGB and deduplication are the same for all.
 """
 
-import io
 import json
 import logging
 import os
+import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from PIL import Image
 from genie.core.errors import FailedError, InvalidValueError, MissingFileError, one_line
 from genie.core.progress import Progress, silent
 from genie.core.tables import IMAGES, SKIPPED, inside
+from genie.data.depth import common_depth
 from genie.data.folders import (
     LABEL_NAMES,
     class_labels,
@@ -31,9 +32,10 @@ from genie.data.folders import (
     has_images,
     labelled_files,
     read_file,
+    split_of,
     sub_folders,
 )
-from genie.data.images import encode_png, image_id, to_square_rgb
+from genie.data.images import encode_png, image_id, square_of_file
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +44,20 @@ IMAGE_NAMES = ("png", "image", "img")
 Broken = Callable[[pd.DataFrame], object]
 """A callback for the images that cannot be read and are skipped (schema SKIPPED)."""
 
+Deep = Callable[[int], object]
+"""A callback for the depth of images with more than 8 bits per sample (see `genie.data.depth`)."""
+
 
 @dataclass(frozen=True)
 class Raw:
-    """An undecoded image: its location (for messages), its class, and its bytes or file."""
+    """An undecoded image: its location (for messages), its class, and its bytes or file.
+
+    In place of these it may have the reason why there is no image or no class ("").
+    """
 
     where: str
     label: str
-    data: bytes | Path
+    data: bytes | Path | InvalidValueError
 
 
 def read_pools(
@@ -57,6 +65,7 @@ def read_pools(
     *,
     size: int | None = None,
     broken: Broken | None = None,
+    deep: Deep | None = None,
     progress: Progress = silent,
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Read images tables (support pool, query pool) from `path`.
@@ -72,12 +81,24 @@ def read_pools(
     images in different classes are all dropped, because none of their labels can be trusted. Images
     that occur in both splits are dropped from `train`.
 
+    Images with more than 8 bits per sample whose files do not state their depth have one depth, the
+    smallest that holds all of them; `deep` is called with it.
+
     Raise MissingFileError if there is nothing at `path`, and InvalidValueError if it is in none of
     these forms. Without `broken`, images that cannot be read raise a single InvalidValueError. Each
     class needs at least one image that can be read.
     """
     train, test = _raw_pools(path)
-    decode = partial(_decode_all, path=path, size=size, broken=broken, progress=progress)
+    raws = [*train, *(test or [])]
+    if broken is None:
+        _check_rows(raws)
+    sources = (raw.data for raw in raws if not isinstance(raw.data, InvalidValueError))
+    depth = common_depth(sources, path)
+    if depth is not None and deep is not None:
+        deep(depth)
+    decode = partial(
+        _decode_all, path=path, size=size, depth=depth, broken=broken, progress=progress
+    )
     support = drop_duplicates(decode(train), path)
     if test is None:
         _check_classes(support, path)
@@ -96,15 +117,17 @@ def read_class_names(path: Path) -> list[str]:
     MissingFileError if there is nothing at `path`, and InvalidValueError if there is no class.
     """
     _require(path)
+    path = _tables_of_clone(path)
     if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
         train, _ = _load_saved(path)
-        column = _find_column(train.column_names, LABEL_NAMES, path)
-        names = _label_names(_as_table(train.select_columns(column)), column, path)
+        column = _label_column(train.features.arrow_schema, path)
+        names = _known_labels(_as_table(train.select_columns(column)), column, path)
         return sorted(set(names))
     if path.is_dir() and (splits := find_splits(path)):
         path = splits.train
     if files := ([path] if path.is_file() else sorted(path.glob("*.parquet"))):
-        names = [name for file in files for name in _parquet_labels(file)]
+        train_files = _by_split(files).get("train", files)
+        names = [name for file in train_files for name in _parquet_labels(file)]
     else:
         names = class_labels(path)
     return sorted(set(names))
@@ -128,6 +151,7 @@ def count_image_files(path: Path) -> int:
 
 def _raw_pools(path: Path) -> tuple[list[Raw], list[Raw] | None]:
     _require(path)
+    path = _tables_of_clone(path)
     if path.is_file():
         return _parquet_pools([path], path)
     if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
@@ -178,38 +202,103 @@ def _folder_raws(folder: Path) -> list[Raw]:
 # Parquet and Arrow
 
 
+def _tables_of_clone(path: Path) -> Path:
+    """Return the sub-folder with the Parquet files of a clone from the hub, or the path itself.
+
+    It is `data` or the name of a configuration. Raise InvalidValueError if there are several, or
+    class folders beside it.
+    """
+    if not path.is_dir() or any(path.glob("*.parquet")) or find_splits(path):
+        return path
+    folders = sub_folders(path)
+    tables = [f for f in folders if any(f.glob("*.parquet")) and not has_images(f)]
+    if not tables:
+        return path
+    if others := [f for f in folders if f != tables[0] and (f in tables or has_images(f))]:
+        raise InvalidValueError(
+            f"must be one data set, but {path} has Parquet files in {tables[0].name} and other "
+            f"images in {', '.join(folder.name for folder in others)}",
+            argument="path",
+            remedy=f"give one of them, such as {tables[0]}",
+        )
+    return tables[0]
+
+
 def _parquet_pools(files: list[Path], path: Path) -> tuple[list[Raw], list[Raw] | None]:
     """Return the pools of Parquet files.
 
     Splits are given by file names (`train-*.parquet`) or else by a `split` column. Without either,
     all files are one pool.
     """
-    if path.is_dir() and (train := [f for f in files if f.name.startswith("train")]):
-        test = [f for f in files if f.name.startswith("test")]
-        return _parquet_raws(train), _parquet_raws(test) if test else None
-    raws = _parquet_raws(files)
-    if not all("split" in pq.read_schema(file).names for file in files):
-        return raws, None
+    splits = _by_split(files) if path.is_dir() else {}
+    if "train" in splits:
+        query = _query_split(splits, path)
+        return _parquet_raws(splits["train"]), _parquet_raws(splits[query]) if query else None
+    if len(splits) > 1:
+        names = ", ".join(sorted(name or "others" for name in splits))
+        raise InvalidValueError(
+            f"must have files train-*.parquet beside those of other splits, but {path} has only "
+            f"{names}",
+            argument="path",
+            remedy="rename the files, or give one of them",
+        )
+    divided = [file for file in files if "split" in _parquet_schema(file).names]
+    if not divided:
+        return _parquet_raws(files), None
+    if whole := sorted(set(files) - set(divided)):
+        raise InvalidValueError(
+            f"must have the column split in all files or in none, but {whole[0]} has none",
+            argument="path",
+            remedy="add it or move the file away",
+        )
+    return _pools_by_column(files, path)
+
+
+def _pools_by_column(files: list[Path], path: Path) -> tuple[list[Raw], list[Raw] | None]:
     splits = [str(s) for f in files for s in _read_parquet(f)["split"].to_pylist()]
     pools: dict[str, list[Raw]] = {}
-    for raw, split in zip(raws, splits, strict=True):
-        pools.setdefault(split, []).append(raw)
+    for raw, split in zip(_parquet_raws(files), splits, strict=True):
+        pools.setdefault(split_of(split) or split, []).append(raw)
     if "train" not in pools:
         raise InvalidValueError(
             f"must have rows with 'train' in the column split, but {path} has only {sorted(pools)}",
             argument="path",
         )
-    return pools["train"], pools.get("test")
+    query = _query_split(pools, path)
+    return pools["train"], pools[query] if query else None
+
+
+def _by_split(files: list[Path]) -> dict[str, list[Path]]:
+    """Return files by the split in their names, as `datasets` finds it, or by "" for none."""
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        begins = (s for s in ("train", "test") if file.name.startswith(s))
+        splits.setdefault(next(begins, None) or split_of(file.stem) or "", []).append(file)
+    return splits
+
+
+def _query_split(splits: Iterable[str], path: Path) -> str | None:
+    """Return the split with the query images, None if there is none; warn of those not read."""
+    names = set(splits)
+    query = next((name for name in ("test", "validation") if name in names), None)
+    if query == "validation":
+        log.warning("%s: no test split, so queries are from the split validation", path)
+    if unread := sorted(names - {"train", query}):
+        named = (name or "files without the name of a split" for name in unread)
+        log.warning("%s: left out: %s", path, ", ".join(named))
+    return query
 
 
 def _parquet_raws(files: list[Path]) -> list[Raw]:
-    return [raw for file in files for raw in _arrow_raws(_read_parquet(file), file)]
+    _say_taken(_parquet_schema(files[0]), files[0])
+    return [raw for file in files for raw in _arrow_raws(_read_parquet(file), file, file.parent)]
 
 
 def _parquet_labels(file: Path) -> list[str]:
+    column = _label_column(_parquet_schema(file), file)
     with _parquet_errors(file):
-        column = _find_column(pq.read_schema(file).names, LABEL_NAMES, file)
-        return _label_names(pq.read_table(file, columns=[column]), column, file)
+        table = pq.read_table(file, columns=[column])
+    return _known_labels(table, column, file)
 
 
 def _read_parquet(file: Path) -> pa.Table:
@@ -217,85 +306,203 @@ def _read_parquet(file: Path) -> pa.Table:
         return pq.read_table(file)
 
 
+def _parquet_schema(file: Path) -> pa.Schema:
+    with _parquet_errors(file):
+        return pq.read_schema(file)
+
+
 @contextmanager
 def _parquet_errors(file: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
+        with file.open("rb") as content:
+            pointer = content.read(20).startswith(b"version https://git")
         raise InvalidValueError(
             f"must be a readable Parquet file, but {file} is not ({one_line(error)})",
             argument="path",
+            remedy="run `git lfs pull` in its folder" if pointer else "",
         ) from error
 
 
-def _arrow_raws(table: pa.Table, file: Path) -> list[Raw]:
+def _arrow_raws(table: pa.Table, file: Path, folder: Path) -> list[Raw]:
     """Return the images of an Arrow table.
 
-    The table has a label column and an image column, whose cells are bytes or {bytes, path}.
+    The table has a column of labels, and one of images: bytes, {bytes, path} or the names of files
+    in `folder`. Images of rows without a label or an image are the reasons.
     """
-    columns = table.column_names
-    images = table[_find_column(columns, IMAGE_NAMES, file)].to_pylist()
-    labels = _label_names(table, _find_column(columns, LABEL_NAMES, file), file)
+    column, label_column = _image_column(table.schema, file), _label_column(table.schema, file)
+    labels = _labels(table, label_column, file)
+    raws = []
+    for row, (label, cell) in enumerate(zip(labels, _cells(table, column, file), strict=True)):
+        data = _cell_data(cell, f"{column} in row {row} of {file}", folder)
+        if label is None:
+            value = table[label_column][row].as_py()
+            data = InvalidValueError(f"{label_column} in row {row} of {file} is {value!r}")
+        raws.append(Raw(f"{file} row {row}", label or "", data))
+    if named := sum(isinstance(raw.data, Path) for raw in raws):
+        log.info("%s: %d images are the files in %s that %s names", file, named, folder, column)
+    return raws
+
+
+def _image_column(schema: pa.Schema, file: Path) -> str:
+    return _column(schema, IMAGE_NAMES, _images(schema), file)
+
+
+def _label_column(schema: pa.Schema, file: Path) -> str:
+    return _column(schema, LABEL_NAMES, _class_labels(schema), file)
+
+
+def _column(schema: pa.Schema, names: tuple[str, ...], typed: list[str], file: Path) -> str:
+    """Return the first column with one of the names, or else the first of the right type."""
+    columns = schema.names
+    found = [name for name in names if name in columns] or typed
+    if not found:
+        raise InvalidValueError(
+            f"must have a column named {' or '.join(names)}, but {file} has only: "
+            f"{', '.join(columns)}",
+            argument="path",
+            remedy="rename one",
+        )
+    if columns.count(found[0]) > 1:
+        raise InvalidValueError(
+            f"must have one column of each name, but {file} has several named {found[0]}",
+            argument="path",
+            remedy="rename or drop one",
+        )
+    return found[0]
+
+
+def _say_taken(schema: pa.Schema, file: Path) -> None:
+    """Warn if there are several columns of images or labels; say which is taken."""
+    for what, names, typed in (
+        ("images", IMAGE_NAMES, _images(schema)),
+        ("labels", LABEL_NAMES, _class_labels(schema)),
+    ):
+        taken = _column(schema, names, typed, file)
+        named = [name for name in names if name in schema.names]
+        if others := sorted({*named, *typed} - {taken}):
+            log.warning(
+                "%s: %s are those of the column %s, and not of %s",
+                file,
+                what,
+                taken,
+                ", ".join(others),
+            )
+
+
+def _images(schema: pa.Schema) -> list[str]:
+    """Return the columns that `datasets` calls images, or whose cells are {bytes, path}."""
+    features = _features(schema)
     return [
-        Raw(f"{file} row {row}", label, _cell_data(cell, file, row))
-        for row, (label, cell) in enumerate(zip(labels, images, strict=True))
+        field.name
+        for field in schema
+        if features.get(field.name, {}).get("_type") == "Image"
+        or (pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0)
     ]
 
 
-def _find_column(columns: list[str], names: tuple[str, ...], file: Path) -> str:
-    for name in names:
-        if name in columns:
-            return name
-    raise InvalidValueError(
-        f"must have a column named {' or '.join(names)}, but {file} has only: {', '.join(columns)}",
-        argument="path",
-        remedy="rename one",
-    )
+def _class_labels(schema: pa.Schema) -> list[str]:
+    features = _features(schema)
+    return [n for n in schema.names if features.get(n, {}).get("_type") == "ClassLabel"]
 
 
-def _cell_data(cell: Any, file: Path, row: int) -> bytes | Path:
+def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
+    """Return the features that `datasets` wrote, by column; none if they are not as it does."""
+    try:
+        found = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = found["info"]["features"].items()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return {name: feature for name, feature in features if isinstance(feature, dict)}
+
+
+def _cells(table: pa.Table, column: str, file: Path) -> list[Any]:
+    try:
+        return table[column].to_pylist()
+    except UnicodeDecodeError as error:
+        raise InvalidValueError(
+            f"must have text in UTF-8, but the column {column} of {file} has not", argument="path"
+        ) from error
+
+
+def _cell_data(cell: Any, where: str, folder: Path) -> bytes | Path | InvalidValueError:
     data = cell.get("bytes") or cell.get("path") if isinstance(cell, dict) else cell
+    if data is None:
+        return InvalidValueError(f"{where} is {'null' if cell is None else 'empty'}")
     if isinstance(data, bytes):
         return data
-    if isinstance(data, str):
-        return inside(file.parent, data)
-    raise InvalidValueError(
-        f"must have an encoded image in each row, but the image in row {row} of {file} is of type "
-        f"{type(data).__name__}",
-        argument="path",
-    )
+    if not isinstance(data, str):
+        raise InvalidValueError(
+            f"must have an encoded image in each row, but {where} is of type {type(data).__name__}",
+            argument="path",
+        )
+    if _is_encoded(data, folder):
+        raise InvalidValueError(
+            f"must have images as bytes or names of files, but {where} is text in base64",
+            argument="path",
+            value=data,
+            remedy="decode it with base64.b64decode",
+        )
+    try:
+        return inside(folder, data)
+    except InvalidValueError:
+        raise InvalidValueError(
+            f"must name files inside {folder}, but {where} does not",
+            argument="path",
+            value=data,
+            remedy="move the files there and write relative paths, or write bytes",
+        ) from None
 
 
-def _label_names(table: pa.Table, column: str, file: Path) -> list[str]:
-    """Return class names: strings unchanged, integers looked up in the schema's ClassLabel."""
-    names = _class_label_names(table, column)
-    labels = table[column].to_pylist()
-    for row, label in enumerate(labels):
-        known = label in range(len(names)) if names else label not in (None, "")
-        if not known:
-            raise InvalidValueError(
-                f"must have a class in each row, but {column} in row {row} of {file} is {label!r}",
-                argument="path",
-            )
-    return [unicodedata.normalize("NFC", names[v] if names else str(v)) for v in labels]
+def _is_encoded(text: str, folder: Path) -> bool:
+    """Return whether a text is an image in base64: PNG, JPEG, GIF, WebP, or any long one."""
+    if text.startswith(("data:", "iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")):
+        return True
+    long = len(text) > 100 and re.fullmatch(r"[\w+/\s-]+={0,2}", text, re.ASCII) is not None
+    return long and not os.path.exists(folder / text)
 
 
-def _class_label_names(table: pa.Table, column: str) -> list[str]:
-    metadata = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
-    feature = metadata.get("info", {}).get("features", {}).get(column, {})
-    return feature.get("names", []) if isinstance(feature, dict) else []
+def _labels(table: pa.Table, column: str, file: Path) -> list[str | None]:
+    """Return class names: strings unchanged, integers looked up in the schema's ClassLabel.
+
+    Rows without one have None. Raise InvalidValueError if cells have several or other values.
+    """
+    kind = table.schema.field(column).type
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        raise InvalidValueError(
+            f"must have one class per image, as text or number, but the column {column} of {file} "
+            f"is of type {kind}",
+            argument="path",
+            remedy="write one text or number per image",
+        )
+    names = _features(table.schema).get(column, {}).get("names") or []
+    return [_name_of(label, names) for label in _cells(table, column, file)]
+
+
+def _name_of(label: Any, names: list[str]) -> str | None:
+    if names:
+        name = names[int(label)] if label in range(len(names)) else None
+    else:
+        name = None if label in (None, "") or label != label else str(label)  # NaN is not itself
+    return None if name is None else unicodedata.normalize("NFC", name)
+
+
+def _known_labels(table: pa.Table, column: str, file: Path) -> list[str]:
+    return [name for name in _labels(table, column, file) if name is not None]
 
 
 def _saved_pools(path: Path) -> tuple[list[Raw], list[Raw] | None]:
     train, test = _load_saved(path)
+    _say_taken(train.features.arrow_schema, path)
     if test is None:
-        return _arrow_raws(_as_table(train), path), None
-    support = _arrow_raws(_as_table(train), path / "train")
-    return support, _arrow_raws(_as_table(test), path / "test")
+        return _arrow_raws(_as_table(train), path, path), None
+    support = _arrow_raws(_as_table(train), path / "train", path)
+    return support, _arrow_raws(_as_table(test), path / "test", path)
 
 
 def _load_saved(path: Path) -> tuple[Any, Any]:
-    """Load the splits train and test of a saved data set, or all of it and None without splits."""
+    """Load the support and query splits of a saved data set; the latter is None without one."""
     try:
         import datasets
     except ImportError as error:
@@ -316,7 +523,8 @@ def _load_saved(path: Path) -> tuple[Any, Any]:
         raise InvalidValueError(
             f"must have a split 'train', but {path} has only {sorted(saved)}", argument="path"
         )
-    return saved["train"], saved.get("test")
+    query = _query_split(saved, path)
+    return saved["train"], saved[query] if query else None
 
 
 def _as_table(dataset: Any) -> pa.Table:
@@ -324,15 +532,33 @@ def _as_table(dataset: Any) -> pa.Table:
     return table.replace_schema_metadata(dataset.features.arrow_schema.metadata)
 
 
+def _check_rows(raws: list[Raw]) -> None:
+    absent = [raw for raw in raws if isinstance(raw.data, InvalidValueError)]
+    if absent:
+        what = "an encoded image" if absent[0].label else "a class"
+        more = f" (and {len(absent) - 1} more rows lack one)" if len(absent) > 1 else ""
+        raise InvalidValueError(
+            f"must have {what} in each row, but {absent[0].data!s}{more}",
+            argument="path",
+            remedy="repair or remove the rows, or set `broken` to skip",
+        )
+
+
 # Decoding
 
 
 def _decode_all(
-    raws: list[Raw], *, path: Path, size: int | None, broken: Broken | None, progress: Progress
+    raws: list[Raw],
+    *,
+    path: Path,
+    size: int | None,
+    depth: int | None,
+    broken: Broken | None,
+    progress: Progress,
 ) -> pd.DataFrame:
     """Decode images to an images table with the extra column `where`."""
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        decoded = threads.map(partial(_decode, size=size), raws)
+        decoded = threads.map(partial(_decode, size=size, depth=depth), raws)
         try:
             shown = progress(raws, "reading images", total=len(raws), unit="image")
             rows = list(zip(shown, decoded, strict=True))
@@ -350,7 +576,7 @@ def _decode_all(
     if bad and broken is not None:
         broken(pd.DataFrame(bad, columns=list(SKIPPED)))
     good = [row for _, row in rows if not isinstance(row, Exception)]
-    if lost := sorted({raw.label for raw in raws} - {label for _, label, _, _ in good}):
+    if lost := sorted({raw.label for raw in raws} - {label for _, label, _, _ in good} - {""}):
         raise InvalidValueError(
             f"must have an image of each class, but no image of class {lost[0]!r} in {path} can be "
             "read",
@@ -361,31 +587,39 @@ def _decode_all(
     return table.sort_values(["label", "image_id", "where"], ignore_index=True)
 
 
-def _decode(raw: Raw, *, size: int | None) -> tuple[str, str, bytes, str] | InvalidValueError:
+def _decode(
+    raw: Raw, *, size: int | None, depth: int | None
+) -> tuple[str, str, bytes, str] | InvalidValueError:
     """Return (image_id, label, png, where), or the error of an image that cannot be decoded."""
+    if isinstance(raw.data, InvalidValueError):
+        return raw.data
     try:
-        rgb = open_square(raw.data, size=size)
+        rgb = open_square(raw.data, size=size, depth=depth)
     except InvalidValueError as error:
         return error
     return image_id(rgb), raw.label, encode_png(rgb), raw.where
 
 
-def open_square(data: bytes | Path, *, size: int | None) -> Image.Image:
-    """Decode an image and convert it with `to_square_rgb`.
+def open_square(data: bytes | Path, *, size: int | None, depth: int | None = None) -> Image.Image:
+    """Decode an image and convert it with `square_of_file`.
 
     Raise InvalidValueError if it cannot be decoded; the message has the reason, but not the name of
     the image.
     """
     try:
         data = read_file(data) if isinstance(data, Path) else data
-        with Image.open(io.BytesIO(data)) as image:
-            return to_square_rgb(image, size=size)
+        return square_of_file(data, size=size, depth=depth)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InvalidValueError("too many pixels, make it smaller") from None
     except Image.UnidentifiedImageError:
         raise InvalidValueError("not an image") from None
     except Exception as error:  # decoders can raise anything on damaged bytes
-        raise InvalidValueError(one_line(error)) from error
+        raise InvalidValueError(_short(one_line(error))) from error
+
+
+def _short(text: str) -> str:
+    """Shorten a reason that quotes the content of a cell."""
+    return text if len(text) <= 300 else f"{text[:200]}...{text[-50:]}"
 
 
 # Duplicates

@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from genie.core.tables import SKIPPED, TASKS, read_images, read_table, write_images
+from genie.data.depth import read_depth
 from stages.prepare import main
 
 REPOSITORY = Path(__file__).parents[2]
@@ -63,6 +64,18 @@ def test_outputs_are_the_same_bytes_every_time(folder):
         contents.append([f.read_bytes() for f in sorted(prepared.rglob("*")) if f.is_file()])
     assert contents[0] == contents[1]
     assert len(contents[0]) == 5
+
+
+def test_depth_of_deep_images_is_kept_for_images_to_come(folder, caplog):
+    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    Image.fromarray(values).save(folder / "images/Mütze/deep.png")
+    result = run(folder, regime="all")
+    assert result.exit_code == 0, result.stderr
+    assert "are read as 12-bit values" in caplog.text
+    assert read_depth(folder / "data/prepared/support") == 12
+    (folder / "images/Mütze/deep.png").unlink()
+    run(folder, regime="all")
+    assert read_depth(folder / "data/prepared/support") is None
 
 
 def test_licence_of_the_images_goes_with_them(folder):

@@ -1,5 +1,6 @@
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from genie.classify.backbone import load_backbone
 from genie.classify.classifier import Classifier, fit, predict_proba
@@ -222,3 +224,19 @@ def test_fine_tuned_networks_predict_too(project, photos, tmp_path):
     (part,) = predict_files(load_predictor(tmp_path), find_images([photos / "test"]))
     assert len(part.table) == 12
     assert part.table["probability"].between(1 / 3, 1).all()
+
+
+def test_images_of_16_bits_have_the_depth_of_the_data_set(project, photos, tmp_path):
+    grey = np.asarray(Image.open(photos / "test/bag/1.png").convert("L")).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "eight.png")
+    Image.fromarray(grey * 4).save(tmp_path / "ten.png")
+    predictor = load_predictor(project)
+    tables = [
+        next(predict_files(replace(predictor, depth=depth), [tmp_path / name])).table
+        for name, depth in (("eight.png", 8), ("ten.png", 10), ("ten.png", None))
+    ]
+    shares = [table.drop(columns="file") for table in tables]
+    assert shares[0]["probability"].tolist() == pytest.approx(shares[1]["probability"], abs=0.01)
+    assert shares[1].equals(shares[2])
+    (part,) = predict_files(replace(predictor, depth=8), [tmp_path / "ten.png"])
+    assert "need 10 bits, but those of the data set have 8" in part.broken[tmp_path / "ten.png"]

@@ -228,3 +228,46 @@ def test_broken_image_of_a_folder_has_a_remedy_without_parameters(tmp_path):
     with pytest.raises(InvalidValueError, match=r"repair or remove them$") as error:
         labelled_images(tmp_path)
     assert error.value.argument == "dataset"
+
+
+# Hugging Face
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_columns_of_a_hugging_face_data_set_that_are_not_read_are_named(caplog):
+    datasets = pytest.importorskip("datasets")
+    classes, image = datasets.ClassLabel(names=list(NAMES)), datasets.Image()
+    kinds = {"mask": image, "image": image, "coarse": classes, "label": classes}
+    cells = [{"bytes": encode_png(one), "path": None} for one in PICTURES]
+    columns = {"mask": cells[::-1], "image": cells, "coarse": [0] * 4, "label": [0, 1, 0, 1]}
+    data = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+    assert labels_of(labelled_images(data)) == EXPECTED
+    assert "images are those of the column image, and not of mask" in caplog.text
+    assert "labels are those of the column label, and not of coarse" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_hugging_face_images_are_read_as_files_are():
+    data = hugging_face([0, 1, 0, 1], "names")
+    cells = data.cast_column("photo", type(data.features["photo"])(decode=False))["photo"]
+    webp = io.BytesIO()
+    PICTURES[0].save(webp, "WEBP", lossless=True, exif=b"no header at all")
+    cells = [{"bytes": webp.getvalue(), "path": None}, *cells[1:]]
+    columns = {"photo": cells, "label": [0, 1, 0, 1]}
+    assert labels_of(labelled_images(data.from_dict(columns, features=data.features))) == EXPECTED
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_transform_of_a_hugging_face_data_set_is_applied():
+    data = hugging_face([0, 1, 0, 1], "names")
+    small = data.with_transform(
+        lambda rows: rows | {"photo": [p.resize((6, 4)) for p in rows["photo"]]}
+    )
+    sizes = {decode_image(png).size for png in labelled_images(small).table["png"]}
+    assert sizes == {(4, 4)}
+
+
+@pytest.mark.parametrize("label", [0.5, float("nan"), ""])
+def test_label_that_names_no_class_is_refused(label):
+    with pytest.raises(InvalidValueError, match=r"labels that are names or numbers, but .* item 0"):
+        labelled_images([(PICTURES[0], label)], NAMES)

@@ -1,3 +1,7 @@
+import io
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,6 +14,7 @@ from genie.data.images import (
     image_id,
     is_blank,
     square,
+    square_of_file,
     to_square_rgb,
 )
 
@@ -108,3 +113,116 @@ def test_blank_image_is_black_in_all_pixels():
 def test_png_of_a_picture_is_the_same_bytes_every_time():
     assert encode_png(picture(3)) == encode_png(picture(3))
     assert (np.asarray(decode_image(encode_png(picture(3)))) == np.asarray(picture(3))).all()
+
+
+# Metadata
+
+
+def half_white() -> Image.Image:
+    """A picture whose upper half is white."""
+    image = Image.new("RGB", (8, 8), "black")
+    image.paste("white", (0, 0, 8, 4))
+    return image
+
+
+def chunk(name: bytes, data: bytes, *, check: int = 0) -> bytes:
+    """A chunk of PNG; `check` is added to its checksum."""
+    total = (zlib.crc32(name + data) + check) % 2**32
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", total)
+
+
+def entry(tag: int, kind: int, value: bytes, *, count: int = 1) -> bytes:
+    return struct.pack("<HHL", tag, kind, count) + value
+
+
+def exif(*entries: bytes) -> bytes:
+    head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries))
+    return head + b"".join(entries) + b"\0\0\0\0"
+
+
+TURNED = entry(0x112, 3, b"\x03\0\0\0")  # by 180 degrees
+XMP = b'XML:com.adobe.xmp\0\0\0\0\0<rdf:Description tiff:Orientation="3"/>'
+LONG = b"a" * (3 << 20)
+
+
+def png_with(*chunks: bytes) -> bytes:
+    data = encode_png(half_white())
+    return data[:33] + b"".join(chunks) + data[33:]
+
+
+def jpeg_with(*segments: tuple[int, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    half_white().save(buffer, "JPEG", quality=95)
+    data = buffer.getvalue()
+    extra = [bytes((0xFF, n)) + struct.pack(">H", len(s) + 2) + s for n, s in segments]
+    return data[:2] + b"".join(extra) + data[2:]
+
+
+def saved(kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    half_white().save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def is_turned(data: bytes) -> bool:
+    found = np.asarray(square_of_file(data)).astype(int)
+    rows = found[:4].mean() > 128, found[4:].mean() > 128
+    assert rows in ((True, False), (False, True))
+    return rows == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("data", "turned"),
+    [
+        (png_with(chunk(b"eXIf", exif(TURNED))), True),
+        (png_with(chunk(b"eXIf", exif(TURNED)[8:])), False),  # no header
+        (png_with(chunk(b"eXIf", b"a text")), False),
+        (png_with(chunk(b"eXIf", b"a text"), chunk(b"iTXt", XMP)), True),
+        (png_with(chunk(b"eXIf", exif(TURNED), check=1)), False),
+        (png_with(chunk(b"tEXt", b"Raw profile type exif\0\nexif\n 10\nzz\n")), False),
+        (png_with(chunk(b"tEXt", b"Raw profile type exif\0\nexif\n 10\nabc\n")), False),
+        (png_with(chunk(b"zTXt", b"Comment\0\0" + zlib.compress(LONG))), False),
+        (png_with(chunk(b"iTXt", XMP[:18] + b"\1\0\0\0" + zlib.compress(LONG + XMP[22:]))), True),
+        (encode_png(half_white())[:-12] + chunk(b"tEXt", b"a\0b", check=1), False),  # at the end
+        (png_with(chunk(b"tEXt", b"a\0b", check=1), chunk(b"eXIf", exif(TURNED))), True),
+        (png_with(chunk(b"iCCP", b"name\0\0" + zlib.compress(LONG))), False),
+        (png_with(chunk(b"pHYs", b"")), False),
+        (saved("WEBP", exif=b"no header at all", lossless=True), False),
+    ],
+)
+def test_metadata_that_cannot_be_read_does_not_matter(data, turned):
+    assert is_turned(data) is turned
+
+
+def test_text_beyond_64_megabytes_is_left_out():
+    text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"a" * (65 << 20), 1))
+    assert is_turned(png_with(text, chunk(b"eXIf", exif(TURNED))))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        entry(0x102, 9, b"\xff\xff\xff\xff"),  # a negative number of bits
+        entry(0x11A, 2, b"abc\0", count=4),  # a resolution as text
+        entry(0x128, 11, b"\0\0\x80\x3f"),  # a unit as float
+        entry(0x10F, 99, b"abcd"),  # a type that does not exist
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1])
+def test_odd_tags_leave_the_orientation(odd, place):
+    tags = [TURNED, odd] if place else [odd, TURNED]
+    assert is_turned(jpeg_with((0xE1, b"Exif\0\0" + exif(*tags))))
+    assert is_turned(saved("WEBP", exif=exif(*tags), lossless=True))
+
+
+@pytest.mark.parametrize(
+    "segment", [(0xED, b"Photoshop 3.0\x008BIMxx"), (0xE0, b"JFIF\0"), (0xEE, b"Adobe")]
+)
+def test_broken_segments_of_jpeg_do_not_matter(segment):
+    assert is_turned(jpeg_with((0xE1, b"Exif\0\0" + exif(TURNED)), segment))
+
+
+def test_damaged_pixels_are_an_error_as_before():
+    data = png_with(chunk(b"tEXt", b"a\0b", check=1))
+    with pytest.raises(Exception, match="truncated"):
+        square_of_file(data[: len(data) - 30])

@@ -1,3 +1,4 @@
+import base64
 import io
 import json
 from pathlib import Path
@@ -306,6 +307,203 @@ def test_file_that_is_no_parquet_is_named(tmp_path):
         read_pools(tmp_path / "x.parquet")
 
 
+def cells(count: int = 6, *, first: int = 0) -> list[dict[str, object]]:
+    return [{"bytes": encode_png(picture(first + i)), "path": None} for i in range(count)]
+
+
+def parquet(file: Path, features: object = None, **columns: object) -> Path:
+    """A Parquet file of 6 images of the classes a and b, with other or more columns."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table({"image": cells(), "label": ["a", "b"] * 3} | columns)
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(metadata), file)
+    return file
+
+
+def counts(table: pd.DataFrame | None) -> dict[str, int]:
+    return {} if table is None else table["label"].value_counts().to_dict()
+
+
+CLASSES = {"_type": "ClassLabel", "names": ["x", "y"]}
+
+
+@pytest.mark.parametrize(
+    "labels", [[[0, 1]] * 6, [["a"], ["b"]] * 3, [{"name": "a"}] * 6, [b"a", b"b"] * 3]
+)
+@pytest.mark.parametrize("read", [read_pools, read_class_names])
+def test_label_that_is_no_text_or_number_is_refused(tmp_path, labels, read):
+    file = parquet(tmp_path / "x.parquet", {"label": {"feature": CLASSES}}, label=labels)
+    with pytest.raises(
+        InvalidValueError, match=r"one class per image, .* the column label of .* is"
+    ):
+        read(file)
+
+
+def test_rows_without_an_image_or_a_class_are_skipped_if_asked(tmp_path):
+    images: list[object] = [*cells(7)]
+    images[0], images[1] = None, {"bytes": None, "path": None}
+    labels = ["a", "b", "a", None, "a", "", "b"]
+    table = pa.table({"image": images, "label": labels})
+    pq.write_table(table, tmp_path / "x.parquet")
+    skipped: list[pd.DataFrame] = []
+    table, _ = read_pools(tmp_path / "x.parquet", broken=skipped.append)
+    assert counts(table) == {"a": 2, "b": 1}
+    (listed,) = skipped
+    where = f"of {tmp_path}/x.parquet is"
+    assert listed[["label", "reason"]].values.tolist() == [
+        ["a", f"image in row 0 {where} null"],
+        ["b", f"image in row 1 {where} empty"],
+        ["", f"label in row 3 {where} None"],
+        ["", f"label in row 5 {where} ''"],
+    ]
+    message = r"an encoded image in each row, but image in row 0 .* \(and 3 more rows .* to skip"
+    with pytest.raises(InvalidValueError, match=message):
+        read_pools(tmp_path / "x.parquet")
+    assert read_class_names(tmp_path / "x.parquet") == ["a", "b"]
+
+
+@pytest.mark.parametrize("features", [None, {}, CLASSES])
+def test_missing_numbers_are_no_class(tmp_path, features):
+    numbers = [0.0, 1.0, 0.0, 1.0, None, float("nan")]
+    file = parquet(tmp_path / "x.parquet", {"label": features}, label=numbers)
+    table, _ = read_pools(file, broken=lambda table: None)
+    assert counts(table) == dict.fromkeys(["x", "y"] if features else ["0.0", "1.0"], 2)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])
+@pytest.mark.parametrize("start", ["", "data:image/png;base64,"])
+def test_images_in_base64_are_refused_in_a_short_line(tmp_path, kind, start):
+    buffer = io.BytesIO()
+    picture(0).save(buffer, kind)
+    text = start + base64.b64encode(buffer.getvalue()).decode()
+    file = parquet(tmp_path / "x.parquet", image=[text] * 6)
+    with pytest.raises(InvalidValueError, match=r"is text in base64, got .*; decode it") as error:
+        read_pools(file)
+    assert len(str(error.value)) < 400
+
+
+def test_long_text_in_place_of_an_image_is_shortened(tmp_path):
+    file = parquet(tmp_path / "x.parquet", image=["no image, but a text. " * 1000] * 6)
+    with pytest.raises(InvalidValueError, match=r"cannot: .* row 0 ") as error:
+        read_pools(file)
+    assert len(str(error.value)) < 3000
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    ['{"info": {"features": null}}', '{"info": null}', "{", "[1]", '{"info": {"features": [1]}}'],
+)
+def test_metadata_of_datasets_may_be_of_any_form(tmp_path, metadata):
+    table = pq.read_table(parquet(tmp_path / "x.parquet"))
+    pq.write_table(table.replace_schema_metadata({"huggingface": metadata}), tmp_path / "x.parquet")
+    assert counts(read_pools(tmp_path / "x.parquet")[0]) == {"a": 3, "b": 3}
+
+
+def test_columns_are_found_by_their_types(tmp_path, caplog):
+    table = pa.table({"photo": cells(), "mask": cells(first=50), "species": [0, 1] * 3})
+    image = {"_type": "Image"}
+    features = {"photo": image, "mask": image, "species": CLASSES}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "x.parquet")
+    found, _ = read_pools(tmp_path / "x.parquet")
+    assert set(found["image_id"]) == {image_id(picture(i)) for i in range(6)}
+    assert read_class_names(tmp_path / "x.parquet") == ["x", "y"]
+    assert "images are those of the column photo, and not of mask" in caplog.text
+
+
+def test_of_several_columns_of_labels_the_one_taken_is_named(tmp_path, caplog):
+    features = {"coarse": CLASSES}
+    read_pools(parquet(tmp_path / "x.parquet", features, coarse=[0] * 6, **{"class": ["c"] * 6}))
+    assert "labels are those of the column label, and not of class, coarse" in caplog.text
+
+
+def test_images_may_be_files_beside_the_table(tmp_path, caplog):
+    caplog.set_level("INFO")
+    for i in range(6):
+        save(picture(i), tmp_path / f"images/{i}.png")
+    named = [{"bytes": None, "path": f"images/{i}.png"} for i in range(6)]
+    table, _ = read_pools(parquet(tmp_path / "x.parquet", image=named))
+    assert set(table["image_id"]) == {image_id(picture(i)) for i in range(6)}
+    assert f"6 images are the files in {tmp_path} that image names" in caplog.text
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    images = pa.array([encode_png(picture(i)) for i in range(2)])
+    table = pa.Table.from_arrays(
+        [images, images, pa.array(["a", "b"])], ["image", "image", "label"]
+    )
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(InvalidValueError, match=r"one column of each name, .* several named image"):
+        read_pools(tmp_path / "x.parquet")
+
+
+# Layouts of the hub
+
+
+@pytest.mark.parametrize("folder", ["data", "plain_text"])
+def test_clone_of_a_data_set_of_the_hub_is_read(tmp_path, folder):
+    parquet(tmp_path / folder / "train-00000-of-00001.parquet")
+    parquet(tmp_path / folder / "test-00000-of-00001.parquet", image=cells(first=50))
+    (tmp_path / "README.md").write_text("A data set")
+    train, test = read_pools(tmp_path)
+    assert counts(train) == counts(test) == {"a": 3, "b": 3}
+    assert read_class_names(tmp_path) == ["a", "b"]
+
+
+@pytest.mark.parametrize("read", [read_pools, read_class_names])
+def test_folder_of_several_data_sets_is_named(tmp_path, read):
+    parquet(tmp_path / "one/train.parquet")
+    parquet(tmp_path / "two/train.parquet")
+    with pytest.raises(InvalidValueError, match=r"one data set, .* in one and .* in two; give one"):
+        read(tmp_path)
+
+
+def test_table_beside_the_images_of_a_class_is_left_alone(tmp_path):
+    parquet(class_folders(tmp_path, "a", "b") / "a/x.parquet")
+    assert counts(read_pools(tmp_path)[0]) == {"a": 2, "b": 2}
+
+
+def test_validation_files_have_the_queries_where_there_is_no_test_split(tmp_path, caplog):
+    for i, name in enumerate(("photos_train.parquet", "photos-Val.parquet", "more.parquet")):
+        parquet(tmp_path / name, image=cells(first=50 * i))
+    train, query = read_pools(tmp_path)
+    assert counts(train) == counts(query) == {"a": 3, "b": 3}
+    assert "queries are from the split validation" in caplog.text
+    assert "left out: files without the name of a split" in caplog.text
+
+
+def test_split_that_is_not_read_is_named(tmp_path, caplog):
+    splits = ["Train"] * 2 + ["val"] * 2 + ["test"] * 2
+    train, query = read_pools(parquet(tmp_path / "x.parquet", split=splits))
+    assert counts(train) == counts(query) == {"a": 1, "b": 1}
+    assert "left out: validation" in caplog.text
+
+
+def test_other_splits_are_not_read_as_one_pool(tmp_path):
+    for i, name in enumerate(("test-0.parquet", "validation-0.parquet")):
+        parquet(tmp_path / name, image=cells(first=50 * i))
+    with pytest.raises(
+        InvalidValueError, match=r"train-\*.parquet .* only test, validation; rename"
+    ):
+        read_pools(tmp_path)
+
+
+def test_split_column_of_some_files_alone_is_refused(tmp_path):
+    parquet(tmp_path / "one.parquet", split=["train"] * 6)
+    parquet(tmp_path / "two.parquet")
+    with pytest.raises(
+        InvalidValueError, match=r"split in all files or in none, but .*two.parquet"
+    ):
+        read_pools(tmp_path)
+
+
+def test_pointer_of_git_lfs_has_a_remedy(tmp_path):
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    (tmp_path / "x.parquet").write_text(text)
+    with pytest.raises(InvalidValueError, match="run `git lfs pull`"):
+        read_pools(tmp_path / "x.parquet")
+
+
 # Data sets saved by `datasets`
 
 
@@ -326,6 +524,25 @@ def test_saved_dataset_is_read(tmp_path, splits):
     train, test = read_pools(tmp_path / "saved")
     assert train["label"].tolist() == ["T-shirt/top", "coat"]
     assert (test is not None) == ("test" in splits)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_saved_dataset_names_splits_and_columns_that_are_not_read(tmp_path, caplog):
+    datasets = pytest.importorskip("datasets")
+    image = datasets.Image()
+    kinds = {"image": image, "mask": image, "label": datasets.ClassLabel(names=["a", "b"])}
+    parts = {
+        split: datasets.Dataset.from_dict(
+            {"image": cells(first=first), "mask": cells(first=first), "label": [0, 1] * 3},
+            features=datasets.Features(kinds),
+        )
+        for split, first in (("train", 0), ("validation", 50), ("unlabelled", 100))
+    }
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
+    train, query = read_pools(tmp_path / "saved")
+    assert counts(train) == counts(query) == {"a": 3, "b": 3}
+    assert "left out: unlabelled" in caplog.text
+    assert "images are those of the column image, and not of mask" in caplog.text
 
 
 def test_saved_dataset_without_train_names_its_splits(tmp_path):
