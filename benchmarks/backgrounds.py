@@ -176,7 +176,7 @@ def at_equal_consistency(
 
 
 def first_reached(consistency: np.ndarray, values: np.ndarray, level: float) -> float:
-    """Interpolate `values` at the first r where label consistency reaches `level`.
+    """Interpolate `values` at the lowest r where label consistency reaches `level`.
 
     Both arrays are in ascending order of r. The result is the first value if the lowest r reaches
     the level, and NaN if no r reaches it.

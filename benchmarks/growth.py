@@ -2,7 +2,7 @@
 
     dvc repro && python -m benchmarks.growth
 
-The requests are those of GeNIe-Ada with the bundled defaults. The measurement NAME is written to
+The requests are those of GeNIe-Ada with the default parameters. The measurement NAME is written to
 benchmarks/growth-NAME.csv. `render`, `store` and `dvc` measure rendering, the image store and DVC.
 `repro` measures `dvc repro` with nothing to do. `stages` measures the peak memory of every stage
 with 512x512 images from a small network with Stable Diffusion's layout. `near-duplicates` measures

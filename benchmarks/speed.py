@@ -14,7 +14,7 @@ The contenders are:
 
 An exact search renders five levels for every pair. A preview search renders them in few steps, then
 renders one level in full, and three more for every tenth pair, which is the share of unclear pairs
-with the bundled defaults.
+with the default parameters.
 
 Outputs: a CSV file, and a JSON file with the machine, the versions and, for our exact search, the
 share of time outside the denoiser and the share of the machine's peak speed inside it.
@@ -164,7 +164,7 @@ def start_peak(device: str) -> None:
 
 
 def peak_mebibytes(device: str) -> float:
-    """Return the peak memory since the reset, of the GPU or the process (NaN if unknown)."""
+    """Return the peak memory of the GPU or else of this process, or NaN if unknown."""
     if device == "cuda":
         return round(torch.cuda.max_memory_allocated() / 2**20)
     status = Path("/proc/self/status")

@@ -4,12 +4,12 @@
 
 The background of an image is the mean colour of its border in CIE Lab. Outputs:
 
-- `data/cifar10-groups.csv`: the third of its class that each query image is in, from `usual` to
-  `unusual`, by the Mahalanobis distance of its background to the support pool of the class
+- `data/cifar10-groups.csv`: each query image's third of its class by background, from `usual` to
+  `unusual`: by the Mahalanobis distance to the support pool of the class
 - `data/cifar10-biased/`: for each class, the quarter of the support pool with the brightest or
   darkest borders, with opposite ends for the most confused classes; and all query images
-- `data/cifar10-biased-groups.csv`: also the third by brightness, from `aligned` (like the support
-  images of the class) to `counter`
+- `data/cifar10-biased-groups.csv`: the same, and each image's third by brightness, from `aligned`
+  (like the support images of the class) to `counter`
 """
 
 from collections.abc import Mapping

@@ -39,7 +39,7 @@ def train(
 ) -> nn.Module:
     """Minimise `loss` over `model` and return the exponential moving average of its weights.
 
-    If `ema` is 0, the average is the final weights. `loss` draws all random numbers from its
+    With `ema` 0, the average equals the final weights. `loss` draws all random numbers from its
     generator argument, which is seeded by the step alone. A resumed run therefore takes the same
     steps as an uninterrupted one. `stop` ends a run early, after writing its checkpoint. Under
     torchrun, each process computes a `share` of every batch.
