@@ -1,1 +1,1 @@
-"""Measurements of speed, growth, previews and backgrounds, each a command with its record."""
+"""Commands that measure speed, growth, previews and backgrounds, with their records."""

@@ -1,15 +1,16 @@
-"""How much of a source's background survives at each noise ratio, and at equal label consistency.
+"""How much of a source's background survives at each noise ratio and at equal label consistency.
 
     python -m benchmarks.backgrounds
 
-GeNIe edits source images towards another class, drawn once, and Img2Img towards their own class, at
-r = 0.3 ... 1. Txt2Img draws the same targets without a source. `border` and `centre` are the
-correlations of source and image over a frame and over the central square, where the object is.
-Chance is the correlation with another image of the target class.
+GeNIe edits each source image towards another class, which is drawn once, and Img2Img edits it
+towards its own class, with r from 0.3 to 1. Txt2Img draws the same targets without a source.
+`border` and `centre` are the correlations between the source and the generated image over a frame
+and over the central square, which contains the object. Chance is the correlation with another image
+of the target class.
 
-Out: benchmarks/backgrounds.csv (a row per method, r and measure), backgrounds-equal.csv (at equal
-label consistency, interpolated over r) and backgrounds.png. Intervals are over source images:
-Student's t, or the bootstrap where values are interpolated.
+Outputs: benchmarks/backgrounds.csv (one row per method, r and measure), backgrounds-equal.csv (at
+equal label consistency, interpolated over r) and backgrounds.png. Intervals over source images are
+computed with Student's t, or with the bootstrap for interpolated values.
 """
 
 import os
@@ -47,9 +48,10 @@ Images = Sequence[Image.Image]
 
 
 def pairs_of(images: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Draw `count` sources, equally many of each class, each with a target class.
+    """Draw `count` sources, balanced over classes, and a target class for each.
 
-    The columns are image_id, label, target and other, the id of a real image of the target.
+    The columns are image_id, label, target and other, which is the id of a real image of the
+    target.
     """
     by_class = {
         label: _in_random_order(ids, "source") for label, ids in images.groupby("label")["image_id"]
@@ -71,7 +73,7 @@ def _in_random_order(names: Iterable[str], purpose: str) -> list[str]:
 
 
 def requests_of(pairs: pd.DataFrame, method: str, r: float) -> list[Request]:
-    """Return a request per pair."""
+    """Return one request per pair."""
     requests = []
     for number, row in enumerate(pairs.itertuples()):
         source, label, target, replicate = row.image_id, row.label, row.target, 0
@@ -85,9 +87,9 @@ def requests_of(pairs: pd.DataFrame, method: str, r: float) -> list[Request]:
 
 
 def measures(sources: Images, images: Images) -> dict[str, list[float]]:
-    """Return the correlations of border and centre, of each source and image.
+    """Return each source's correlation with its image over the border and over the centre.
 
-    The border is a frame of 1/8 of the side, and the centre has half of the area.
+    The border is a frame 1/8 of the side wide, and the centre is half of the area.
     """
     side = sources[0].width
     near = np.minimum(np.arange(side), np.arange(side)[::-1])
@@ -101,7 +103,7 @@ def measures(sources: Images, images: Images) -> dict[str, list[float]]:
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Return Pearson's correlation over all values, NaN if one side is constant."""
+    """Return Pearson's correlation over all values, or NaN if one array is constant."""
     a, b = (v.astype(float).ravel() - v.mean() for v in (first, second))
     norm = np.sqrt((a @ a) * (b @ b))
     return float(a @ b / norm) if norm > 0 else float("nan")
@@ -110,7 +112,7 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
 def score(
     pairs: pd.DataFrame, png: Mapping[str, bytes], pipe: GeNIe, oracle: ImageModel
 ) -> pd.DataFrame:
-    """Return a row per method, r and source, with consistent and a column per measure."""
+    """Return one row per method, r and source, with `consistent` and a column per measure."""
     sources = [decode_image(png[name]) for name in pairs["image_id"]]
     others = [decode_image(png[name]) for name in pairs["other"]]
     renderer = Renderer(pipe.engine, pipe.store, png, bar)
@@ -130,7 +132,7 @@ def score(
 
 
 def summary(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per method, r and measure, with intervals over sources."""
+    """Return one row per method, r and measure, with intervals over sources."""
     rows = []
     for (method, r), own in scores.groupby(["method", "r"], sort=False, dropna=False):
         share = interval(own["consistent"].dropna(), bounds=SHARE)
@@ -145,10 +147,10 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
 def at_equal_consistency(
     scores: pd.DataFrame, levels: Sequence[float] = LEVELS, *, resamples: int = 1_000
 ) -> pd.DataFrame:
-    """Return how much each method keeps where its label consistency reaches a level.
+    """Return each method's correlations at the r where its label consistency reaches a level.
 
-    Intervals are percentiles over resampled sources. A level that a method reaches in less than 95%
-    of the samples is left out.
+    Intervals are percentiles over resampled sources. A level that a method reaches in fewer than
+    95% of the samples is left out.
     """
     rows = []
     for method, own in scores.groupby("method", sort=False):
@@ -174,9 +176,10 @@ def at_equal_consistency(
 
 
 def first_reached(consistency: np.ndarray, values: np.ndarray, level: float) -> float:
-    """Interpolate `values` over ascending r to where label consistency first reaches `level`.
+    """Interpolate `values` at the lowest r where label consistency reaches `level`.
 
-    The result is the first value if the lowest r reaches the level, and NaN if no r does.
+    Both arrays are in ascending order of r. The result is the first value if the lowest r reaches
+    the level, and NaN if no r reaches it.
     """
     if level > consistency.max():
         return float("nan")
@@ -186,7 +189,7 @@ def first_reached(consistency: np.ndarray, values: np.ndarray, level: float) -> 
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
-    """Plot the correlations against label consistency, a curve per method."""
+    """Plot the correlations against label consistency, with one curve per method."""
     figure = Figure(figsize=(9, 3.8), dpi=110)
     for axis, name in zip(figure.subplots(1, 2, sharey=True), MEASURES, strict=True):
         part = table[table["measure"] == name].set_index("method")

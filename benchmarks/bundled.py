@@ -1,4 +1,4 @@
-"""What the measurements of machines share: requests on the bundled data, models, processes."""
+"""Helpers for the speed and memory benchmarks: requests, random models and processes."""
 
 import json
 import subprocess
@@ -24,9 +24,10 @@ Row = Mapping[str, object]
 
 
 def bundled_requests(count: int, size: int = SIDE) -> tuple[list[Request], dict[str, bytes]]:
-    """Return `count` requests, all levels of one pair after another, and the source images.
+    """Return `count` requests, ordered by pair and level, and the source images.
 
-    The sources have `size` pixels per side. Targets are other classes than the source's, in turn.
+    The sources have `size` pixels per side. The targets are the classes other than the source's, in
+    turn.
     """
     table = read_images(Path("data/bundled/train"))
     sources = list(zip(table["image_id"], table["label"], strict=True))
@@ -50,9 +51,9 @@ def bundled_requests(count: int, size: int = SIDE) -> tuple[list[Request], dict[
 def random_model(
     folder: Path, *, vae: Mapping[str, Any], unet: Mapping[str, Any], **parts: object
 ) -> Path:
-    """Save a model of Stable Diffusion's layout for 512x512 images, with random weights.
+    """Save a model with Stable Diffusion's layout and random weights for 512x512 images.
 
-    `vae` and `unet` are the options of these parts. The others are `parts` or the bundled ones.
+    `vae` and `unet` are options for these parts. `parts` replaces other parts of the bundled model.
     """
     torch.manual_seed(0)
     pipeline: Any = StableDiffusionPipeline.from_pretrained(GENERATOR, **parts)
@@ -64,7 +65,7 @@ def random_model(
 
 
 def in_own_process(module: str, *arguments: str) -> Row:
-    """Return the row that a benchmark prints as JSON; freed memory counts in a process's peak."""
+    """Run a benchmark in a process with its own peak memory; return the row that it prints."""
     command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
     output = subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True)
     found: Row = json.loads(output.splitlines()[-1])

@@ -1,11 +1,11 @@
-"""What Ray costs against the local engine, and the driver's memory.
+"""The cost of Ray compared with the local engine, and the driver's memory.
 
     python -m benchmarks.engine
 
-Requests are GeNIe-Ada's on the bundled default. Each row is measured in a process of its own, with
-one worker that has this machine's cores. `start` is the time until the first image, which includes
-the start of Ray and the loading of the model. `images_per_second` counts from there. Rows are
-added to benchmarks/engine.csv; `taskset -c 1` gives those of one core.
+The requests are those of GeNIe-Ada with the default parameters. Each row is measured in its own
+process, with one worker that uses all cores of the machine. `start` is the time until the first
+image, which includes starting Ray and loading the model. `images_per_second` is measured from then
+on. Rows are added to benchmarks/engine.csv; use `taskset -c 1` to measure one core.
 """
 
 import json

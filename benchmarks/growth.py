@@ -1,11 +1,12 @@
-"""How time and memory grow: requests, entries of the store, files that DVC tracks, near-duplicates.
+"""How time and memory grow with the number of requests, stored images, tracked files and hashes.
 
     dvc repro && python -m benchmarks.growth
 
-Requests are GeNIe-Ada's on the bundled default, in as many steps as it asks for. Out, each as
-benchmarks/growth-NAME.csv: `render`; `store`; `dvc`; `repro`, `dvc repro` with nothing to do, by
-images in the set; `stages`, the peak memory of every stage with 512x512 images, drawn by a small
-network of Stable Diffusion's layout; `near-duplicates`, the search among hashes of images.
+The requests are those of GeNIe-Ada with the default parameters. The measurement NAME is written to
+benchmarks/growth-NAME.csv. `render`, `store` and `dvc` measure rendering, the image store and DVC.
+`repro` measures `dvc repro` with nothing to do. `stages` measures the peak memory of every stage
+with 512x512 images from a small network with Stable Diffusion's layout. `near-duplicates` measures
+the search among image hashes.
 """
 
 import json
@@ -54,7 +55,7 @@ SMALL_UNET = {
 
 
 def render_many(count: int, folder: Path = GENERATOR) -> Row:
-    """Return seconds and peak memory of `count` requests, all levels of pairs, in this process."""
+    """Render `count` requests in this process; return the seconds and the peak memory."""
     requests, sources = bundled_requests(count)
     engine = LocalEngine(load_generator(folder))
     steps, size, mixed = engine.info.steps, engine.info.batch_size, engine.info.starts_anywhere
@@ -79,7 +80,7 @@ def render_many(count: int, folder: Path = GENERATOR) -> Row:
 def grow_store(
     root: Path, counts: Sequence[int] = (1_000, 10_000, 100_000), *, tries: int = 2_000
 ) -> Iterator[Row]:
-    """Measure the milliseconds to find and read an entry, and to miss one, as a store grows."""
+    """Measure the milliseconds to read an entry, and to miss one, as a store grows."""
     (png, *_) = bundled_requests(1)[1].values()
     for before, count in zip((0, *counts), counts, strict=False):
         for i in range(before, count):
@@ -95,7 +96,7 @@ def grow_store(
 
 
 def dvc(place: Path, *arguments: str) -> float:
-    """Return the seconds that a command of DVC takes in a folder; it must succeed."""
+    """Run a DVC command in a folder, which must succeed; return the seconds."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = os.environ | {"DVC_NO_ANALYTICS": "1", "PATH": path}
     start = time.perf_counter()
@@ -104,9 +105,9 @@ def dvc(place: Path, *arguments: str) -> float:
 
 
 def grow_repro(place: Path) -> Iterator[Row]:
-    """Measure `dvc repro` with nothing to do, the median of five, by images in the set.
+    """Measure the median of five `dvc repro` runs with nothing to do, by images in the set.
 
-    In a clone of this repository with this workspace's outputs, whose set is filled up.
+    They run in a clone of this repository with this workspace's outputs, whose set is filled up.
     """
     subprocess.run(["git", "clone", "--quiet", ".", str(place)], check=True)
     shutil.copytree(".dvc/cache", place / ".dvc/cache")
@@ -122,7 +123,7 @@ def grow_repro(place: Path) -> Iterator[Row]:
 
 
 def grow_tracked(place: Path) -> Iterator[Row]:
-    """Run `track` on many images as shards and as files, then on fewer by each kind of link."""
+    """Run `track` on many images as shards and as files, then on fewer with each kind of link."""
     for link in ("hardlink", "copy"):
         for shard in (1_000, None):
             yield track(100_000, link, place, shard=shard)
@@ -134,8 +135,8 @@ def grow_tracked(place: Path) -> Iterator[Row]:
 def track(count: int, link: str, place: Path, *, shard: int | None = None) -> Row:
     """Return the seconds for DVC to add, check, push to a folder and check out `count` images.
 
-    They are files, or Parquet shards of `shard` images each. `cpu` is the processor time of the
-    four commands together, which hardly depends on the load of the machine.
+    The images are single files, or Parquet shards of `shard` images each. `cpu` is the processor
+    time of the four commands together, which hardly depends on the load of the machine.
     """
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
@@ -163,10 +164,10 @@ def track(count: int, link: str, place: Path, *, shard: int | None = None) -> Ro
 
 
 def grow_near_duplicates(counts: Sequence[int] = (1_000, 10_000, 100_000)) -> Iterator[Row]:
-    """Measure the processor time to find the clusters of near-duplicates among hashes.
+    """Measure the processor time to cluster near-duplicates among hashes.
 
-    The hashes are those of the bundled images, repeated. Each bit is flipped with a probability of
-    0.15, or 0.02 for a tenth of them, the near-duplicates.
+    The hashes of the bundled images are repeated. Each bit is flipped with a probability of 0.02 in
+    a tenth of the hashes, the near-duplicates, and 0.15 in all others.
     """
     table = pd.concat([read_images(Path("data/bundled") / part) for part in ("train", "test")])
     known = np.unpackbits(perceptual_hashes(table["png"].iloc[: max(counts)]), axis=1)
@@ -181,7 +182,7 @@ def grow_near_duplicates(counts: Sequence[int] = (1_000, 10_000, 100_000)) -> It
 
 
 def grow_stages(place: Path) -> Iterator[Row]:
-    """Measure the peak memory of every stage, by the number of generated images, all at one r."""
+    """Measure the peak memory of every stage, by the number of generated images, at one r."""
     large_images(place / "images")
     random_model(place / "generator", vae=SMALL_VAE, unet=SMALL_UNET)
     for count in (200, 2_000):
@@ -198,7 +199,7 @@ def grow_stages(place: Path) -> Iterator[Row]:
 
 
 def large_images(folder: Path) -> None:
-    """Write an image folder with 512x512 images of four classes, for training and for queries."""
+    """Write an image folder with 512x512 images of four classes, for training and testing."""
     draw = np.random.default_rng(0)
     for part in ("train", "test"):
         for label in CLASSES:
@@ -209,7 +210,7 @@ def large_images(folder: Path) -> None:
 
 
 def peak_mebibytes(place: Path, stage: str) -> int:
-    """Return the peak memory of a stage in a process of its own; it must succeed."""
+    """Run a stage in its own process, which must succeed; return its peak memory."""
     command = [sys.executable, "-m", f"stages.{stage}", "--params", f"{place}/params.yaml"]
     process = subprocess.Popen([*command, "--root", str(place)])
     _, status, usage = os.wait4(process.pid, 0)

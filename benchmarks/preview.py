@@ -1,13 +1,14 @@
-"""How often previews choose the level that the exact search chooses.
+"""How often a preview search chooses the same level as the exact search.
 
     python -m benchmarks.preview
 
-The pairs are five images of each class of the bundled data, each with all other classes as targets;
-these images are also the examples of their class. Previews have the library's own steps
+Five images from each class of the bundled data are paired with all other classes as targets; these
+images are also the examples of their class. Previews use the library's number of steps
 (`PREVIEW_STEPS`) and bound (`UNCLEAR`). Every search is compared with the exact search in float32
-with as many full steps and the same rule: `min_position`, or the paper's where it is empty.
-Out: benchmarks/preview.csv. `guided_steps` are those of a pair, and `times_fixed` is their multiple
-of a fixed r = 0.8, as is `exact_times_fixed` for the exact search.
+with the same number of full steps and the same rule: `min_position`, or the paper's rule if it is
+empty. Output: benchmarks/preview.csv. `guided_steps` is the number per pair, `times_fixed` the
+ratio of this number to that of a fixed r = 0.8, and `exact_times_fixed` the same ratio for the
+exact search.
 """
 
 import os
@@ -40,7 +41,7 @@ OURS, PAPERS = Levels().min_position, None
 
 
 class Case(NamedTuple):
-    """A search, by the precision of the denoiser, the steps of a full rendering, and the rule."""
+    """A search, with the denoiser's precision, the steps of a full rendering, and the rule."""
 
     dtype: Literal["float32", "bfloat16"]
     full_steps: int
@@ -49,13 +50,13 @@ class Case(NamedTuple):
 
 
 def cases_of(steps: Sequence[int]) -> list[Case]:
-    """Return previews for each number of full steps, and bfloat16 for the last one."""
+    """Return preview searches for each number of full steps, and bfloat16 searches for the last."""
     previews = [Case("float32", n, "preview", rule) for n, rule in product(steps, (OURS, PAPERS))]
     return [*previews, *(Case("bfloat16", steps[-1], by, OURS) for by in ("preview", "exact"))]
 
 
 def slots_of(images: pd.DataFrame) -> list[Slot]:
-    """Return every image as the source of every other class, at all levels."""
+    """Return a slot with all levels for each image and each other class as its target."""
     task = TaskSpec(images, pd.DataFrame(), {}, Levels().ratios, Prompts(), seed=0)
     classes = sorted(task.images)
     return [

@@ -1,16 +1,23 @@
-"""GeNIe-Ada for some pairs by seven renderers, in one run on one machine.
+"""The speed of GeNIe-Ada with seven renderers on the same pairs, in one run on one machine.
 
     python -m benchmarks.speed                              # the bundled generator, 32 pairs
     python -m benchmarks.speed --architecture sd15          # Stable Diffusion 1.5's, random weights
 
-Contenders: the authors' loop (one image at a time, image and prompt encoded anew for each level),
-diffusers' pipeline with a level's images in one batch, ours exact (on a CPU by OpenVINO, whose
-preparation counts in the first repeat), ours exact the other way (on a CPU by PyTorch, on a GPU
-compiled), ours with previews, ours exact and with previews in bfloat16. Each makes five levels for
-every pair, except that previews do so with few steps, render one level in full, and for every tenth
-pair, as many as are unclear on the bundled default, three more.
-Out: a CSV, and beside it a JSON with the machine, versions, and for our exact renderer the share of
-time outside the denoiser and the share of the machine's matrix-product peak inside it.
+The contenders are:
+
+- the authors' loop, which renders one image at a time and encodes source and prompt anew for each
+- diffusers' pipeline, which renders the images of a level in batches
+- our exact search (on a CPU with OpenVINO, whose preparation counts in the first repeat)
+- our exact search with PyTorch on a CPU, or compiled on a GPU
+- our preview search
+- our exact search and our preview search in bfloat16
+
+An exact search renders five levels for every pair. A preview search renders them in few steps, then
+renders one level in full, and three more for every tenth pair, which is the share of unclear pairs
+with the default parameters.
+
+Outputs: a CSV file, and a JSON file with the machine, the versions and, for our exact search, the
+share of time outside the denoiser and the share of the machine's peak speed inside it.
 """
 
 import json
@@ -50,7 +57,7 @@ AUTHORS = "authors' loop"
 
 @dataclass(frozen=True)
 class Work:
-    """The requests for all levels of some pairs, in `steps` denoising steps."""
+    """The requests for all levels of some pairs, and the number of denoising `steps`."""
 
     requests: Sequence[Request]
     sources: Mapping[str, bytes]
@@ -58,12 +65,12 @@ class Work:
 
     @property
     def pairs(self) -> Sequence[Request]:
-        """The lowest level of every pair."""
+        """The request for the lowest level of every pair."""
         return self.requests[:: len(RATIOS)]
 
 
 def by_diffusers(work: Work, pipeline: Any, guidance: float, batch: int) -> int:
-    """Render all pairs of a level in batches by diffusers' pipeline; return the guided steps."""
+    """Render all levels with diffusers' pipeline, batch by batch; return the guided steps."""
     for r, start in product(RATIOS, range(0, len(work.pairs), batch)):
         part = work.pairs[start : start + batch]
         pipeline(
@@ -77,7 +84,7 @@ def by_diffusers(work: Work, pipeline: Any, guidance: float, batch: int) -> int:
 
 
 def exact(work: Work, generator: Generator) -> int:
-    """Render all levels by our renderer, as PIL images; return the guided steps."""
+    """Render all levels as PIL images with our renderer; return the guided steps."""
     render, size = StableDiffusionRenderer(generator), generator.info.batch_size
     for batch in batches(work.requests, work.steps, size, mixed=generator.info.starts_anywhere):
         render(batch, work.sources, work.steps, size)
@@ -85,9 +92,10 @@ def exact(work: Work, generator: Generator) -> int:
 
 
 def previews(work: Work, generator: Generator) -> int:
-    """Render all levels as previews, and in full what a preview search needs.
+    """Render the images of a preview search; return the guided steps.
 
-    That is one level of every pair (r = 0.7, the mean) and three more of every tenth.
+    All levels are rendered as previews. Then one level of every pair (r = 0.7, the mean) and three
+    more of every tenth pair are rendered in full.
     """
     final = [replace(request, r=0.7) for request in work.pairs]
     final += [replace(request, r=r) for request in work.pairs[5::10] for r in (0.5, 0.6, 0.8)]
@@ -96,9 +104,9 @@ def previews(work: Work, generator: Generator) -> int:
 
 
 def contenders(work: Work, folder: Path, device: str) -> dict[str, Callable[[], int]]:
-    """Load a model of Stable Diffusion's layout; return what is timed, by name.
+    """Load a model with Stable Diffusion's layout; return the functions to time, by name.
 
-    Each returns its guided steps.
+    Each function returns its guided steps.
     """
     gpu = device == "cuda"
     ours, half = load_generator(folder), load_generator(folder, RenderSettings(dtype="bfloat16"))
@@ -123,7 +131,7 @@ def contenders(work: Work, folder: Path, device: str) -> dict[str, Callable[[], 
 
 
 def measure(work: Work, folder: Path, repeats: int) -> pd.DataFrame:
-    """Return a row per contender and repeat."""
+    """Return one row per contender and repeat."""
     device, pairs, rows = default_device(), len(work.pairs), []
     for repeat, (name, run) in product(range(repeats), contenders(work, folder, device).items()):
         start_peak(device)
@@ -139,7 +147,7 @@ def measure(work: Work, folder: Path, repeats: int) -> pd.DataFrame:
 
 
 def timed(call: Callable[[], Any], device: str) -> tuple[float, Any]:
-    """Return the seconds that a call takes, with the device's queue, and what it returns."""
+    """Return the seconds of a call, including the device's queue, and the call's result."""
     start = time.perf_counter()
     returned = call()
     if device == "cuda":
@@ -148,7 +156,7 @@ def timed(call: Callable[[], Any], device: str) -> tuple[float, Any]:
 
 
 def start_peak(device: str) -> None:
-    """Reset the peak of memory."""
+    """Reset the peak memory."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     elif Path("/proc/self/clear_refs").is_file():
@@ -156,7 +164,7 @@ def start_peak(device: str) -> None:
 
 
 def peak_mebibytes(device: str) -> float:
-    """Return the peak since: of the GPU's memory, or on Linux of the process's; else NaN."""
+    """Return the peak memory of the GPU or else of this process, or NaN if unknown."""
     if device == "cuda":
         return round(torch.cuda.max_memory_allocated() / 2**20)
     status = Path("/proc/self/status")
@@ -165,9 +173,9 @@ def peak_mebibytes(device: str) -> float:
 
 
 def shares(work: Work, generator: Generator) -> dict[str, float]:
-    """Return where our exact renderer's time goes, from a run with a clock around the denoiser.
+    """Measure the denoiser's share of the time, and its speed, in our exact search.
 
-    The peak is that of a large matrix product, the best of ten.
+    Peak speed is the best of ten large matrix products.
     """
     inside: list[float] = []
     samples: list[int] = []
@@ -197,7 +205,7 @@ def shares(work: Work, generator: Generator) -> dict[str, float]:
 
 
 def sample_tflop(generator: Generator) -> float:
-    """Return the TFLOP of one sample's pass through the denoiser; a guided step takes two."""
+    """Return the TFLOP of a sample's pass through the denoiser; a guided step takes two passes."""
     device, dtype = generator.info.device, generator.pipeline.dtype
     side = generator.info.size // generator.pipeline.vae_scale_factor
     prompt, _ = generator.pipeline.encode_prompt("", device, 1, do_classifier_free_guidance=False)
@@ -224,7 +232,7 @@ def sd15(folder: Path) -> Path:
 
 
 def machine(device: str) -> dict[str, str | int]:
-    """Return what the numbers depend on, without the machine's name."""
+    """Return the device, threads and versions, on which the numbers depend."""
     name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
     return {
         "device": device,

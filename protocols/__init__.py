@@ -1,4 +1,4 @@
-"""Tables that measure the method: each folder is a set of settings and rows.
+"""Experiments that measure the method; each folder contains the settings and rows of a table.
 
 Read `specification` first, then `execution`, `record`, `run` and `pages`.
 """

@@ -1,7 +1,7 @@
-"""Runs rows through the stages.
+"""Run the rows of a table through the stages.
 
-The rows of a setting share a folder. `prepare` and `train_baseline` run there only if what they
-depend on has changed (`upstream.json`), and all rows share one image store.
+The rows of a setting share a folder, where `prepare` and `train_baseline` run only if their
+dependencies have changed (`upstream.json`). All rows share one image store.
 """
 
 import json
@@ -37,14 +37,14 @@ CODE = ("genie", "stages")
 """Packages whose code decides results."""
 
 NAMES = {"augmented": None, "baseline": BASELINE}
-"""The models of a run, and the row of each; None is the row that runs."""
+"""The models of a run, and the row for each; None stands for the row that is run."""
 
 
 def run_row(row: Row) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Run a row; return scores by task of the row and its baseline, and the row's facts.
+    """Run a row; return the scores of the row and its baseline by task, and facts about the row.
 
-    The columns are those of `record.SCORES` without the setting, with one per group of queries,
-    and those of `record.FACTS` without names.
+    The scores have the columns `record.SCORES` and one per group of query images. The facts have
+    the keys `record.FACTS` without the setting and the row.
     """
     begun, digest = time.perf_counter(), made_from(row)
     run_stages(row)
@@ -69,7 +69,7 @@ def run_row(row: Row) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 
 def run_stages(row: Row) -> None:
-    """Run all stages in the row's folder; the first two only if their dependencies changed."""
+    """Run the stages in the row's folder, the first two only if their dependencies have changed."""
     row.place.mkdir(parents=True, exist_ok=True)
     file = row.place / "params.yaml"
     file.write_text(yaml.safe_dump(row.params.model_dump(mode="json"), sort_keys=False))
@@ -87,7 +87,7 @@ def run_stages(row: Row) -> None:
 
 
 def upstream_of(row: Row) -> str:
-    """Return parameters, files and code that `prepare` and `train_baseline` depend on, as JSON."""
+    """Return, as JSON, the dependencies of `prepare` and `train_baseline`."""
     given, backbone = row.params, row.params.classifier.backbone
     depends_on = {
         "params": given.model_dump(mode="json", include=set(UPSTREAM)),
@@ -100,10 +100,10 @@ def upstream_of(row: Row) -> str:
 
 
 def group_accuracies(row: Row, groups: Path) -> pd.DataFrame:
-    """Return the accuracy in [0, 1] of both models in each task on groups of query images.
+    """Return the accuracy, in [0, 1], of both models on groups of query images in each task.
 
-    `groups` is a CSV file with the column image_id and columns of names of groups. The columns are
-    task, model, and one per name.
+    `groups` is a CSV file with the column image_id and columns of group names. The result has the
+    columns task, model, and one per group name.
     """
     images = read_images(row.place / "data/prepared/query")
     backbone = load_backbone(row.params.classifier.backbone, cache=features_file(row.place))
@@ -123,9 +123,9 @@ def group_accuracies(row: Row, groups: Path) -> pd.DataFrame:
 
 
 def shared_support(tasks: pd.DataFrame) -> float:
-    """Return the share of a task's support images that another task has, averaged over pairs.
+    """Return the mean share of support images that two tasks have in common.
 
-    `tasks` has the schema TASKS. With one task it is 0.
+    `tasks` has the schema TASKS. With one task, the share is 0.
     """
     support = tasks[tasks["role"] == "support"]
     others = support["task"].nunique() - 1
@@ -136,20 +136,20 @@ def shared_support(tasks: pd.DataFrame) -> float:
 
 
 def commit() -> str:
-    """Return the commit of the code, with `+` where genie/ or stages/ differ from it."""
+    """Return the commit of the code, with `+` if genie/ or stages/ differ from it."""
     changed = _git("status", "--porcelain", "--", *CODE)
     return _git("rev-parse", "--short=9", "HEAD") + ("+" if changed else "")
 
 
 def machine() -> str:
-    """Return device and number of threads, on which a row's seconds depend."""
+    """Return the device and the number of threads, on which a row's seconds depend."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     threads = torch.get_num_threads()
     return f"{device}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def _git(*arguments: str) -> str:
-    """Return the output of Git, which is empty without a repository."""
+    """Return the output of a Git command, which is empty outside a repository."""
     done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     return done.stdout.strip()
 

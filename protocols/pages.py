@@ -1,8 +1,8 @@
-"""Renders the tables, the page of results and the table in README from the records.
+"""Render the tables, the results page and the table in README.md from the records.
 
     python -m protocols.pages
 
-The text is in protocols/templates/ (Jinja). Out: protocols/NAME/results.md,
+The text is in protocols/templates/ (Jinja). Outputs: protocols/NAME/results.md,
 protocols/comparisons.md, docs/results.md, docs/results.png, and the lines of README.md between
 `<!-- table: metrics/evaluate.json -->` and `<!-- /table -->`.
 """
@@ -30,7 +30,7 @@ LEVEL = 0.05
 TEMPLATES = Path(__file__).parent / "templates"
 
 METHODS = ("Img2Img r = 0.7", "Txt2Img", "Diff-Mix", "GeNIe r = 0.8", "GeNIe-Ada (default)")
-"""The rows of the page of results."""
+"""The rows of the results page."""
 
 SETTINGS = {
     "1-shot": ("fewshot", "1-shot"),
@@ -38,14 +38,14 @@ SETTINGS = {
     "ten classes": ("evidence", "logistic regression"),
     "long tail": ("longtail", "Bal-BCE"),
 }
-"""The settings of the page of results, and their table and setting."""
+"""The settings on the results page, with the table of each and the setting's name there."""
 
 DATA_SETS = {"Fashion-MNIST": "", "photographs": "photographs-"}
-"""The data sets, and the prefix of their tables."""
+"""The data sets, with the prefix of their tables."""
 
 
 def results(protocol: Protocol, record: Record) -> dict[str, pd.DataFrame]:
-    """Return the compared rows of each setting, with their facts (`compare_rows`, FACTS)."""
+    """Return the compared rows (`compare_rows`) of each setting, with their facts (FACTS)."""
     found = {}
     for setting, scores in record.scores.groupby("setting", sort=False):
         own = scores.drop(columns="setting").dropna(axis="columns", how="all")
@@ -58,7 +58,7 @@ def results(protocol: Protocol, record: Record) -> dict[str, pd.DataFrame]:
 
 
 def page_of(protocol: Protocol, record: Record) -> str:
-    """Return the page of one table."""
+    """Return the text of a table's page."""
     settings = []
     for name, table in results(protocol, record).items():
         shares = list(table.columns[len(ROWS) + 1 : table.columns.get_loc("made_from")])
@@ -98,7 +98,7 @@ def pages(root: Path) -> dict[Path, str]:
 
 
 def write_pages(root: Path) -> None:
-    """Write all pages and the figure of the page of results."""
+    """Write all pages, and the figure of the results page."""
     for path, text in pages(root).items():
         path.write_text(text, encoding="utf-8")
     shown = gains(read_tables(root / "protocols"))
@@ -126,9 +126,9 @@ def read_tables(root: Path) -> Tables:
 
 
 def comparisons(tables: Tables) -> pd.DataFrame:
-    """Return the comparisons of all tables as one family, with p-values corrected by Holm.
+    """Return the comparisons of all tables as one family, with p-values after Holm's correction.
 
-    The columns are table, setting, those of `compare_pairs`, p_holm, and clear.
+    The columns are table, setting, the columns of `compare_pairs`, p_holm and clear.
     """
     lines: list[dict[str, object]] = []
     for name, (protocol, record) in tables.items():
@@ -141,7 +141,7 @@ def comparisons(tables: Tables) -> pd.DataFrame:
 
 
 def gains(tables: Tables) -> pd.DataFrame:
-    """Return the rows of the page of results, with the columns data_set, shown and table."""
+    """Return the rows of the results page, with the columns data_set, shown, table and setting."""
     parts = []
     for (data_set, prefix), shown in product(DATA_SETS.items(), SETTINGS):
         folder, setting = SETTINGS[shown]
@@ -153,12 +153,12 @@ def gains(tables: Tables) -> pd.DataFrame:
 
 
 def overview(tables: Tables, compared: pd.DataFrame) -> dict[str, object]:
-    """Return the values of the template of the page of results."""
+    """Return the values for the template of the results page."""
     names = ["table", "setting", "row", "other", "share"]
     found = compared.set_index(names)
 
     def comparison(*name: str) -> "pd.Series[Any]":
-        """Return the comparison (table, setting, row, other, share) of the family."""
+        """Return the comparison with this table, setting, row, other and share."""
         return found.loc[name if len(name) == len(names) else (*name, "accuracy")]
 
     groups = gains(tables).groupby(["data_set", "shown"], sort=False)
@@ -184,7 +184,7 @@ def _render(template: str, **values: object) -> str:
 
 
 def _percent(row: Mapping[str, Any], name: str, *ends: str, signed: bool = False) -> str:
-    """Return the value `name` of a row in percent, with half the interval between `ends`."""
+    """Return the value `name` of a row in percent, with half the width of the interval `ends`."""
     return percent(row[name], *(row[end] for end in ends), signed=signed)
 
 

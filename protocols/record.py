@@ -1,8 +1,8 @@
-"""What is recorded of a table: tasks.csv, the accuracies per task, and rows.csv, facts about rows.
+"""The record of a table: accuracies per task (tasks.csv) and facts about rows (rows.csv).
 
 `made_from` in rows.csv is a digest of the parameters and files that decide a row's result. A row
-whose digest is recorded does not run again. Code is not part of the digest: the facts name the
-commit that made the row, and tests/acceptance/test_tables.py runs rows again.
+whose digest is recorded is not run again. The digest does not include code; instead, the facts name
+the commit that made the row, and tests/acceptance/test_tables.py reruns rows.
 """
 
 import functools
@@ -25,13 +25,13 @@ FACTS = [
     *(*NAME, "made_from", "label_consistency", "mean_r", "images", "guided_steps", "rejected"),
     *("shared", "seconds", "commit", "machine"),
 ]
-"""The columns of rows.csv. `shared` is the share of its support images that a task shares with
-another; `seconds` is the time of the stages without images that the store had already."""
+"""The columns of rows.csv. `shared` is the share of support images that two tasks have in common;
+`seconds` is the time of the stages, without images that were already in the store."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """The recorded rows of a table: `scores` (SCORES and groups) and `facts` (FACTS)."""
+    """The recorded rows of a table: `scores` (columns SCORES and groups) and `facts` (FACTS)."""
 
     scores: pd.DataFrame
     facts: pd.DataFrame
@@ -48,9 +48,9 @@ class Record:
 def made_from(row: Row) -> str:
     """Return the digest (24 hex digits) of the parameters and files that decide a row's result.
 
-    Parameters at the default of their field do not count, and a renamed parameter counts under its
-    first name (`settings.MOVED`). So neither a new parameter with a neutral default nor a new name
-    reruns a row.
+    Parameters that have the default of their field are ignored, and a renamed parameter keeps its
+    first name (`settings.MOVED`). Therefore, neither a new parameter with a neutral default nor a
+    new name reruns a row.
     """
     given = _dotted(row.params.model_dump(mode="json", exclude_defaults=True))
     first = {new: old for old, new in reversed(MOVED.items())}
@@ -65,12 +65,12 @@ def read_record(folder: Path) -> Record:
     """Read the record in a folder, which may be empty."""
     if not (folder / "rows.csv").is_file():
         return Record(pd.DataFrame(columns=SCORES), pd.DataFrame(columns=FACTS))
-    text = {"made_from": str, "commit": str}  # digits alone are no number
+    text = {"made_from": str, "commit": str}  # even if they consist of digits
     return Record(pd.read_csv(folder / "tasks.csv"), pd.read_csv(folder / "rows.csv", dtype=text))
 
 
 def write_record(record: Record, folder: Path) -> None:
-    """Write a record: scores first, so that rows.csv names no row without scores."""
+    """Write a record, scores first, so that rows.csv never names a row without scores."""
     folder.mkdir(parents=True, exist_ok=True)
     for table, file in ((record.scores, "tasks.csv"), (record.facts, "rows.csv")):
         table.to_csv(folder / f"{file}.tmp", index=False, lineterminator="\n")
@@ -78,9 +78,9 @@ def write_record(record: Record, folder: Path) -> None:
 
 
 def with_row(record: Record, row: Row, scores: pd.DataFrame, facts: Mapping[str, Any]) -> Record:
-    """Return the record with the scores and facts of a row that it lacks.
+    """Return the record with the scores and facts of a new row added.
 
-    `scores` has those of the setting's baseline as well, which count for the first of its rows.
+    `scores` also contains the scores of the setting's baseline, which are added with its first row.
     """
     known = set(record.scores.loc[record.scores["setting"] == row.setting, "row"])
     added = (
@@ -94,7 +94,7 @@ def with_row(record: Record, row: Row, scores: pd.DataFrame, facts: Mapping[str,
 
 
 def up_to_date(record: Record, rows: Sequence[Row]) -> Record:
-    """Return the recorded rows whose digests are those of `rows`, in the order of `rows`."""
+    """Return the recorded rows whose digests match those of `rows`, in the order of `rows`."""
     recorded = record.digests()
     kept = [(r.setting, r.name) for r in rows if recorded.get((r.setting, r.name)) == made_from(r)]
     return in_order(record, kept)
@@ -116,7 +116,7 @@ def in_order(record: Record, names: Sequence[tuple[str, str]]) -> Record:
 
 @functools.cache
 def content(path: Path) -> str:
-    """Return a digest of the file or the files under a folder, computed once in a process."""
+    """Return a digest of a file or of all files under a folder, computed once per process."""
     if path.is_file():
         return fingerprint(path.parent, [path])
     return fingerprint(path, (file for file in path.rglob("*") if file.is_file()))

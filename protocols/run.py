@@ -1,11 +1,11 @@
-"""Run the rows of tables whose parameters or files have changed, and render the pages.
+"""Run the table rows whose parameters or files have changed, and render the pages.
 
     python -m protocols.run              # all tables
-    python -m protocols.run fewshot      # one of them
+    python -m protocols.run fewshot      # one table
 
-A row is recorded as soon as it is finished (`protocols/record.py`), so a stopped run goes on with
-the same command. With `--out FOLDER` a table is made in a folder of its own, whatever its record,
-and with `--overlay FILE` with other parameters, such as those of the paper.
+A row is recorded as soon as it is finished (`protocols/record.py`), so the same command resumes a
+stopped run. `--out FOLDER` makes a table in a separate folder, regardless of its record, and
+`--overlay FILE` changes its parameters, for example to those of the paper.
 """
 
 import os
@@ -48,9 +48,9 @@ def main(names: tuple[str, ...], base: Path, overlay: Path | None, out: Path | N
 
 
 def update(rows: Sequence[Row], out: Path) -> None:
-    """Run the rows whose record in `out` is missing or of other parameters or files.
+    """Run the rows whose record in `out` is missing or was made from other parameters or files.
 
-    Raise MissingFileError for a path that does not exist, before anything runs.
+    Raise MissingFileError before anything runs if a path does not exist.
     """
     for row in rows:
         require_paths(row.params)

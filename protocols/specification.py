@@ -1,4 +1,4 @@
-"""What a table compares: its settings, and its rows with the parameters of each.
+"""The specification of a table: its settings, and its rows with their parameters.
 
 A table is a folder with `protocol.yaml`:
 
@@ -15,7 +15,7 @@ A table is a folder with `protocol.yaml`:
       from scratch: [[GeNIe-Ada, Weak copies]]
     paper: {logistic regression: {GeNIe-Ada: 0.5}}   # optional: published accuracies
 
-Parameters are keyed as on the command line (`noise.r`).
+Parameters are named as on the command line (`noise.r`).
 """
 
 import copy
@@ -42,9 +42,9 @@ class _Strict(BaseModel):
 
 
 class Setting(_Strict):
-    """Parameters of a group of rows, and the names of these rows (None: all) in table order.
+    """Parameters for a group of rows, and the rows' names in table order (None for all rows).
 
-    `groups` is a CSV file with the column image_id and columns of names of groups.
+    `groups` is a CSV file with the column image_id and columns of group names.
     """
 
     params: Changes = {}
@@ -55,7 +55,7 @@ class Setting(_Strict):
 class Protocol(_Strict):
     """The content of `protocol.yaml`.
 
-    `overlay` goes on top of the settings; the parameters of a row go on top of both.
+    `overlay` overrides the settings, and the parameters of a row override both.
     """
 
     title: str
@@ -88,7 +88,7 @@ class Protocol(_Strict):
 
 @dataclass(frozen=True)
 class Row:
-    """One row under one setting: its parameters, and the folder that its stages work in."""
+    """One row in one setting: its parameters, and the working folder of its stages."""
 
     setting: str
     name: str
@@ -98,7 +98,7 @@ class Row:
 
 
 def read_protocol(path: Path, overlay: Path | None = None) -> Protocol:
-    """Read the protocol of a YAML file, with the parameters of the file `overlay` if given.
+    """Read a protocol from a YAML file, with the parameters from the file `overlay` if given.
 
     Raise GenieError for a missing or unknown key, and for a name that is not one of the rows.
     """
@@ -114,8 +114,8 @@ def read_protocol(path: Path, overlay: Path | None = None) -> Protocol:
 def rows_of(protocol: Protocol, base: Mapping[str, Any], root: Path) -> list[Row]:
     """Return all rows in table order; the rows of one setting share a folder under `root`.
 
-    `base` holds the values of params.yaml. Raise GenieError, naming setting, row and key, for a
-    parameter that is unknown or out of range.
+    `base` contains the values of params.yaml. Raise GenieError, which names the setting, row and
+    key, if a parameter is unknown or out of range.
     """
     found = []
     for name, setting in protocol.settings.items():
@@ -128,7 +128,7 @@ def rows_of(protocol: Protocol, base: Mapping[str, Any], root: Path) -> list[Row
 
 
 def override(params: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of nested parameters with dotted keys set, known or not."""
+    """Return a copy of nested parameters with dotted keys set, whether they exist or not."""
     result = copy.deepcopy(dict(params))
     for key, value in changes.items():
         section, _, name = key.rpartition(".")

@@ -1,7 +1,8 @@
 """The eight stages of dvc.yaml, run as `python -m stages.NAME`.
 
-Their order is validate, prepare, train_baseline, select_sources, generate, retrain, evaluate,
-analyse. Each stage reads files, calls the library and writes files. `runner` is their command line.
+They run in this order: validate, prepare, train_baseline, select_sources, generate, retrain,
+evaluate, analyse. Each stage reads files, calls the library and writes files. `runner` provides
+their command line.
 """
 
 import genie.cli.log  # noqa: F401 - before other libraries, whose hints it hides

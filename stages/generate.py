@@ -1,6 +1,6 @@
 """Render hard negatives, choose r for each image, and write the augmentation set.
 
-Inputs: data/prepared/ except its queries, data/sources/sources.csv, models/baseline/, the
+Inputs: data/prepared/ except the query images, data/sources/sources.csv, models/baseline/, the
 generator, the backbone, the prompt files, and CLIP for some filter rules. Outputs: data/augmented/,
 data/thumbnails.parquet, metrics/cost.json.
 """

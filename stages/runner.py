@@ -38,9 +38,10 @@ _VERSION_FILE = "genie-version.txt"
 
 @dataclass(frozen=True)
 class Context:
-    """The context of a stage: its folder, the file of its parameters, and the monitor of its loops.
+    """The context of a stage: its working folder, its parameter file, and the monitor of its loops.
 
-    `writes` is True if this process writes outputs; with one process per GPU, only the first does.
+    `writes` is True if this process writes outputs; with one process per GPU, only the first one
+    does.
     """
 
     root: Path
@@ -50,12 +51,12 @@ class Context:
 
 
 def stage(run: Callable[[Params, Context], str], *, trains: bool = False) -> click.Command:
-    """Turn `run(params, context)` into a command; `run` returns the last line of output.
+    """Turn `run(params, context)` into a command, which prints the line that `run` returns.
 
-    If `trains` is True, the command runs on every GPU of a machine with several GPUs when it
-    fine-tunes a network. A GenieError, a full disk, exhausted memory, or a file that cannot be read
-    or written ends the command with one line on stderr and exit code 1. Signals end it as
-    `genie.cli.signals` describes.
+    If `trains` is True and the command fine-tunes a network, it runs on every GPU of the machine. A
+    GenieError, a full disk, exhausted memory, or a file that cannot be read or written ends the
+    command with one line on stderr and exit code 1. Signals end it as described in
+    `genie.cli.signals`.
     """
     name = run.__module__.rpartition(".")[2]
     started_alone = name == "__main__"
@@ -133,7 +134,7 @@ def _errors_on_one_line(root: Path, params_file: Path) -> Iterator[None]:
 
 
 def _remedy(error: Exception, root: Path) -> str | None:
-    """Return a message for an error of disk, memory or files, or None for a bug."""
+    """Return a message for an error with the disk, memory or a file, or None for a bug."""
     file = getattr(error, "filename", None)
     if disk_is_full(error):
         return (

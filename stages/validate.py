@@ -1,9 +1,9 @@
 """Validate params.yaml, so that an invalid value stops the run before any other stage.
 
 Inputs: params.yaml, the class names in data.path and in the generator's genie.json, and the
-backbone, the oracle and CLIP, which are loaded and run once per content.
-Output: .params.ok, which every other stage depends on. Its content is constant, so validating
-again reruns no other stage.
+backbone, the oracle and CLIP, which are loaded and run once for each version of their files.
+Output: .params.ok, which every other stage depends on. Its content is constant, so validating again
+reruns no other stage.
 """
 
 from pathlib import Path

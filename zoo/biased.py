@@ -1,15 +1,15 @@
-"""CIFAR-10 with biased support, and groups of its query images by background.
+"""CIFAR-10 with a biased support pool, and its query images grouped by background.
 
     python -m zoo.biased
 
-A background is the mean colour of the border in CIE Lab. Outputs:
+The background of an image is the mean colour of its border in CIE Lab. Outputs:
 
-- `data/cifar10-groups.csv`: for each query image the third of its class by background, from
-  `usual` to `unusual`, by Mahalanobis distance to the support pool of the class
-- `data/cifar10-biased/`: for each class the quarter of the support pool with the brightest or
-  darkest borders, opposite for the most confused classes; all query images
-- `data/cifar10-biased-groups.csv`: also the third by brightness, from `aligned` (as the support
-  images of the class) to `counter`
+- `data/cifar10-groups.csv`: each query image's third of its class by background, from `usual` to
+  `unusual`: by the Mahalanobis distance to the support pool of the class
+- `data/cifar10-biased/`: for each class, the quarter of the support pool with the brightest or
+  darkest borders, with opposite ends for the most confused classes; and all query images
+- `data/cifar10-biased-groups.csv`: the same, and each image's third by brightness, from `aligned`
+  (like the support images of the class) to `counter`
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ BIASED_GROUPS: Schema = {**GROUPS, "end": str}
 
 
 def border_colours(images: pd.DataFrame) -> np.ndarray:
-    """Return the mean colour of the border of square images in CIE Lab (D65), (n, 3)."""
+    """Return the mean border colours (n, 3), in CIE Lab (D65), of square images."""
     pixels = np.stack([np.asarray(decode_image(png)) for png in images["png"]])
     width = pixels.shape[1] // FRAME
     border = np.ones(pixels.shape[1:3], bool)
@@ -50,15 +50,15 @@ def border_colours(images: pd.DataFrame) -> np.ndarray:
 
 
 def distances(colours: np.ndarray, pool: np.ndarray) -> np.ndarray:
-    """Return the Mahalanobis distance (n,) of colours (n, 3) to the distribution of a pool."""
+    """Return the Mahalanobis distances (n,) from colours (n, 3) to the distribution of a pool."""
     inverse = np.linalg.inv(np.cov(pool.T) + 1e-6 * np.eye(3))
     return cdist(colours, pool.mean(0, keepdims=True), "mahalanobis", VI=inverse)[:, 0]
 
 
 def thirds(values: pd.Series, labels: pd.Series) -> pd.Series:
-    """Return the third of each value within its class: 0 for the lowest, then 1, 2.
+    """Return the third of its class that each value is in: 0 (lowest), 1 or 2.
 
-    Thirds differ by at most one image. Equal values are ranked in order.
+    The sizes of the thirds differ by at most one. Equal values are ranked in order.
     """
     rank = values.groupby(labels).rank(method="first") - 1
     return (3 * rank // values.groupby(labels).transform("size")).astype(int)
@@ -67,7 +67,7 @@ def thirds(values: pd.Series, labels: pd.Series) -> pd.Series:
 def groups_of(pool: pd.DataFrame, query: pd.DataFrame) -> pd.DataFrame:
     """Return the image_id, label, third and brightness of each query image.
 
-    `brightness` is the third of the class by lightness: 0 is the darkest.
+    `brightness` is the third of the class by lightness, from 0 (darkest) to 2.
     """
     known, seen = border_colours(pool), border_colours(query)
     distance = pd.Series(0.0, query.index)
@@ -80,11 +80,11 @@ def groups_of(pool: pd.DataFrame, query: pd.DataFrame) -> pd.DataFrame:
 
 
 def opposite_ends(matrix: pd.DataFrame, lightness: pd.Series) -> dict[str, bool]:
-    """Return whether the support of each class is bright.
+    """Return whether the biased support images of each class are bright.
 
-    Classes are paired greedily, the most confused first (`matrix`: true, predicted). Of a pair, the
-    class with the lighter borders is bright. A class without a partner is bright if it is lighter
-    than the median.
+    Classes are paired greedily, the most confused pair first (`matrix`: true, predicted). In each
+    pair, the class with the lighter borders is bright. A class without a partner is bright if it is
+    lighter than the median.
     """
     both = matrix + matrix.T
     pairs = [(a, b) for a in both.index for b in both.index if a < b]
@@ -97,7 +97,7 @@ def opposite_ends(matrix: pd.DataFrame, lightness: pd.Series) -> dict[str, bool]
 
 
 def biased(pool: pd.DataFrame, lightness: pd.Series, ends: Mapping[str, bool]) -> pd.DataFrame:
-    """Return the lightest quarter of each class's images, or the darkest if `ends` is False."""
+    """Return the lightest quarter of each class, or the darkest if its `ends` entry is False."""
     kept = []
     for label, own in lightness.groupby(pool["label"]):
         ordered = own.sort_values(ascending=not ends[str(label)], kind="stable").index
@@ -106,7 +106,7 @@ def biased(pool: pd.DataFrame, lightness: pd.Series, ends: Mapping[str, bool]) -
 
 
 def confusion_of(pool: pd.DataFrame, backbone: Path) -> pd.DataFrame:
-    """Return the mean out-of-fold probabilities of the classes of the pool (true, predicted)."""
+    """Return the mean out-of-fold probabilities (true, predicted) of the classes in the pool."""
     examples = load_examples(pool, backbone=load_backbone(backbone))
     table = pd.DataFrame(out_of_fold(examples, TrainingSettings()), columns=sorted(set(pool.label)))
     return table.groupby(pool["label"].to_numpy()).mean()

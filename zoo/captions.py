@@ -1,8 +1,8 @@
-"""Write captions of the bundled support images, so that Cap2Aug runs without a captioning model.
+"""Write captions for the bundled support images, so that Cap2Aug runs without a captioning model.
 
-No captioning model is bundled. Instead, the bundled CLIP selects for each image the nearest of
-the zoo's training prompts. Like a captioning model, it sometimes names the wrong class;
-`captions.json` beside the models records the share of captions that name the correct class.
+No captioning model is bundled. Instead, the bundled CLIP model selects the nearest of the zoo's
+training prompts for each image. Like a captioning model, it sometimes names the wrong class;
+`captions.json` next to the models records the share of captions that name the correct class.
 """
 
 import json
@@ -21,7 +21,7 @@ from zoo.recipes import RECIPES, Recipe
 def captioned(images: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
     """Return the ids and labels of images with their captions.
 
-    The column `caption` holds the nearest prompt, and `named` the class of that prompt.
+    The column `caption` contains the nearest prompt, and `named` the class of that prompt.
     """
     clip = load_clip(recipe.out / "clip", argument=f"{recipe.out}/clip")
     texts = [text for text in prompts(recipe) if text]

@@ -1,7 +1,7 @@
 """CIFAR-10, split into three parts that share no image and no near-duplicate.
 
-The images have no formal licence: they are fetched, not bundled (Krizhevsky 2009, "Learning
-Multiple Layers of Features from Tiny Images").
+The images have no formal licence, so they are fetched instead of bundled (Krizhevsky 2009,
+"Learning Multiple Layers of Features from Tiny Images").
 """
 
 import json
@@ -97,10 +97,10 @@ def _existing(path: Path) -> Path:
 def near_duplicates(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return a mask (n,) of `images` (n, 32, 32, 3) that are near-duplicates of one of `others`.
 
-    Near-duplicates are images whose brightness at 16x16 pixels correlates by `NEAR` or more,
-    directly or after a horizontal flip. This criterion is broader than the 256-bit hash of
-    `genie.data`, which misses copies that were cropped by a pixel of 32; it also finds some images
-    that are merely similar, such as plain skies and seas.
+    Two images are near-duplicates if the correlation of their brightness at 16x16 pixels is at
+    least `NEAR`, directly or after a horizontal flip. This criterion is broader than the 256-bit
+    hash in `genie.data`, which misses copies that were cropped by one pixel of 32; it also finds
+    some images that are merely similar, such as plain skies and seas.
     """
     first, second = _brightness(images), _brightness(others)
     mirrored = _brightness(others[:, :, ::-1])
@@ -119,7 +119,7 @@ def _brightness(images: np.ndarray) -> np.ndarray:
 
 
 def pool(part: Part, *, per_class: int) -> pd.DataFrame:
-    """Return the table of the first `per_class` images of every class, class by class."""
+    """Return a table of the first `per_class` images of each class, ordered by class."""
     rows = [np.flatnonzero(part.labels == index)[:per_class] for index in range(len(CLASSES))]
     return pd.DataFrame(
         [

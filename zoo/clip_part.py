@@ -1,4 +1,4 @@
-"""The dual encoder of images and prompts: a small CLIP."""
+"""A small CLIP model, the dual encoder of images and prompts."""
 
 from pathlib import Path
 
@@ -18,9 +18,9 @@ PROJECTION = 64
 
 
 def tiny_clip(recipe: Recipe) -> CLIPModel:
-    """Build a CLIP with a vision transformer for 32x32 images and a text encoder of two layers.
+    """Build a CLIP model with a vision transformer for 32x32 images and a two-layer text encoder.
 
-    The patches have 4x4 pixels.
+    The vision transformer uses patches of 4x4 pixels.
     """
     tokenizer = word_tokenizer(recipe)
     shared = {"intermediate_size": 256, "num_attention_heads": 4}
@@ -51,9 +51,9 @@ def tiny_clip(recipe: Recipe) -> CLIPModel:
 
 
 class Pairs(nn.Module):
-    """Scaled similarities (n, n) of images (n, 3, 32, 32) and prompts.
+    """Scaled similarities (n, n) between images (n, 3, 32, 32) and prompts.
 
-    `tokens` (m, LENGTH) has every prompt once, and `rows` (n,) is the prompt index of each image.
+    `tokens` (m, LENGTH) contains every prompt once, and `rows` (n,) is each image's prompt index.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -68,7 +68,7 @@ class Pairs(nn.Module):
 
 
 def train_clip(part: Part, recipe: Recipe) -> CLIPModel:
-    """Train a CLIP on images and prompts of their classes (Radford et al. 2021)."""
+    """Train a CLIP model on images and prompts for their classes (Radford et al. 2021)."""
     torch.manual_seed(0)
     device = pick_device()
     model = Pairs(recipe).to(device)
@@ -109,7 +109,7 @@ def matching_loss(similarity: Tensor, labels: Tensor) -> Tensor:
 
 
 def save_clip(model: CLIPModel, recipe: Recipe, folder: Path) -> None:
-    """Save a transformers folder in half precision, with tokenizer and image processor."""
+    """Save a transformers model in half precision, with its tokenizer and image processor."""
     model.half().save_pretrained(folder, safe_serialization=True)
     word_tokenizer(recipe).save_pretrained(folder)
     processor = ViTImageProcessor(

@@ -1,4 +1,4 @@
-"""The learning curve of the denoiser: label consistency by number of training images."""
+"""The learning curve of the denoiser: label consistency by the number of training images."""
 
 import tempfile
 from pathlib import Path
@@ -17,13 +17,13 @@ from zoo.train import load_vae
 
 
 def snapshots(recipe: Recipe) -> list[tuple[int, Path]]:
-    """Return the snapshots of the denoiser with their number of steps, in order."""
+    """Return the snapshots of the denoiser with their numbers of steps, in ascending order."""
     files = recipe.state.glob("unet-*.safetensors")
     return sorted((int(path.stem.split("-")[1]), path) for path in files)
 
 
 def measured(recipe: Recipe, path: Path, oracle: ImageModel, *, texts: int) -> float:
-    """Return the label consistency, in [0, 1], of `texts` Txt2Img images of a snapshot."""
+    """Return the label consistency, in [0, 1], of `texts` Txt2Img images from a snapshot."""
     denoiser = Denoiser(word_tokenizer(recipe), recipe)
     load_model(denoiser, path)
     vae = load_vae(recipe)
@@ -36,7 +36,7 @@ def measured(recipe: Recipe, path: Path, oracle: ImageModel, *, texts: int) -> f
 
 
 def draw_curve(table: pd.DataFrame, path: Path) -> None:
-    """Draw label consistency with its 95% interval against training images."""
+    """Draw label consistency with its 95% interval against the number of training images."""
     figure, axes = plt.subplots(figsize=(6, 4))
     error = 1.96 * table["standard_error"]
     axes.errorbar(table["images"] / 1000, table["consistency"], error, marker="o", capsize=3)
@@ -50,7 +50,7 @@ def draw_curve(table: pd.DataFrame, path: Path) -> None:
 @click.option("--recipe", "name", type=click.Choice(list(RECIPES)), default="photographs")
 @click.option("--texts", default=300, show_default=True, help="Text-to-image samples.")
 def main(name: str, texts: int) -> None:
-    """Write curve.csv and curve.png beside the models."""
+    """Write curve.csv and curve.png next to the models."""
     recipe = RECIPES[name]
     oracle = load_oracle(recipe.out / "oracle")
     began = (recipe.state / "latents.safetensors").stat().st_mtime

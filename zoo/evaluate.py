@@ -56,7 +56,7 @@ def text_requests(count: int, classes: Sequence[str]) -> list[Request]:
 
 
 def edit_requests(support: pd.DataFrame, count: int, *, r: float) -> list[Request]:
-    """Return `count` requests from random support images to other classes, the same for all r."""
+    """Return `count` requests to edit random images into other classes, the same for all r."""
     draw, classes = np.random.default_rng(0), list(support.label.unique())
     rows = support.iloc[draw.choice(len(support), count, replace=False)]
     return [
@@ -112,7 +112,7 @@ def reconstruct(images: Sequence[Image.Image], generator: Generator) -> list[Ima
 
 
 def sharpness(images: Sequence[Image.Image]) -> float:
-    """Return the mean absolute difference of neighbouring pixels, in grey levels from 0 to 255."""
+    """Return the mean absolute difference of adjacent pixels, in grey levels from 0 to 255."""
     stack = _stack(images)
     return float(np.abs(np.diff(stack, axis=1)).mean() + np.abs(np.diff(stack, axis=2)).mean()) / 2
 
@@ -132,7 +132,7 @@ def few_shot_accuracy(support: pd.DataFrame, backbone: ImageModel) -> tuple[floa
 
 
 def measure(recipe: Recipe, *, texts: int, edits: int, inception: bool) -> tuple[dict, dict]:
-    """Compute all numbers of the model cards, and the images of the figure by row title."""
+    """Compute all numbers for the model cards, and the images for the figure by row title."""
     zoo, data = recipe.out, recipe.data
     generator = load_generator(zoo / "generator")
     oracle, backbone = load_oracle(zoo / "oracle"), load_backbone(zoo / "backbone")
@@ -191,7 +191,7 @@ def measure_distances(
     decoded: Sequence[Image.Image],
     drawn: Sequence[Image.Image],
 ) -> dict[str, float]:
-    """Compute Fréchet distances to real query images on Inception features, with standard errors.
+    """Compute Fréchet and kernel distances to real query images, with their errors.
 
     All samples have the same size. The distance of real support images is the lowest that can be
     expected at this sample size.
@@ -243,7 +243,7 @@ def _one_per_class(
 
 
 def sheet(images: Sequence[Image.Image], *, columns: int = 10, scale: int = 2) -> Image.Image:
-    """Return images of equal size as an enlarged grid with `columns` columns."""
+    """Arrange images of equal size in an enlarged grid with `columns` columns."""
     stack = np.stack([np.asarray(image) for image in images])
     rows = [np.concatenate(list(row), 1) for row in np.split(stack, len(stack) // columns)]
     picture = Image.fromarray(np.concatenate(rows))
@@ -277,7 +277,7 @@ def draw_figure(numbers: dict, shown: dict, path: Path) -> None:
 @click.option("--inception", is_flag=True, help="Also distances in Inception's features.")
 @click.option("--clip-only", is_flag=True, help="Measure CLIP and keep the other numbers.")
 def main(name: str, texts: int, edits: int, inception: bool, clip_only: bool) -> None:
-    """Write quality.json, quality.csv, quality.png and samples.png beside the models."""
+    """Write quality.json, quality.csv, quality.png and samples.png next to the models."""
     recipe = RECIPES[name]
     if clip_only:
         numbers = json.loads((recipe.out / "quality.json").read_text())

@@ -1,4 +1,4 @@
-"""Fashion-MNIST, split into three disjoint parts, and the images of it that are bundled."""
+"""Fashion-MNIST, split into three disjoint parts, and its bundled images."""
 
 import gzip
 import shutil
@@ -87,7 +87,7 @@ def to_image(grey: np.ndarray) -> Image.Image:
 
 
 def bundle(part: Part, *, per_class: int) -> pd.DataFrame:
-    """Return the table of the first `per_class` images of every class, class by class."""
+    """Return a table of the first `per_class` images of each class, ordered by class."""
     rows = [np.flatnonzero(part.labels == index)[:per_class] for index in range(len(CLASSES))]
     return pd.DataFrame(
         [

@@ -25,7 +25,7 @@ PROJECTION = 64
 def train_oracle(part: Part, recipe: Recipe) -> RegNetForImageClassification:
     """Train the oracle, a supervised RegNet.
 
-    Its architecture differs from the backbone's. It is trained on no support or query image.
+    Its architecture differs from the backbone's. No support or query image is used for training.
     """
     torch.manual_seed(0)
     device = pick_device()
@@ -147,7 +147,7 @@ def cut_out(images: Tensor, draw: torch.Generator, *, side: int) -> Tensor:
 def random_view(
     images: Tensor, draw: torch.Generator, *, size: int = 32, colour: bool = False
 ) -> Tensor:
-    """Apply a random crop of 35% to 100% of the area, and random flip, brightness and contrast.
+    """Apply a random crop of 35% to 100% of the area, with random flip, brightness and contrast.
 
     The views have `size` pixels per side. `colour` also scales the three channels independently and
     converts one view in five to grey, so that positive pairs cannot be matched by colour alone.
@@ -185,7 +185,7 @@ def _warp(
 def save_features(
     model: RegNetForImageClassification | ResNetModel, folder: Path, *, size: int = 32
 ) -> None:
-    """Save a transformers folder in half precision, with the image processor used in training."""
+    """Save a transformers model in half precision, with the image processor used in training."""
     model.half().save_pretrained(folder, safe_serialization=True)
     processor = ViTImageProcessor(
         size={"height": size, "width": size},

@@ -116,7 +116,7 @@ def tiny_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def word_tokenizer(recipe: Recipe) -> CLIPTokenizer:
-    """Build CLIP's byte-level BPE tokenizer such that every word of the prompts is one token.
+    """Build CLIP's byte-level BPE tokenizer so that every word in the prompts is one token.
 
     The vocabulary contains all 256 bytes, within and at the end of a word, so any text can be
     encoded.
@@ -163,7 +163,7 @@ def prompts(recipe: Recipe) -> list[str]:
 
 
 def prompt_rows(labels: Tensor, draw: torch.Generator, *, classes: int) -> Tensor:
-    """Draw a row of `prompts()` for each label: a prompt of its class, sometimes the empty one."""
+    """Draw a row of `prompts()` for each label: a prompt for its class, or the empty prompt."""
     template = torch.multinomial(
         torch.tensor(TEMPLATE_ODDS), len(labels), replacement=True, generator=draw
     )
@@ -210,7 +210,7 @@ def train_vae(part: Part, recipe: Recipe, *, stop: int | None = None) -> Autoenc
 
 
 def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Compute the L1 loss of pixels and of their gradients, which keeps edges sharp."""
+    """Compute the L1 loss of pixels and their gradients, which keeps edges sharp."""
     across = l1_loss(output.diff(dim=-1), target.diff(dim=-1))
     down = l1_loss(output.diff(dim=-2), target.diff(dim=-2))
     return l1_loss(output, target) + across + down
@@ -219,7 +219,7 @@ def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
 def kl(mean: Tensor, logvar: Tensor) -> Tensor:
     """Compute the KL divergence of the posterior from a standard normal distribution.
 
-    It is summed over each image and averaged over images.
+    The divergence is summed over each image and averaged over images.
     """
     per_value = mean.square() + logvar.exp() - 1 - logvar
     return 0.5 * per_value.flatten(1).sum(1).mean()
@@ -316,7 +316,7 @@ def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
 
 
 def save_generator(vae: AutoencoderKL, denoiser: Denoiser, recipe: Recipe, folder: Path) -> None:
-    """Save a Stable Diffusion folder in half precision, with its genie.json."""
+    """Save a Stable Diffusion model in half precision, with its genie.json."""
     prediction = "v_prediction" if recipe.velocity else "epsilon"
     pipeline = StableDiffusionPipeline(
         vae=vae.half(),

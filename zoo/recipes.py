@@ -21,16 +21,15 @@ class Training:
 class Recipe:
     """The recipe of a folder of models: data, sizes and training schedules.
 
-    `data`, `prompts`, `out` and `state` are folders of the evaluation pools, the captions of the
-    support pool, the models, and the checkpoints.
-    `vae_channels`, `unet_channels` and `oracle_channels` are widths by resolution. `perceptual` is
-    the weight of the LPIPS distance in the autoencoder's loss. `oracle_size` and `backbone_size`
-    are the sides in pixels to which these networks enlarge images, because their first layers
-    downsample by 2 and 4.
-    `cutout` is the side of the square that is blanked in the oracle's training images. `velocity`
-    selects velocity prediction with min-SNR weights in a denoiser with less attention, instead of
-    noise prediction. `mirrored` adds the mirror images to the latents, and `colour` varies the
-    colours of the backbone's views.
+    `data`, `prompts`, `out` and `state` are the folders for the evaluation pools, the captions of
+    the support pool, the models, and the checkpoints. `vae_channels`, `unet_channels` and
+    `oracle_channels` are widths by resolution. `perceptual` is the weight of the LPIPS distance in
+    the autoencoder's loss. `oracle_size` and `backbone_size` are the sides in pixels to which these
+    networks enlarge images, because their first layers downsample by 2 and 4. `cutout` is the side
+    of the square that is blanked in the oracle's training images. `velocity` selects velocity
+    prediction with min-SNR weights in a denoiser with less attention, instead of noise prediction.
+    `mirrored` adds mirror images to the latents, and `colour` varies the colours of the backbone's
+    views.
     """
 
     load: Callable[[Path | None], Parts]

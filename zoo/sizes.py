@@ -1,4 +1,4 @@
-"""Write `sizes.csv` beside the bundled models: their parameters and megabytes."""
+"""Write the parameters and megabytes of the bundled models to `sizes.csv`."""
 
 from math import prod
 from pathlib import Path
@@ -15,7 +15,7 @@ MODELS = ("generator", "oracle", "backbone", "clip")
 
 
 def sizes(folder: Path) -> pd.DataFrame:
-    """Return a row per part, a row for the generator and a row for all models (schema SIZES)."""
+    """Return one row per part, one for the generator and one for all models (schema SIZES)."""
     files = [file for name in MODELS for file in sorted((folder / name).rglob("*.safetensors"))]
     parts = pd.DataFrame(
         {
