@@ -280,7 +280,7 @@ def _chosen_by(trajectory: Trajectory, min_position: float | None) -> Trajectory
 
 
 def _positions(slot: Slot, z: np.ndarray, landmarks: Landmarks) -> np.ndarray:
-    """Return the positions (M,) of embeddings (M, d), or NaN if no source has another class."""
+    """Return the positions (M,) of embeddings (M, d), or NaN unless the source has another class."""
     first = slot.levels[0]
     nowhere = np.full(len(z), np.nan)
     if first.source_id is None or first.source_label == first.target_label:
@@ -299,7 +299,7 @@ def _positions(slot: Slot, z: np.ndarray, landmarks: Landmarks) -> np.ndarray:
 def _in_full(quick: Trajectory, levels: Sequence[int], full: Trajectory) -> Trajectory:
     """Return the trajectory of previews with `levels` replaced by their full renderings.
 
-    If there is only one level, the previews chose it, and it keeps its preview position.
+    If `levels` has one entry, the previews chose this level, and it keeps its preview position.
     """
     along, z = quick.positions.copy(), quick.embeddings.copy()
     keys, steps = list(quick.keys), list(quick.steps)

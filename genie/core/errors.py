@@ -81,7 +81,7 @@ def require_choice(argument: str, value: object, choices: Iterable[str]) -> None
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:
-    """Replace arguments in backticks with their names in `names`; leave other arguments unchanged."""
+    """Replace arguments in backticks with their names in `names`, and keep other arguments."""
     return re.sub(r"`(\w+)`", lambda found: f"`{names.get(found[1], found[1])}`", text)
 
 
