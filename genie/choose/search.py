@@ -280,7 +280,7 @@ def _chosen_by(trajectory: Trajectory, min_position: float | None) -> Trajectory
 
 
 def _positions(slot: Slot, z: np.ndarray, landmarks: Landmarks) -> np.ndarray:
-    """Return the positions (M,) of embeddings (M, d), or NaN unless the source has another class."""
+    """Return the positions (M,) of embeddings (M, d); NaN unless the source has another class."""
     first = slot.levels[0]
     nowhere = np.full(len(z), np.nan)
     if first.source_id is None or first.source_label == first.target_label:

@@ -257,7 +257,7 @@ def vectors(
 def _shared_out(
     names: list[str], compute: Callable[[Sequence[str]], dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
-    """Divide `names` among the processes, compute the vectors, and return the vectors of all names."""
+    """Compute the vectors of `names`, divided among the processes, and return all vectors."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return compute(names)
     state = PartialState(cpu=not torch.cuda.is_available())
@@ -350,7 +350,7 @@ def _processor(folder: Path) -> Any:
 def _resizing(
     processor: Any, settings: dict[str, Any], config: Any, folder: Path
 ) -> tuple[tuple[int, int], Callable[[Image.Image], Image.Image]]:
-    """Return the (height, width) of a model's input, and a function that resizes and crops to it."""
+    """Return a model's input size (height, width) and a function that resizes and crops to it."""
     if settings.get("do_resize") or settings.get("do_center_crop"):
         kept = {key: False for key in _NOT_GEOMETRY if key in settings}
         small, large = (_processed(_noise((n, n)), processor, folder).shape for n in (320, 640))

@@ -91,7 +91,7 @@ def embed_images(images: Sequence[Image.Image], clip: Clip) -> np.ndarray:
 
 @torch.inference_mode()
 def embed_texts(texts: Sequence[str], clip: Clip) -> np.ndarray:
-    """Return text embeddings, (n, d) float32 unit vectors, in the same space as image embeddings."""
+    """Return CLIP's text embeddings, (n, d) float32 unit vectors, in the space of image embeddings."""
     model: Any = clip.vision.model
     tokens = clip.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
     hidden = model.text_model(**tokens.to(clip.vision.device)).pooler_output

@@ -59,7 +59,7 @@ def boundary_pairs(matrix: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 Strategy = Callable[[str, Mapping[str, float], int, int], Sequence[str]]
-"""A function of a target, its row of probabilities, top_k and a seed that returns source classes."""
+"""A function of a target, its probabilities, `top_k` and a seed that returns source classes."""
 
 
 def _most_confused(

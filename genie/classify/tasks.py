@@ -79,7 +79,7 @@ def train_baselines(
     *,
     monitor: Monitor,
 ) -> tuple[dict[int, Classifier], pd.DataFrame]:
-    """Train the baseline of every task; return baselines by task and their predictions (PREDICTIONS).
+    """Train the baseline of each task; return baselines by task, and predictions (PREDICTIONS).
 
     `images` has the columns of IMAGES, and `support` the support rows of a tasks table.
     """

@@ -18,7 +18,7 @@ from genie.classify.transforms import Copier, Copies, Mixer
 from genie.data.pictures import Pictures, spooled
 
 AT_ONCE = 256
-"""Number of images that are copied or mixed at a time; real images are mixed within such a batch."""
+"""Number of images copied or mixed at a time; real images are mixed only within this batch."""
 
 
 def copies(
@@ -114,7 +114,7 @@ def mixed(
 
 
 def _in_rotation(classes: Sequence[str], labels: Sequence[str]) -> list[int]:
-    """Return a row of `labels` for each entry in `classes`, using the rows of a class in rotation."""
+    """Return a row of `labels` for each entry in `classes`, using a class's rows in rotation."""
     members = {c: np.flatnonzero(np.array(labels) == c) for c in set(classes)}
     turn = pd.Series(list(classes), dtype=str).groupby(list(classes)).cumcount()
     return [int(members[c][i % len(members[c])]) for c, i in zip(classes, turn, strict=True)]
