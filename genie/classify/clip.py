@@ -17,7 +17,7 @@ from genie.core.errors import FailedError, one_line
 
 @dataclass(frozen=True)
 class Clip:
-    """A frozen dual encoder; `vision` is its image encoder with preprocessing and cache."""
+    """A frozen dual encoder; `vision` is the model with its image preprocessing and cache."""
 
     vision: ImageModel
     tokenizer: Any
@@ -91,7 +91,7 @@ def embed_images(images: Sequence[Image.Image], clip: Clip) -> np.ndarray:
 
 @torch.inference_mode()
 def embed_texts(texts: Sequence[str], clip: Clip) -> np.ndarray:
-    """Return CLIP's text embeddings, (n, d) float32 unit vectors, in the space of image embeddings."""
+    """Return text embeddings: (n, d) float32 unit vectors, comparable with `embed_images`."""
     model: Any = clip.vision.model
     tokens = clip.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
     hidden = model.text_model(**tokens.to(clip.vision.device)).pooler_output

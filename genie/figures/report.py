@@ -77,12 +77,12 @@ def write_report(path: Path, gallery: Gallery, measured: Measured) -> None:
 
 
 def data_uri(svg: str) -> str:
-    """Return an SVG figure as a data URI, so that its ids do not clash with other ids on the page."""
+    """Return an SVG figure as a data URI, so that its ids do not clash with other ids."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
 def _page_file(name: str) -> str:
-    """Return the text of a file in `page/`, marked as safe from escaping in the template."""
+    """Return the text of a file in `page/`, which needs no escaping in the template."""
     return (files("genie.figures") / "page" / name).read_text(encoding="utf-8")
 
 

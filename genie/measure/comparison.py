@@ -40,7 +40,7 @@ Row = dict[str, object]
 
 @dataclass(frozen=True)
 class Paired:
-    """The difference between two methods in [-1, 1] with its interval, and the p-value of the test."""
+    """The difference in [-1, 1] between two methods with its interval and the test's p-value."""
 
     difference: Interval
     p: float | None
@@ -215,7 +215,7 @@ def _common(run: PipelineRun, other: PipelineRun) -> pd.DataFrame:
 
 
 def _partner(run: PipelineRun, chosen: PipelineRun, peers: Sequence[PipelineRun]) -> PipelineRun:
-    """Return the run of the reference's setting that shares most tasks, preferably with equal seed."""
+    """Return the run of the reference's setting with the most common tasks, then the same seed."""
     if run in peers:  # of the same parameters, but other code or data
         return chosen
     return max([chosen, *peers], key=lambda p: (len(run.tasks & p.tasks), p.seed == run.seed))
