@@ -1,6 +1,6 @@
-"""Selection of rendered images: the noise level of each, and which images are kept.
+"""Selection of the noise level of each rendered image, and of the images that are kept.
 
-Start with `adaptive` (Algorithm 1 on positions), then `search` (which renders the levels of each
-slot and chooses one) and `filters` (which reject images and draw replacements). `hard_negative` is
-the result for one image.
+Start with `adaptive` (Algorithm 1 on positions), then read `search` (which renders the levels of
+each slot and chooses a level) and `filters` (which reject images and draw replacements).
+`hard_negative` defines the result for one image.
 """

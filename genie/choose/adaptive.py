@@ -18,8 +18,8 @@ def axis_positions(z_levels: np.ndarray, z_source: np.ndarray, z_target: np.ndar
     """Compute the position of each level on the axis from source (0) to target (1).
 
     d_m = (Z_m - Z_S) . (Z_T - Z_S) / ||Z_T - Z_S||^2 (Algorithm 1). `z_levels` has shape (M, d),
-    `z_source` and `z_target` (d,), and the result (M,). Raise InvalidValueError if source and
-    target coincide or a value is not finite.
+    `z_source` and `z_target` have shape (d,), and the result has shape (M,). Raise
+    InvalidValueError if source and target coincide or a value is not finite.
     """
     z_levels, z_source, z_target = (
         np.asarray(z, dtype=np.float64) for z in (z_levels, z_source, z_target)
@@ -43,10 +43,11 @@ def axis_positions(z_levels: np.ndarray, z_source: np.ndarray, z_target: np.ndar
 def largest_shift(positions: np.ndarray, *, among: Collection[int] | None = None) -> int:
     """Return the index of the level after the largest jump along the source-target axis.
 
-    `positions[i]` belongs to the image generated at level i, levels ascending (GeNIe-Ada,
+    `positions[i]` is the position of the image generated at level i, in ascending order (GeNIe-Ada,
     Algorithm 1). The first level has no predecessor and is never chosen. Ties go to the lowest
-    level, which is closest to the source. Jumps within 1e-9 of each other are ties, so rounding
-    cannot decide. With `among`, only jumps between two adjacent levels of this set count.
+    level, which is closest to the source. Jumps within 1e-9 of each other are ties, so that
+    rounding does not decide. With `among`, only jumps between two adjacent levels in this set
+    count.
     """
     shifts = _shifts(positions)
     if among is not None:
@@ -61,12 +62,12 @@ def chosen_level(
     min_position: float | None = None,
     among: Collection[int] | None = None,
 ) -> int:
-    """Return the level that GeNIe-Ada keeps: the first near the target, from the largest shift on.
+    """Return the level that GeNIe-Ada keeps: the first near the target after the largest shift.
 
-    A level is near the target if its position is at least `min_position`. If none is, the highest
-    level is kept. With `min_position` None, the level after the largest shift is kept, as in the
-    paper, whose rule often stops before an image has become the target. With `among`, only these
-    levels are candidates.
+    A level is near the target if its position is at least `min_position`. If no level is, the
+    highest level is kept. If `min_position` is None, the level after the largest shift is kept, as
+    in the paper. This rule often stops before an image has become the target. With `among`, only
+    the levels in this set are candidates.
     """
     start = largest_shift(positions, among=among)
     if min_position is None:
@@ -76,10 +77,10 @@ def chosen_level(
 
 
 def shift_ratio(positions: np.ndarray) -> float:
-    """Return the largest jump divided by the second largest; the higher, the clearer the choice.
+    """Return the largest jump divided by the second largest; a higher ratio is a clearer choice.
 
-    The ratio is at least 1. It is NaN if there is nothing to compare (M = 2, or no jump at all),
-    and infinite if all other jumps are 0.
+    The ratio is at least 1. It is NaN if there is nothing to compare (M = 2, or all jumps are 0),
+    and infinite if only one jump is not 0.
     """
     shifts = np.sort(_shifts(positions))[::-1]
     if len(shifts) < 2 or shifts[0] == 0:
@@ -88,7 +89,7 @@ def shift_ratio(positions: np.ndarray) -> float:
 
 
 def finalists(positions: np.ndarray) -> list[int]:
-    """Return the levels before and after the two largest jumps, ascending."""
+    """Return the levels before and after the two largest jumps, in ascending order."""
     ends = np.argsort(-_shifts(positions), kind="stable")[:2] + 1
     return sorted({int(m) for m in (*ends, *(ends - 1))})
 

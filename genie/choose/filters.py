@@ -1,7 +1,7 @@
-"""Filter rules, which decide which generated images are kept: one function of one type each.
+"""Filter rules, which decide which generated images are kept; each rule is a `Rule` function.
 
-A rule uses a task's generated images and what was learned from its support images, never query
-images or the oracle. Rejected images are drawn again until the attempts are used up.
+A rule uses a task's generated images, its support images and models trained on them, but never
+query images or the oracle. Rejected images are drawn again until no attempts are left.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,7 @@ class Judge:
 
 
 Rule = Callable[[Examples, Judge], np.ndarray]
-"""A function of generated images with their labels; returns a mask (n,) of those to keep."""
+"""A function of labelled generated images that returns a mask (n,) of the images to keep."""
 
 
 def keep_all(generated: Examples, judge: Judge) -> np.ndarray:
@@ -57,9 +57,9 @@ def nearest_by_clip(generated: Examples, judge: Judge) -> np.ndarray:
 
 
 def hard_cosine(generated: Examples, judge: Judge) -> np.ndarray:
-    """Keep images close to the target's prompt and real images in CLIP space (DiffCoRe-Mix).
+    """Keep images close to the target's prompt and its real images in CLIP space (DiffCoRe-Mix).
 
-    Both must hold: cos(image, prompt) >= `min_text`, and the mean of cos(image, support image of
+    An image is kept if cos(image, prompt) >= `min_text` and the mean of cos(image, support image of
     the target) >= `min_image`.
     """
     assert judge.clip is not None
@@ -86,7 +86,7 @@ NEED_CLIP = ("clip", "cosine")
 def apply_rule(
     trajectories: Sequence[Trajectory], rule: str, judges: Mapping[int, Judge], renderer: Renderer
 ) -> np.ndarray:
-    """Return a mask (n,) of the trajectories whose chosen image a rule (a key of RULES) keeps.
+    """Return a mask (n,) of the trajectories whose chosen image is kept by a rule (a key of RULES).
 
     `judges` has one judge per task. Black images are always rejected.
     """
@@ -103,8 +103,8 @@ def apply_rule(
 class Drawn:
     """The result of filling slots.
 
-    `trajectories` are those of all rounds; `chosen` is None for rejected images. `kept` is the
-    number of images kept after each round.
+    `trajectories` contains the trajectories of all rounds; `chosen` is None for rejected images.
+    `kept` is the number of images kept after each round.
     """
 
     trajectories: list[Trajectory]
@@ -121,9 +121,9 @@ def draw_until_kept(
 ) -> Drawn:
     """Search until every slot has an image that is kept, for at most `attempts` rounds.
 
-    `search` returns the trajectories of slots and their cost, and `keeps` returns which of the
-    chosen images are kept. A rejected image is replaced by one with the same source, target and
-    prompt but different noise. Images rejected in the last round are not replaced.
+    `search` returns the trajectories of slots and their cost, and `keeps` returns a mask of the
+    chosen images that are kept. A rejected image is replaced by an image with the same source,
+    target and prompt but different noise. Images rejected in the last round are not replaced.
     """
     trajectories: list[Trajectory] = []
     costs: list[Cost] = []

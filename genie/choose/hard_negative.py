@@ -1,4 +1,4 @@
-"""A source image edited towards a target class, with its levels and provenance."""
+"""A source image edited towards a target class, with its noise levels and provenance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,23 +12,24 @@ from genie.plan.requests import Slot
 from genie.render.loop import Renderer
 
 Landmark = Literal["examples", "txt2img"] | None
-"""The images whose mean embedding is the target's landmark; None if no levels were compared."""
+"""Images whose mean embedding is the target's landmark; None if no levels were compared."""
 
 
 @dataclass(frozen=True, eq=False)
 class HardNegative:
-    """An image of a source, edited towards a target class.
+    """A source image edited towards a target class.
 
     - `image`: the chosen RGB image; `r`: its noise ratio, in (0, 1]
-    - `target`: the class it was edited towards, which is its label
+    - `target`: the class towards which the image was edited, which is its label
     - `source`: the name of its source, or the id of the source image
-    - `levels`: [(r, image), ...] at all levels that competed, r ascending
+    - `levels`: [(r, image), ...] for all levels that competed, in ascending r
     - `positions`: (M,) float, the position of each level between source (0) and target (1); NaN if
       no levels were compared
-    - `shift_ratio`: the largest shift over the second largest; the higher, the clearer the choice
-    - `landmark`: the images whose mean embedding is the target's landmark: "examples", "txt2img" if
-      there were none, or None without positions; `examples` are these images
-    - `prompt`, `negative_prompt`, `key`: its prompts, and its key in the store
+    - `shift_ratio`: the largest shift divided by the second largest; higher means a clearer choice
+    - `landmark`: the kind of images whose mean embedding is the target's landmark: "examples",
+      "txt2img" if there were no examples, or None without positions; `examples` contains these
+      images
+    - `prompt`, `negative_prompt`, `key`: the prompts of the image, and its key in the store
     """
 
     image: Image.Image
@@ -74,7 +75,7 @@ def hard_negative(
 
 
 def without_positions(slot: Slot, renderer: Renderer) -> HardNegative:
-    """Return the hard negative of a slot with a single level, without positions."""
+    """Return the hard negative of a slot with a single level; it has no positions."""
     steps = renderer.engine.info.steps
     nowhere = np.full(1, np.nan)
     return hard_negative(

@@ -1,8 +1,8 @@
-"""The search for r*: render the image of each slot at every noise level and choose one level.
+"""Search for r*: render the image of each slot at every noise level, and choose one level.
 
 The result is a `Trajectory` per slot, with all of its levels. `exact` renders all levels in full.
-`preview` compares quick previews, and renders in full only the levels that are kept, and those
-among which the previews do not decide.
+`preview` compares quick previews. It renders in full only the chosen levels, and the levels between
+which the previews do not decide clearly.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,21 +23,20 @@ from genie.plan.requests import Request, Slot, distinct
 from genie.render.loop import Cost, Renderer
 
 PREVIEW_STEPS = 10
-"""Denoising steps of a preview. With fewer, the chosen level differs from that of the exact search
-too often (docs/reference/decisions.md)."""
+"""Denoising steps of a preview. With fewer steps, previews and the exact search choose different
+levels too often (docs/reference/decisions.md)."""
 
 _REQUEST_COLUMNS = {field.name: object for field in fields(Request)}
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The image of a slot, rendered at each of its M levels, r ascending.
+    """The image of a slot, rendered at each of its M levels, in ascending r.
 
     `keys` and `steps` identify the rendering of each level: its key in the store, and its
-    `num_inference_steps` N, smaller for a preview. `positions` (M,) are 0 at the source and 1 at
-    the target, and NaN where there is no axis. `embeddings` has shape (M, d). `shift_ratio` is
-    computed when levels are first compared. `chosen` is the index of the level that is kept, or
-    None.
+    `num_inference_steps` N, which is smaller for a preview. `positions` (M,) are 0 at the source
+    and 1 at the target, or NaN if there is no axis. `embeddings` has shape (M, d). `shift_ratio` is
+    computed when levels are first compared. `chosen` is the index of the chosen level, or None.
     """
 
     slot: Slot
@@ -85,7 +84,7 @@ def landmarks_of(
 def search(
     slots: Sequence[Slot], renderer: Renderer, landmarks: Landmarks, levels: Levels
 ) -> tuple[list[Trajectory], Cost]:
-    """Choose a level for each slot, by previews if these are requested and save steps."""
+    """Choose a level for each slot, with previews if they are requested and save steps."""
     competing = sorted({request.r for slot in slots for request in slot.levels})
     compares = any(len(slot.levels) > 1 for slot in slots)
     if compares and levels.search == "preview":
@@ -107,10 +106,10 @@ def exact(
 ) -> tuple[list[Trajectory], Cost]:
     """Render all levels and choose the one after the largest shift (Algorithm 1).
 
-    With `min_position`, the position of the chosen level must also be at least this
-    (`adaptive.chosen_level`). A single level is always chosen. `steps` defaults to those of a full
-    rendering. `extra_steps` is passed to `Renderer.ensure`. Raise InvalidValueError, naming the
-    pair, if levels are to be compared but source and target coincide.
+    With `min_position`, the position of the chosen level must also be at least this value
+    (`adaptive.chosen_level`). A single level is always chosen. `steps` defaults to the steps of a
+    full rendering. `extra_steps` is passed to `Renderer.ensure`. Raise InvalidValueError, naming
+    the pair, if levels are to be compared but source and target coincide.
     """
     steps = steps or renderer.engine.info.steps
     requests = distinct(slots)
@@ -133,10 +132,10 @@ def preview(
 ) -> tuple[list[Trajectory], Cost]:
     """Choose levels by previews of `steps` denoising steps and render the chosen ones in full.
 
-    Where the largest jump is less than `unclear` times the second largest, the levels before and
-    after both jumps are rendered in full, and the largest jump between these decides. With
+    If the largest jump is less than `unclear` times the second largest, the levels before and after
+    both jumps are rendered in full, and the largest jump between these levels decides. With
     `min_position`, the level that the previews choose is also rendered in full, and the first of
-    these levels whose position reaches `min_position` is kept.
+    the fully rendered levels whose position reaches `min_position` is kept.
     """
     full_steps = renderer.engine.info.steps
     quick, cost = exact(
@@ -173,11 +172,11 @@ def preview(
 
 
 def preview_steps(ratios: Sequence[float], full: int, *, between: bool) -> int:
-    """Return the denoising steps of a preview in which all levels have different images.
+    """Return the number of preview steps with which every level gives a different image.
 
-    These are PREVIEW_STEPS for a generator that can start `between` two of its steps. Otherwise
-    they are the smallest multiple of PREVIEW_STEPS that gives all levels different numbers of
-    steps, or `full` if no smaller number does.
+    This is PREVIEW_STEPS for a generator that can start `between` two of its steps. Otherwise it is
+    the smallest multiple of PREVIEW_STEPS that gives all levels different numbers of steps, or
+    `full` if no smaller number does.
     """
     if between:
         return min(PREVIEW_STEPS, full)
@@ -188,7 +187,7 @@ def preview_steps(ratios: Sequence[float], full: int, *, between: bool) -> int:
 
 
 def kept_images(trajectories: Sequence[Trajectory], renderer: Renderer) -> Examples:
-    """Return the chosen images as examples, labelled by their targets."""
+    """Return the chosen images as examples, labelled with their target classes."""
     chosen = [(t, level) for t in trajectories for level in _chosen(t)]
     return Examples(
         Pictures(renderer.store.image, [t.keys[level] for t, level in chosen]),
@@ -200,7 +199,7 @@ def kept_images(trajectories: Sequence[Trajectory], renderer: Renderer) -> Examp
 def predicted_target(
     trajectories: Sequence[Trajectory], classifiers: Mapping[int, Classifier], renderer: Renderer
 ) -> list[np.ndarray]:
-    """Return whether the task's classifier predicts the target, as (M,) bool per trajectory."""
+    """Return, for each trajectory, whether its task's classifier predicts the target (M, bool)."""
     predicted: list[np.ndarray] = [np.zeros(0, bool)] * len(trajectories)
     for task in sorted({t.task for t in trajectories}):
         rows = [i for i, t in enumerate(trajectories) if t.task == task]
@@ -216,9 +215,9 @@ def predicted_target(
 
 
 def as_table(trajectories: Sequence[Trajectory], predicted: Sequence[np.ndarray]) -> pd.DataFrame:
-    """Return a table with one row per level: the columns of TRAJECTORIES and of the requests.
+    """Return a table with one row per level and the columns of TRAJECTORIES and of the requests.
 
-    `predicted` holds the result of `predicted_target` for each trajectory.
+    `predicted` is the result of `predicted_target` for each trajectory.
     """
     rows = [
         {
@@ -255,7 +254,7 @@ def _embedded(
 
 
 def _trajectory(slot: Slot, rendered: _Rendered, landmarks: Landmarks, steps: int) -> Trajectory:
-    """Compute the positions of the levels; the first level is chosen provisionally."""
+    """Compute the positions of the levels, and choose the first level provisionally."""
     z = np.stack([rendered[request][1] for request in slot.levels])
     return Trajectory(
         slot=slot,
@@ -269,7 +268,7 @@ def _trajectory(slot: Slot, rendered: _Rendered, landmarks: Landmarks, steps: in
 
 
 def _chosen_by(trajectory: Trajectory, min_position: float | None) -> Trajectory:
-    """Choose the level of a trajectory by its positions, if there are several levels."""
+    """Choose a level by the positions of a trajectory, if it has several levels."""
     along = trajectory.positions
     if len(along) == 1:
         return trajectory
@@ -281,7 +280,7 @@ def _chosen_by(trajectory: Trajectory, min_position: float | None) -> Trajectory
 
 
 def _positions(slot: Slot, z: np.ndarray, landmarks: Landmarks) -> np.ndarray:
-    """Return the positions (M,) of embeddings (M, d), NaN without a source of another class."""
+    """Return the positions (M,) of embeddings (M, d); NaN unless the source has another class."""
     first = slot.levels[0]
     nowhere = np.full(len(z), np.nan)
     if first.source_id is None or first.source_label == first.target_label:
@@ -300,7 +299,7 @@ def _positions(slot: Slot, z: np.ndarray, landmarks: Landmarks) -> np.ndarray:
 def _in_full(quick: Trajectory, levels: Sequence[int], full: Trajectory) -> Trajectory:
     """Return the trajectory of previews with `levels` replaced by their full renderings.
 
-    A single level was chosen by the previews and keeps its position.
+    If `levels` has one entry, the previews chose this level, and it keeps its preview position.
     """
     along, z = quick.positions.copy(), quick.embeddings.copy()
     keys, steps = list(quick.keys), list(quick.steps)
@@ -316,7 +315,7 @@ def _chosen(trajectory: Trajectory) -> list[int]:
 
 
 def _mean_steps(slots: Sequence[Slot], full: int) -> int:
-    """Return the mean guided steps of rendering one level in full, summed over distinct slots."""
+    """Return the mean guided steps for rendering a level in full, summed over distinct slots."""
     distinct_levels = {slot.levels for slot in slots}
     return sum(
         sum(denoising_steps(q.r, full) for q in levels) // len(levels) for levels in distinct_levels

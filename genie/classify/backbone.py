@@ -1,4 +1,4 @@
-"""Frozen image models from transformers folders, for embeddings and for an oracle's verdicts.
+"""Frozen image models from transformers folders, for embeddings and for the oracle's verdicts.
 
 All batches have the same shape (short ones are padded), so the vector of an image is bitwise
 identical in any batch.
@@ -32,17 +32,17 @@ from genie.data.images import image_id
 BATCH = 64
 _NOT_GEOMETRY = ("do_rescale", "do_normalize", "do_flip_channel_order")  # of image processors
 VECTORS_VERSION = 2
-"""Increase it whenever a change in the code changes vectors; this invalidates cached ones."""
+"""Increase this number when a code change alters vectors; this invalidates cached vectors."""
 
 
 @dataclass(frozen=True)
 class ImageModel:
     """A frozen transformers image model with its preprocessing.
 
-    `size` is (height, width) of its input. `resize` makes an RGB image of any size one of this
+    `size` is the (height, width) of the input. `resize` converts an RGB image of any size to this
     size. Pixels in [0, 255] are multiplied by `scale`, then normalised with `mean` and `std`; with
-    `bgr`, their channels are in reverse order. `cache` is the file that stores its vectors.
-    `fingerprint` identifies the content of its folder; it is "" without a cache.
+    `bgr`, the channels are in reverse order. `cache` is the file that stores the model's vectors.
+    `fingerprint` identifies the content of the model's folder; it is "" without a cache.
     """
 
     model: torch.nn.Module
@@ -100,8 +100,9 @@ def load_oracle(
 def _loaded(kind: Any, folder: Path, *, argument: str) -> Any:
     """Load a model from safetensors, without running code in the folder.
 
-    Weights that the checkpoint lacks would be random, and other in every process. A missing pooler
-    is left out, so that the hidden state is used; any other missing weight raises FailedError.
+    Weights that the checkpoint lacks would be random, and different in every process. A missing
+    pooler is left out, so that the hidden state is used. Any other missing weight raises
+    FailedError.
     """
     check_folder(folder, argument=argument)
     try:
@@ -142,10 +143,10 @@ def _cannot_load(folder: Path, why: str, argument: str) -> FailedError:
 
 @torch.inference_mode()
 def sample_output(model: ImageModel, folder: Path, *, argument: str) -> torch.Tensor:
-    """Return the embedding or the logits of an image of noise, (1, d).
+    """Return the embedding or the logits (1, d) of an image of noise.
 
-    Raise FailedError for a model that fails on its own input size, or whose output is not finite or
-    random, as of a masked autoencoder.
+    Raise FailedError if the model fails on its own input size, or if its output is not finite or is
+    random, as with a masked autoencoder.
     """
     batch = pixels([Image.fromarray(_noise(model.size))], model=model).to(model.device)
     try:
@@ -170,7 +171,7 @@ def _by(size: tuple[int, int]) -> str:
 
 
 def check_folder(folder: Path, *, argument: str) -> None:
-    """Raise MissingFileError unless the folder has a transformers model in safetensors format."""
+    """Raise MissingFileError unless the folder contains a safetensors transformers model."""
     lacks = "does not exist"
     if folder.is_dir():
         lacks = "has no *.safetensors weights" if (folder / "config.json").is_file() else ""
@@ -224,10 +225,10 @@ def vectors(
     *,
     kind: str,
 ) -> np.ndarray:
-    """Return `run`'s output (n, d) in float32, one row per image, from the cache where possible.
+    """Return the output (n, d) of `run` in float32, one row per image, from the cache if possible.
 
-    Memory holds the images of one batch. Under `torchrun` or `accelerate launch`, each process
-    computes a part, and all of them return the whole result.
+    Only the images of one batch are in memory at a time. Under `torchrun` or `accelerate launch`,
+    each process computes a part of the vectors, and every process returns the whole result.
     """
     if not images:
         return np.zeros((0, 0), np.float32)
@@ -256,7 +257,7 @@ def vectors(
 def _shared_out(
     names: list[str], compute: Callable[[Sequence[str]], dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
-    """Compute the vectors of `names`, divided among the processes, and return all of them."""
+    """Compute the vectors of `names`, divided among the processes, and return all vectors."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return compute(names)
     state = PartialState(cpu=not torch.cuda.is_available())
@@ -280,8 +281,8 @@ def class_names(model: ImageModel) -> list[str]:
 def pooled(output: object) -> torch.Tensor:
     """Reduce any transformers vision output to (B, d).
 
-    The pooler output is used if there is one, else the last hidden state. Both are averaged over
-    positions, if they have any.
+    The pooler output is used if there is one, otherwise the last hidden state. The result is
+    averaged over positions, if it has any.
     """
     pooler = getattr(output, "pooler_output", None)
     hidden = output.last_hidden_state if pooler is None else pooler  # type: ignore[attr-defined]
@@ -293,11 +294,12 @@ def pooled(output: object) -> torch.Tensor:
 def image_model(
     model: torch.nn.Module, folder: Path, device: str | None, cache: Path | None
 ) -> ImageModel:
-    """Wrap a loaded model with its preprocessing, as its image processor states it.
+    """Wrap a loaded model with the preprocessing that its image processor defines.
 
-    Without a processor, or where it does not resize, images are resized (bicubic) to the size in
-    the model's config, or else to 224 x 224 pixels; without one, means and standard deviations are
-    0.5. Raise FailedError for a processor whose pixels this does not reproduce.
+    If there is no processor, or the processor does not resize, images are resized (bicubic) to the
+    size in the model's config, or to 224 x 224 pixels if the config has none. Without a processor,
+    means and standard deviations are 0.5. Raise FailedError if this preprocessing does not
+    reproduce the processor's pixels.
     """
     device = device or default_device()
     processor = _processor(folder)
@@ -330,7 +332,7 @@ def image_model(
 
 
 def _processor(folder: Path) -> Any:
-    """Return the image processor of a folder, None if it has no file of one."""
+    """Return the image processor of a folder, or None if the folder has no file for it."""
     names = ("preprocessor_config.json", "processor_config.json")
     if not any((folder / name).is_file() for name in names):
         return None
@@ -348,7 +350,7 @@ def _processor(folder: Path) -> Any:
 def _resizing(
     processor: Any, settings: dict[str, Any], config: Any, folder: Path
 ) -> tuple[tuple[int, int], Callable[[Image.Image], Image.Image]]:
-    """Return (height, width) of a model's input, and the function that resizes and crops to it."""
+    """Return a model's input size (height, width) and a function that resizes and crops to it."""
     if settings.get("do_resize") or settings.get("do_center_crop"):
         kept = {key: False for key in _NOT_GEOMETRY if key in settings}
         small, large = (_processed(_noise((n, n)), processor, folder).shape for n in (320, 640))
@@ -381,7 +383,7 @@ def _noise(size: tuple[int, int]) -> np.ndarray:
 
 
 def _processed(array: np.ndarray, processor: Any, folder: Path, **options: Any) -> torch.Tensor:
-    """Return the processor's pixels, (1, 3, H, W), of an RGB array."""
+    """Return the pixels (1, 3, H, W) that the processor makes from an RGB array."""
     try:
         found = processor(Image.fromarray(array), return_tensors="pt", **options)["pixel_values"]
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
@@ -396,7 +398,7 @@ def _unsupported(folder: Path, why: str) -> FailedError:
 
 
 def _require_same_pixels(model: ImageModel, processor: Any, folder: Path) -> None:
-    """Raise FailedError unless `pixels` equals the processor's at two sizes of image."""
+    """Raise FailedError unless `pixels` matches the processor's pixels for images of two sizes."""
     height, width = model.size
     for size in (model.size, (2 * height, 2 * width)):
         array = _noise(size)

@@ -1,4 +1,4 @@
-"""Classifiers: a common `fit` and `predict_proba` for heads and fine-tuned networks."""
+"""Classifiers: `fit` and `predict_proba` for linear heads and for fine-tuned networks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ FINETUNE = "finetune"
 class Classifier:
     """A trained classifier: its class names in column order and its weights by name.
 
-    `head` is a key of HEADS, or FINETUNE for a network whose initial weights are given by `start`.
+    `head` is a key of HEADS, or FINETUNE for a network whose initial weights `start` selects.
     `backbone` is the folder of the underlying model.
     """
 
@@ -34,7 +34,7 @@ class Classifier:
 def fit(examples: Examples, settings: TrainingSettings) -> Classifier:
     """Train a classifier on the examples.
 
-    Raise InvalidValueError for fewer than two classes.
+    Raise InvalidValueError if there are fewer than two classes.
     """
     classes = tuple(sorted(set(examples.labels)))
     if len(classes) < 2:
@@ -67,15 +67,15 @@ def predict(classifier: Classifier, examples: Examples) -> np.ndarray:
 
 
 def out_of_fold(examples: Examples, settings: TrainingSettings, *, folds: int = 5) -> np.ndarray:
-    """Return (n, c) out-of-fold probabilities: no classifier was trained on an example it predicts.
+    """Return (n, c) out-of-fold probabilities: no classifier predicts its own training examples.
 
     Columns are the sorted class names. Classes are weighted inversely to their number of examples,
     because an unbalanced classifier predicts one of the largest classes for every image of a long
-    tail. FINETUNE is replaced by logistic regression on the frozen embeddings, because `folds` more
-    networks per task would cost more than all other training. The examples of each class are
-    assigned to the folds in rotation, so a class with fewer images than folds is absent from some
-    folds. A class that is absent from the training folds has probability 0. If fewer than two
-    classes are left for training, as in 1-shot tasks, the whole row is 0.
+    tail. FINETUNE is replaced by logistic regression on the frozen embeddings, because training
+    `folds` more networks per task would cost more than all other training. The examples of each
+    class are assigned to the folds in rotation, so a class with fewer images than folds is absent
+    from some folds. A class that is absent from the training folds has probability 0. If fewer than
+    two classes are left for training, as in 1-shot tasks, the whole row is 0.
     """
     if settings.head == FINETUNE:
         settings = replace(settings, head="logistic")

@@ -1,4 +1,4 @@
-"""CLIP models (dual encoders) from transformers folders: images and texts in one space."""
+"""CLIP models (dual encoders) from transformers folders, which embed images and texts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,16 +17,16 @@ from genie.core.errors import FailedError, one_line
 
 @dataclass(frozen=True)
 class Clip:
-    """A frozen dual encoder; `vision` is the model with its preprocessing and cache."""
+    """A frozen dual encoder; `vision` is the model with its image preprocessing and cache."""
 
     vision: ImageModel
     tokenizer: Any
 
 
 class _ImageTower(torch.nn.Module):
-    """The image encoder of a CLIP model: exp(logit scale) times the unit image embedding, (B, d).
+    """A CLIP image encoder that returns exp(logit scale) times the unit image embeddings, (B, d).
 
-    With prompt embeddings as its weights, a linear layer on top computes CLIP's zero-shot logits.
+    A linear layer on top, with prompt embeddings as weights, computes CLIP's zero-shot logits.
     """
 
     def __init__(self, model: CLIPModel) -> None:
@@ -47,7 +47,7 @@ def load_clip(
     """Load the dual encoder of a transformers folder.
 
     Raise MissingFileError, naming `argument`, if the folder or its weights are missing, and
-    FailedError if it is not a CLIP model with a tokenizer.
+    FailedError if the folder does not contain a CLIP model with a tokenizer.
     """
     check_folder(folder, argument=argument)
     options = {"local_files_only": True, "trust_remote_code": False}
@@ -91,7 +91,7 @@ def embed_images(images: Sequence[Image.Image], clip: Clip) -> np.ndarray:
 
 @torch.inference_mode()
 def embed_texts(texts: Sequence[str], clip: Clip) -> np.ndarray:
-    """Return (n, d) float32 unit vectors, in the same space as those of `embed_images`."""
+    """Return text embeddings: (n, d) float32 unit vectors, comparable with `embed_images`."""
     model: Any = clip.vision.model
     tokens = clip.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
     hidden = model.text_model(**tokens.to(clip.vision.device)).pooler_output

@@ -8,21 +8,21 @@ from genie.core.seeding import identity_of, shuffled, task_seed
 
 
 def confusion(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return mean out-of-fold probabilities: true classes as rows, predicted ones as columns.
+    """Return mean out-of-fold probabilities, with true classes as rows and predicted as columns.
 
-    Both are sorted. `predictions` is the predictions table of one task, with the columns label,
-    predicted and probability. Probabilities are averaged because, with five shots, counts of hard
-    predictions would be too small.
+    Rows and columns are sorted. `predictions` is the predictions table of one task, with the
+    columns label, predicted and probability. Probabilities are averaged because, with five shots,
+    counts of hard predictions would be too small.
     """
     pairs = predictions.groupby(["label", "predicted"])["probability"]
     return pairs.mean().unstack()
 
 
 def source_classes(matrix: pd.DataFrame, *, strategy: str, top_k: int, seed: int) -> pd.DataFrame:
-    """Return the columns target, source and rank (1 = first choice) for every class as target.
+    """Return a table of target, source and rank (1 = first choice), with every class as a target.
 
-    `strategy` is a key of STRATEGIES. With fewer than `top_k` other classes, all of them are
-    returned.
+    `strategy` is a key of STRATEGIES. If there are fewer than `top_k` other classes, all other
+    classes are returned.
     """
     rows = []
     for target in matrix.index:
@@ -37,7 +37,8 @@ def rank_sources(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return a task's confusion matrix and the ranked source classes of each target.
 
-    `predictions` has the columns of PREDICTIONS for one task. Draws are keyed by its support set.
+    `predictions` has the columns of PREDICTIONS for one task. Draws are keyed by the task's support
+    set.
     """
     matrix = confusion(predictions)
     task = identity_of(predictions.drop_duplicates("image_id"))
@@ -48,9 +49,9 @@ def rank_sources(
 def boundary_pairs(matrix: pd.DataFrame) -> list[tuple[str, str]]:
     """Return the most confused pairs of classes, each pair sorted by name.
 
-    Each class is paired with the class that it is most confused with. A pair found from both sides
-    is listed once. A class without confusion yields no pair, as in 1-shot tasks, which have no
-    folds.
+    Each class is paired with the class that it is most often confused with. A pair found from both
+    classes is listed once. A class without confusion gives no pair, as in 1-shot tasks, which have
+    no folds.
     """
     ranked = source_classes(matrix, strategy="confusion", top_k=1, seed=0)
     pairs = zip(ranked["target"], ranked["source"], strict=True)
@@ -58,20 +59,20 @@ def boundary_pairs(matrix: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 Strategy = Callable[[str, Mapping[str, float], int, int], Sequence[str]]
-"""A function of a target, its row of probabilities, top_k and a seed; returns source classes."""
+"""A function of a target, its probabilities, `top_k` and a seed that returns source classes."""
 
 
 def _most_confused(
     target: str, shares: Mapping[str, float], top_k: int, seed: int
 ) -> Sequence[str]:
-    """Return the classes with the highest probabilities, ties by class name."""
+    """Return the classes with the highest probabilities; break ties by class name."""
     return sorted(shares, key=lambda c: -shares[c])[:top_k]
 
 
 def _least_confused(
     target: str, shares: Mapping[str, float], top_k: int, seed: int
 ) -> Sequence[str]:
-    """Return the classes with the lowest probabilities, ties by class name."""
+    """Return the classes with the lowest probabilities; break ties by class name."""
     return sorted(shares, key=lambda c: shares[c])[:top_k]
 
 
@@ -91,4 +92,4 @@ STRATEGIES: dict[str, Strategy] = {
     "distant": _least_confused,
     "all": _every,
 }
-"""The strategies of choosing source classes, by name."""
+"""Strategies for choosing source classes, by name."""

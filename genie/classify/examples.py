@@ -1,4 +1,4 @@
-"""Examples that classifiers train on and predict: images, embeddings and labels."""
+"""Images, embeddings and labels that classifiers train on or predict."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from genie.data.pictures import Pictures, joined
 class Examples:
     """Images with their backbone embeddings (n, d) and, for training, their labels.
 
-    Images of large sets are loaded lazily (`Pictures`). `weights` (n,) in [0, 1] are the weights of
-    the labels; None means 1 for all. A mixture of two images becomes two examples with one label
-    each.
+    Images in large sets are loaded lazily (`Pictures`). `weights` (n,) in [0, 1] are the weights of
+    the labels; None means that all weights are 1. A mixture of two images becomes two examples with
+    one label each.
     """
 
     images: Sequence[Image.Image]
@@ -28,13 +28,13 @@ class Examples:
 
 
 def load_examples(images: pd.DataFrame, *, backbone: ImageModel) -> Examples:
-    """Return the examples of an images table, in its order."""
+    """Return the examples of an images table, in the order of the table."""
     pictures = Pictures(decode_image, list(images["png"]))
     return Examples(pictures, embed(pictures, model=backbone), list(images["label"]))
 
 
 def picker(examples: Examples, ids: Iterable[str]) -> Callable[[Iterable[str]], Examples]:
-    """Return a function that selects examples by their ids, in the order of the ids.
+    """Return a function that selects examples by id, in the order of the given ids.
 
     `ids` contains the id of every example, in the order of `examples`.
     """

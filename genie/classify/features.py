@@ -1,6 +1,6 @@
 """A cache of image vectors, keyed by model, computation and image content.
 
-The cache is one SQLite file, which several processes may share and which is safe to delete.
+The cache is one SQLite file. Several processes may share it, and it can be deleted safely.
 """
 
 import sqlite3
@@ -18,7 +18,7 @@ _AT_ONCE = 500  # names per query; SQLite allows at least 999
 
 
 def known(path: Path, model: str, images: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return the cached float32 vectors (d,) by image, omitting images that are not cached."""
+    """Return the cached float32 vectors (d,) by image; images that are not cached are omitted."""
     if not path.is_file():
         return {}
     cached: dict[str, np.ndarray] = {}
@@ -36,7 +36,7 @@ def known(path: Path, model: str, images: Sequence[str]) -> dict[str, np.ndarray
 
 
 def keep(path: Path, model: str, vectors: Mapping[str, np.ndarray]) -> None:
-    """Add float32 vectors (d,) by image to the cache; existing entries are not replaced."""
+    """Add float32 vectors (d,) by image to the cache, without replacing existing entries."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [(model, image, v.astype(np.float32).tobytes()) for image, v in vectors.items()]
     with _open(path) as connection:

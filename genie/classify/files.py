@@ -36,7 +36,7 @@ def save_classifiers(classifiers: Mapping[int, Classifier], folder: Path) -> Non
 def load_classifiers(folder: Path) -> dict[int, Classifier]:
     """Load the classifiers that `save_classifiers` wrote, by task.
 
-    Raise MissingFileError if the folder has none.
+    Raise MissingFileError if the folder contains no classifiers.
     """
     path = folder / INDEX
     if not path.is_file():

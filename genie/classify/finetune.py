@@ -1,4 +1,4 @@
-"""Fine-tuning of whole networks on images, on one device or several."""
+"""Fine-tuning of whole networks on images, with one or several devices."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -55,7 +55,7 @@ def train_network(
     """Train a network with weak augmentation (AdamW, cosine schedule) and return its weights.
 
     `targets` (n,) are indices into `classes`. Under `torchrun` or `accelerate launch`, each process
-    trains on its share of every batch, and all end with the same weights.
+    trains on its share of every batch, and all processes end with the same weights.
     """
     accelerator = Accelerator(  # before the model is loaded, because it selects this process's GPU
         cpu=not torch.cuda.is_available(),
@@ -116,7 +116,7 @@ def _train(
     targets: np.ndarray,
     settings: TrainingSettings,
 ) -> Any:
-    """Train for `settings.steps` steps and return the network as wrapped by accelerate."""
+    """Train for `settings.steps` steps and return the network wrapped by accelerate."""
     images = spooled(resized(image, model=model) for image in examples.images)
     labels = torch.from_numpy(targets)
     weights = torch.from_numpy(weights_of(examples)).float()

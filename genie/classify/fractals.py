@@ -1,6 +1,7 @@
-"""Fractal images from random iterated function systems, to blend into training images.
+"""Fractal images from random iterated function systems, for blending into training images.
 
-DiffuseMix reads fractals from a folder of images. Here they are computed, so no files are needed.
+The original DiffuseMix reads fractals from a folder. Here, fractals are computed, so no files are
+needed.
 """
 
 import numpy as np
@@ -12,8 +13,8 @@ _POINTS, _ROUNDS, _SKIPPED = 1_000, 40, 10
 def fractal(draw: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Return the attractor of a random system of affine maps, float (height, width, 3) in [0, 255].
 
-    Points are moved by contractions of the plane in random order (chaos game, Barnsley 1988).
-    Brightness is the logarithm of a pixel's number of hits, and each map has a colour.
+    Contractions of the plane move points in random order (chaos game, Barnsley 1988). The
+    brightness of a pixel is the logarithm of its number of hits, and each map has its own colour.
     """
     matrices, shifts = _contractions(draw), draw.uniform(-1, 1, (_MAPS, 2))
     colours = draw.uniform(0, 1, (_MAPS, 3))

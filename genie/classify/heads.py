@@ -1,8 +1,8 @@
-"""Linear heads on frozen embeddings, one function each with a common signature.
+"""Linear heads on frozen embeddings; each is fitted by a function with the same signature.
 
-The constants are those of the paper's protocols: logistic regression with L2 penalty, C = 1, lbfgs
-and 1000 iterations on L2-normalised features (section 4.1), and a linear SVM for fine-grained data
-sets (A.1).
+The constants follow the paper: logistic regression with L2 penalty, C = 1, lbfgs and 1000
+iterations on L2-normalised features (section 4.1), and a linear SVM for fine-grained data sets
+(A.1).
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 Weights = dict[str, np.ndarray]
-"""Arrays by name. A head has `weight` (c, d) and `bias` (c,)."""
+"""Arrays by name; a head has the arrays `weight` (c, d) and `bias` (c,)."""
 
 Head = Callable[[np.ndarray, np.ndarray, np.ndarray, int], Weights]
 """A function of embeddings (n, d), class indices (n,), example weights (n,) and a seed."""
@@ -51,14 +51,14 @@ def fit_prototype(
 
 
 def head_probabilities(weights: Weights, embeddings: np.ndarray) -> np.ndarray:
-    """Return (n, c) probabilities, the softmax of the head's scores."""
+    """Return (n, c) probabilities: the softmax of the head's scores."""
     scores = embeddings @ weights["weight"].T + weights["bias"]
     shifted = np.exp(scores - scores.max(1, keepdims=True))
     return shifted / shifted.sum(1, keepdims=True)
 
 
 def _linear(weight: np.ndarray, bias: np.ndarray, *, two_sided: bool) -> Weights:
-    """Return weights (c, d) and biases (c,); scikit-learn has a single row for c = 2."""
+    """Return weights (c, d) and biases (c,); scikit-learn returns a single row if c = 2."""
     if len(weight) == 1:
         other = -weight if two_sided else np.zeros_like(weight)
         weight = np.concatenate([other, weight])

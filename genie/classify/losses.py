@@ -1,4 +1,4 @@
-"""Losses for fine-tuning, one function each with a common signature."""
+"""Losses for fine-tuning; all of these functions have the same signature."""
 
 from collections.abc import Callable
 
@@ -21,8 +21,8 @@ def logit_adjusted(logits: torch.Tensor, labels: torch.Tensor, prior: torch.Tens
 def balanced_bce(logits: torch.Tensor, labels: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
     """Return Bal-BCE, the binary cross-entropy of z + log π - log(1 - π) (LiVT, eq. 13).
 
-    The loss is summed over classes. Predictions use the logits without the shift, so rare classes
-    are not at a disadvantage.
+    The loss is summed over classes. Predictions use the unshifted logits, so rare classes are not
+    at a disadvantage.
     """
     shifted = logits + prior.log() - (-prior).log1p()
     targets = torch.nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype)

@@ -1,4 +1,4 @@
-"""Checks of model folders before any work, once per content; without torch if all have passed."""
+"""Checks of model folders before any other work, without torch if all models passed before."""
 
 import json
 import logging
@@ -15,16 +15,16 @@ MODEL_FILES = (".json", ".safetensors")
 
 
 def model_fingerprint(folder: Path) -> str:
-    """Return the fingerprint of the files that a model is loaded from."""
+    """Return the fingerprint of the files from which a model is loaded."""
     return fingerprint(folder, (p for p in folder.iterdir() if p.suffix in MODEL_FILES))
 
 
 def check_models(folders: Mapping[str, Path], passed: Path) -> None:
-    """Load each model twice and run it, and compare the outputs for an image of noise.
+    """Load each model twice, and compare its outputs for an image of noise.
 
     `folders` maps the arguments "embedder", "oracle" and "clip" to model folders. `passed` is a
-    JSON file of the contents that passed; they are not loaded again. Raise FailedError for a model
-    that does not load, or whose weights or outputs are random.
+    JSON file with the fingerprints of models that passed; these models are not loaded again. Raise
+    FailedError if a model does not load, or if its weights or outputs are random.
     """
     known: list[str] = json.loads(passed.read_text()) if passed.is_file() else []
     for argument, folder in folders.items():

@@ -1,4 +1,4 @@
-"""Settings for training a classifier. Nothing here imports torch."""
+"""Settings for training a classifier. This module does not import torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ def _unrecorded(step: int, loss: float) -> None:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Settings for training a classifier; heads on embeddings use only `seed`.
+    """Settings for training a classifier; heads on embeddings use only the seed.
 
     `head` is a key of HEADS, or "finetune" to train the whole network. `start` is a key of STARTS
     and `loss` a key of LOSSES. With `start` "prompts", the head is initialised with the embeddings
-    of `prompt_of(class name)`, and `backbone` must be a CLIP model. `on_step` is a callback after
-    each training step, with the step's number and the mean loss of the batch.
+    of `prompt_of(class name)`, and `backbone` must be a CLIP model. `on_step` is called after each
+    training step with the step's number and the batch's mean loss.
     """
 
     head: str = "logistic"

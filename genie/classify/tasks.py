@@ -1,6 +1,7 @@
-"""Classifiers of tasks, trained on support images alone or with generated images.
+"""Training of one classifier per task, on support images alone or with generated images.
 
-Random draws are keyed by a task's support set, not by its number, so equal tasks share them.
+Random draws are keyed by a task's support set, not by its number, so equal tasks get the same
+draws.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from genie.core.tables import MEMBERS, MIXTURES, empty, read_table
 from genie.data.augmented_set import read_set
 
 PerClass = Callable[[Sequence[str]], Mapping[str, int]]
-"""Maps the labels of a task's support images to numbers of images per class."""
+"""A function that maps the labels of a task's support images to numbers of images per class."""
 
 
 def train_baseline(
@@ -34,8 +35,9 @@ def train_baseline(
 ) -> tuple[Classifier, pd.DataFrame]:
     """Train a classifier on a task's support images and weak copies, and predict out of fold.
 
-    `examples` are the images of `support` (columns label, image_id), in its order. `extra` is the
-    number of copies per class. The predictions have all columns of PREDICTIONS except the task.
+    `examples` contains the images of `support` (columns label, image_id) in the same order. `extra`
+    maps classes to numbers of copies. The predictions have all columns of PREDICTIONS except the
+    task.
     """
     seed = partial(task_seed, settings.seed, identity_of(support))
     weak = copies(examples, extra, weak_copies, backbone=backbone, seed=seed("copies"))
@@ -55,8 +57,8 @@ class Recipe:
 
     - `training`: the settings of each training
     - `per_class`: maps a task's labels to the number of images per class that every method adds;
-      copies of real images make up for those that were not generated
-    - `copier`: a key of COPIERS; `mixer`: a key of MIXERS, or None to mix nothing
+      copies of real images make up for images that were not generated
+    - `copier`: a key of COPIERS; `mixer`: a key of MIXERS, or None for no mixing
     - `mixes_with_sources`: whether an image is mixed with its source
     - `real_passes`: the number of copies of each real image
     """
@@ -77,7 +79,7 @@ def train_baselines(
     *,
     monitor: Monitor,
 ) -> tuple[dict[int, Classifier], pd.DataFrame]:
-    """Train the baseline of every task; return them by task, and their predictions (PREDICTIONS).
+    """Train the baseline of each task; return baselines by task, and predictions (PREDICTIONS).
 
     `images` has the columns of IMAGES, and `support` the support rows of a tasks table.
     """
@@ -104,7 +106,7 @@ def retrain(
     """Train a classifier per task on support and generated images.
 
     `folder` contains the augmentation set. Return the classifiers by task, and a table with a row
-    per mixture of a generated and a real image (MIXTURES), empty if nothing is mixed.
+    per mixture of a generated and a real image (MIXTURES), which is empty if nothing is mixed.
     """
     members = read_table(folder / "members.csv", MEMBERS)
     real_of = picker(load_examples(images, backbone=backbone), images["image_id"])

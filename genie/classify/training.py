@@ -1,8 +1,8 @@
-"""Training samples of a classifier, the same number for every method.
+"""Training samples of a classifier; their number is the same for every method.
 
-Copies of real images make up the difference for a method that generates fewer images than others. A
-method may also mix its generated images with real ones. COPIERS and MIXERS of `transforms` list the
-functions for both.
+Copies of real images make up the difference if a method generates too few images. A method may also
+mix its generated images with real ones. COPIERS and MIXERS in `transforms` list the functions for
+copying and mixing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from genie.classify.transforms import Copier, Copies, Mixer
 from genie.data.pictures import Pictures, spooled
 
 AT_ONCE = 256
-"""Number of images that are copied or mixed at a time; real images are mixed within these."""
+"""Number of images copied or mixed at a time; real images are mixed only within this batch."""
 
 
 def copies(
@@ -29,7 +29,7 @@ def copies(
     backbone: ImageModel,
     seed: int,
 ) -> Examples:
-    """Make `counts[label]` copies of each class with `copier`, using its images in rotation."""
+    """Make `counts[label]` copies for each class with `copier`, using its images in rotation."""
     labels = np.array(examples.labels)
     rows = [
         int(members[i % len(members)])
@@ -62,7 +62,7 @@ def copies(
 def softened(generated: Examples, sources: Sequence[str], weights: np.ndarray) -> Examples:
     """Add the source's class as a second label, with weight 1 - w for label weights w (n,).
 
-    Images with label weight 1 are unchanged. All others become two examples.
+    Images with label weight 1 are unchanged. Each other image becomes two examples.
     """
     soft = np.flatnonzero(weights < 1)
     if not len(soft):
@@ -84,11 +84,12 @@ def mixed(
     seed: int,
     sources: Examples | None = None,
 ) -> tuple[Examples, pd.DataFrame]:
-    """Mix each generated image with its source, or with a real one of its class in rotation.
+    """Mix each generated image with its source, or with a real image of its class in rotation.
 
-    Return the examples and a table of the mixtures. A mixture becomes two examples of one image,
-    whose weights sum to one: the generated image's label with its share, and the real image's label
-    with the remainder. The table has one row per mixture: label, level (pixel or patch) and share.
+    Return the examples and a table of the mixtures. A mixture becomes two examples with the same
+    image, whose weights sum to one. The generated image's label has its share as the weight, and
+    the real image's label has the remainder. The table has one row per mixture: label, level (pixel
+    or patch) and share.
     """
     partners = sources or take(real, _in_rotation(generated.labels, real.labels))
     levels: list[str] = []
@@ -113,7 +114,7 @@ def mixed(
 
 
 def _in_rotation(classes: Sequence[str], labels: Sequence[str]) -> list[int]:
-    """Return a row of `labels` for each of the classes, using the rows of a class in rotation."""
+    """Return a row of `labels` for each entry in `classes`, using a class's rows in rotation."""
     members = {c: np.flatnonzero(np.array(labels) == c) for c in set(classes)}
     turn = pd.Series(list(classes), dtype=str).groupby(list(classes)).cumcount()
     return [int(members[c][i % len(members[c])]) for c, i in zip(classes, turn, strict=True)]

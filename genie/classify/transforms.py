@@ -32,7 +32,7 @@ class Copies:
 
 @dataclass(frozen=True)
 class Mixture:
-    """A generated image mixed with a real one; `share` is the generated image's share."""
+    """A generated image mixed with a real image; `share` is the generated image's share."""
 
     image: Image.Image
     level: str  # pixel, patch or half
@@ -40,12 +40,12 @@ class Mixture:
 
 
 Copier = Callable[[Sequence[Image.Image], Sequence[str], int], Copies]
-"""A function of RGB images of one size, their labels and a seed that copies each image once."""
+"""A function of RGB images of the same size, their labels and a seed; it copies each image once."""
 
 Mixer = Callable[[Sequence[Image.Image], Sequence[Image.Image], int], Sequence[Mixture]]
-"""A function of generated images, real images and a seed that mixes them pair by pair.
+"""A function of generated images, real images and a seed; it mixes the images pair by pair.
 
-The two sequences have the same length, and all images the same size.
+The two sequences have the same length, and all images have the same size.
 """
 
 _GRID = 4  # patches per side
@@ -58,7 +58,7 @@ def weak(batch: torch.Tensor, *, seed: int) -> torch.Tensor:
 
     Pixels may have any range of values. Crops keep at least 80% of the area. The paper's "Weak"
     (section 4.1) crops down to 20%, which suits photographs. A fifth of a 28 x 28 image does not
-    show its class, and gains would be measured against a weakened baseline.
+    show its class, so gains would be measured against a weakened baseline.
     """
     return _seeded(K.AugmentationSequential(*_weak_parts(batch)), seed)(batch)
 
@@ -79,7 +79,7 @@ def weak_copies(images: Sequence[Image.Image], labels: Sequence[str], seed: int)
 def strong_copies(images: Sequence[Image.Image], labels: Sequence[str], seed: int) -> Copies:
     """Return copies with the paper's "Strong": "Weak", then colour jitter, greyscale and blur.
 
-    Strengths and probabilities are those of SimCLR (Chen et al. 2020), which UniSiam adopts.
+    Strengths and probabilities follow SimCLR (Chen et al. 2020), as in UniSiam.
     """
     if not images:
         return Copies([], [], [], [])
@@ -143,11 +143,11 @@ def _patch_mixture(generated: np.ndarray, real: np.ndarray, draw: np.random.Gene
 def half_and_fractal_mix(
     generated: Sequence[Image.Image], real: Sequence[Image.Image], seed: int
 ) -> list[Mixture]:
-    """Join a half of each real image to the other half of its generated one (DiffuseMix).
+    """Join half of each real image to the other half of its generated image (DiffuseMix).
 
     The generated half (left, right, upper or lower) is random. The halves are blended over a ramp
-    of 20/256 of the side. Then a fractal is blended in with weight 1/5. Both images have one class,
-    so the share is 1.
+    of 20/256 of the side. Then a fractal is blended in with weight 1/5. Both images have the same
+    class, so `share` is 1.
     """
     draw = np.random.default_rng(seed)
     return [
@@ -157,7 +157,7 @@ def half_and_fractal_mix(
 
 
 def _joined(generated: np.ndarray, real: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """Return real and generated halves, joined, as floats (h, w, 3)."""
+    """Return a real and a generated half joined to one image, as floats (h, w, 3)."""
     height, width = generated.shape[:2]
     side = int(draw.integers(4))  # 0 left, 1 right, 2 upper, 3 lower half generated
     length = height if side > 1 else width
@@ -177,8 +177,8 @@ def _with_fractal(image: np.ndarray, draw: np.random.Generator) -> Image.Image:
 def _own_share(mixed: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Convert the labels of kornia's CutMix to the format of its MixUp.
 
-    CutMix gives the share of the first image, MixUp that of the second. CutMix labels also have an
-    extra leading axis of length one, for repeated mixing.
+    CutMix gives the share of the first image, and MixUp gives the share of the second. CutMix
+    labels also have an extra leading axis of length one, for repeated mixing.
     """
     batch, labels = mixed
     first, second, share = labels[0].unbind(1)

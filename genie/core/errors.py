@@ -1,7 +1,7 @@
 """Errors that users see, and helpers for the messages of other exceptions.
 
 Every message names the argument, the rule, the value and the remedy on one line. The library names
-its own arguments; the stages replace them by keys of params.yaml (`GenieError.text`).
+its own arguments; the stages replace them with keys of params.yaml (`GenieError.text`).
 """
 
 import difflib
@@ -26,10 +26,10 @@ def shown(value: object) -> str:
 class GenieError(Exception):
     """An error that the user can fix.
 
-    `rule` is a clause whose subject is `argument`, such as "must be at least 1"; without an
-    argument it is a whole sentence. `value` is the value given, and `remedy` the action that helps.
-    The message is one line: `{argument} {rule}, got {value}; {remedy}`. In the rule and the remedy,
-    other arguments are written in backticks.
+    `rule` is a clause whose subject is `argument`, such as "must be at least 1", or a whole
+    sentence if there is no argument. `value` is the value that was given, and `remedy` is the
+    action that helps. The message is one line: `{argument} {rule}, got {value}; {remedy}`. In the
+    rule and the remedy, other arguments are written in backticks.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class GenieError(Exception):
         super().__init__(self.text())
 
     def text(self, names: Mapping[str, str] | None = None) -> str:
-        """Return the message, with other names for arguments, such as keys of params.yaml."""
+        """Return the message with arguments renamed, for example to keys of params.yaml."""
         names = names or {}
         argument = self.argument and renamed(f"`{self.argument}`", names).strip("`")
         subject = f"{argument} {self.rule}" if argument else self.rule
@@ -67,7 +67,7 @@ class FailedError(GenieError, RuntimeError):
 
 
 def require_choice(argument: str, value: object, choices: Iterable[str]) -> None:
-    """Raise InvalidValueError, naming the nearest choice, unless the value is one of `choices`."""
+    """Raise InvalidValueError, suggesting the nearest choice, unless the value is in `choices`."""
     names = list(choices)
     if value in names:
         return
@@ -81,7 +81,7 @@ def require_choice(argument: str, value: object, choices: Iterable[str]) -> None
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:
-    """Replace arguments in backticks by their names in `names`; leave all others unchanged."""
+    """Replace arguments in backticks with their names in `names`, and keep other arguments."""
     return re.sub(r"`(\w+)`", lambda found: f"`{names.get(found[1], found[1])}`", text)
 
 

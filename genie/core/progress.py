@@ -1,4 +1,4 @@
-"""Callbacks of long loops, which show progress and record losses."""
+"""Callbacks for long loops, which show progress and record losses."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ def one(item: object) -> int:
 class Progress(Protocol):
     """Iterates over items and shows the progress.
 
-    `total` is the sum of `weight(item)` over all items, and `unit` names what is counted. With
-    `whole`, an interrupt should wait until the current item is finished, because its work would be
-    lost otherwise.
+    `total` is the sum of `weight(item)` over all items, and `unit` names what is counted. If
+    `whole` is set, an interrupt should wait until the current item is finished, because the work on
+    this item would otherwise be lost.
     """
 
     def __call__(

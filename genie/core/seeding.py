@@ -2,8 +2,8 @@
 
 Every random choice of data, sources and noise is seeded by the identity of what is drawn, so adding
 a task or an image changes no other draw. Within a task, copies, mixtures and mini-batches are drawn
-in order from the task's seed. The hashed bytes of a key determine the results, so a change here
-changes images and metrics.
+in order from the task's seed. The hashed bytes of a key determine the draws, so a change to this
+module changes images and metrics.
 """
 
 import hashlib
@@ -44,13 +44,13 @@ def support_identity(labels: Iterable[str], image_ids: Iterable[str]) -> str:
     """Return an order-independent hash (hex) of a support set.
 
     The task's number is not hashed, so draws keyed by this hash are the same in equal tasks and
-    independent in different ones.
+    independent in different tasks.
     """
     return identity(f"{image} {label}" for label, image in zip(labels, image_ids, strict=True))
 
 
 def identity_of(support: pd.DataFrame) -> str:
-    """Return `support_identity` of a table with the columns label and image_id."""
+    """Return the `support_identity` of a table with the columns label and image_id."""
     return support_identity(support["label"], support["image_id"])
 
 
@@ -58,7 +58,7 @@ def task_seed(seed: int, task: str, purpose: str) -> int:
     """Return a 31-bit seed for one purpose in one task, given the task's identity.
 
     Tasks are identified by their support sets (`support_identity`), so equal tasks draw the same
-    numbers and different tasks draw independent ones.
+    numbers, and different tasks draw independent numbers.
     """
     return number(f"{seed}/{task}/{purpose}") >> 33
 
@@ -74,7 +74,7 @@ def step_seed(seed: int, step: int) -> int:
 def fingerprint(folder: Path, files: Iterable[Path]) -> str:
     """Return the SHA-256 (hex) of the names and contents of files in a folder.
 
-    Names are relative to `folder`, so its location does not matter.
+    Names are relative to `folder`, so the location of the folder does not matter.
     """
     total = hashlib.sha256()
     for path in sorted(files):

@@ -1,4 +1,4 @@
-"""Schemas of the tables that stages exchange, and functions to read and write them.
+"""Schemas of the tables that stages exchange, and functions to read and write these tables.
 
 A schema maps column names to types, in file order. A text column is always read as text, because
 "007" and "None" can be names of classes.
@@ -81,7 +81,7 @@ TRAJECTORIES: Schema = {
     "embedding": list,
 }
 UNCLEAR = 1.1
-"""Threshold of `shift_ratio` (largest shift / second largest), below which a choice is unclear."""
+"""Threshold for `shift_ratio` (largest shift / second largest) below which a choice is unclear."""
 
 THUMBNAILS: Schema = {"key": str, "webp": bytes}
 
@@ -158,7 +158,7 @@ CONTEXTS: Schema = {"class": str, "prompt": str, "negative": str}
 
 
 _OLD_NAMES = {"predicted_target": "called_target"}
-"""Current column names and their names in version 0.1, which can still be read."""
+"""Current column names, mapped to their names in version 0.1, which can still be read."""
 
 
 def empty(schema: Schema) -> pd.DataFrame:
@@ -227,7 +227,7 @@ def write_images(table: pd.DataFrame, folder: Path) -> None:
 
 
 def read_images(folder: Path) -> pd.DataFrame:
-    """Read the images table of a folder; raises as `read_table` does."""
+    """Read the images table of a folder; see `read_table` for errors."""
     return read_table(folder / "images.parquet", IMAGES)
 
 

@@ -1,6 +1,6 @@
-"""Figures, one module each; `canvas` and `fonts` contain the code that they share.
+"""Figures, with one module per figure; `canvas` and `fonts` contain shared code.
 
-`analysis` draws all figures and tables of the stage `analyse`. `report` writes plots/report.html
-with `gallery` (its images) and `curves`; its template is in `page`. No other stage uses this
-package, so changing a colour reruns no other stage.
+`analysis` draws all figures and tables of the stage `analyse`. `report` writes plots/report.html,
+using `gallery` (for the images) and `curves`; the template is in `page`. No other stage uses this
+package, so changing a colour does not rerun other stages.
 """

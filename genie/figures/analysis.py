@@ -1,4 +1,4 @@
-"""All tables and figures of the stage `analyse`, from the outputs of the stages before it."""
+"""All tables and figures of the stage `analyse`, made from the outputs of earlier stages."""
 
 import json
 from dataclasses import dataclass
@@ -37,9 +37,9 @@ from genie.measure.analysis import boundary_probabilities, by_level, choices, co
 
 @dataclass(frozen=True)
 class Outputs:
-    """The outputs of the stages before `analyse`: tables, small images by key, and embeddings.
+    """The outputs of the stages before `analyse`: tables, thumbnails by key, and embeddings.
 
-    `png` and `embeddings` are by image_id, and `by_task` are the support examples of each task.
+    `png` and `embeddings` are keyed by image_id, and `by_task` maps tasks to support examples.
     """
 
     augmented: Path
@@ -60,9 +60,9 @@ class Outputs:
 
 
 def read_outputs(root: Path, backbone: ImageModel) -> Outputs:
-    """Read the outputs from the folder of a project, and embed the support images.
+    """Read the outputs from a project folder, and embed the support images.
 
-    Raise MissingFileError if a table is missing, and InvalidValueError if one is malformed.
+    Raise MissingFileError if a table is missing, and InvalidValueError if a table is malformed.
     """
     augmented, plots, metrics = root / "data/augmented", root / "plots", root / "metrics"
     images = read_images(root / "data/prepared/support")

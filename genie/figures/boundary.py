@@ -1,4 +1,4 @@
-"""Figure of the distance of generated images from the decision boundary."""
+"""Figure of the distance between generated images and the decision boundary."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ BINS = [i / 20 for i in range(21)]
 
 
 def boundary_figure(table: pd.DataFrame, path: Path) -> None:
-    """Plot the densities of P(S|X_r) and P(T|X_r), one panel per level (paper, Figure 6).
+    """Plot the densities of P(S|X_r) and P(T|X_r), with one panel per level (paper, Figure 6).
 
     `table` is the output of `measure.analysis.boundary_probabilities`.
     """

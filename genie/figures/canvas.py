@@ -1,4 +1,4 @@
-"""Helpers for figures: images with titles, and PNG and SVG with reproducible bytes."""
+"""Helpers for figures: images with titles, and reproducible PNG and SVG output."""
 
 import io
 import warnings
@@ -27,7 +27,7 @@ def picture(axis, image: Image.Image | None, title: str, *, framed: bool = False
 def save_figure(figure: Figure, path: Path, *, pad: float = 1.08) -> None:
     """Write a figure; PNG bytes are reproducible on machines with the same fonts.
 
-    `pad` is the padding of the layout in font sizes.
+    `pad` is the padding around the layout, in font sizes.
     """
     use_fonts_for_all_texts(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def save_figure(figure: Figure, path: Path, *, pad: float = 1.08) -> None:
 def svg(figure: Figure) -> str:
     """Return a figure as reproducible SVG on a transparent background.
 
-    Text is not converted to outlines, so the viewer's fonts show it.
+    Text is not converted to outlines, so it is shown in the viewer's fonts.
     """
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))

@@ -1,4 +1,4 @@
-"""The contact sheet: sources, their noise levels with the chosen one, and real targets."""
+"""The contact sheet: sources, their noise levels with the choice marked, and real targets."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,10 +35,11 @@ def contact_rows(
     *,
     picture_of: Callable[[str], Image.Image],
 ) -> list[ContactRow]:
-    """Select one trajectory with a chosen level per target class of the first task.
+    """Select one trajectory with a chosen level for each target class of the first task.
 
-    `trajectories` has the columns of TRAJECTORIES, `images` those of IMAGES. `support` has the
-    support rows of the tasks. `picture_of` returns the image of a level by key.
+    `trajectories` has the columns of TRAJECTORIES, and `images` has the columns of IMAGES.
+    `support` contains the support rows of the tasks. `picture_of` returns the image of a level by
+    key.
     """
     if trajectories.empty:
         return []
@@ -78,8 +79,8 @@ def _row(
 def contact_sheet(rows: Sequence[ContactRow], path: Path) -> None:
     """Write a PNG with one row per trajectory: source, noise levels with positions, real target.
 
-    The chosen level is framed. The file is reproducible byte for byte. Without rows, it shows the
-    text "no images were generated".
+    The chosen level is framed. The file is reproducible byte for byte. If there are no rows, it
+    shows the text "no images were generated".
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if not rows:

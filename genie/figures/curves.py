@@ -1,4 +1,4 @@
-"""Curves of the report, as SVG: positions, the baseline's predictions and chosen ratios by r."""
+"""Curves for the report, as SVG: positions, the baseline's predictions and chosen ratios by r."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from genie.measure.analysis import between_classes
 
 @dataclass(frozen=True)
 class Curves:
-    """Three SVG figures, and the table of their values with a row per noise ratio.
+    """Three SVG figures, and a table of their values with one row per noise ratio.
 
     The columns are r, images, `low`, `median` and `high` (quartiles of the position),
     `predicted_target` (share in [0, 1]) and `chosen` (number of images with this chosen ratio).
@@ -24,7 +24,7 @@ class Curves:
 
 
 def curves(trajectories: pd.DataFrame) -> Curves | None:
-    """Draw the curves of images with a source of another class; None for fewer than two levels.
+    """Draw curves of the images with a source of another class; return None below two levels.
 
     `trajectories` has the columns of TRAJECTORIES.
     """
@@ -35,7 +35,7 @@ def curves(trajectories: pd.DataFrame) -> Curves | None:
 
 
 def by_noise_ratio(trajectories: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of `Curves`, with ascending ratios."""
+    """Return the table of `Curves`, in ascending order of the ratios."""
     grouped = between_classes(trajectories).groupby("r")
     quartiles = grouped["position"].quantile([0.25, 0.5, 0.75]).unstack()
     return pd.DataFrame(

@@ -18,7 +18,7 @@ SHOWN = 10
 
 @dataclass(frozen=True)
 class Failure:
-    """A generated image, and its source if it has one."""
+    """A generated image, and its source image if there is one."""
 
     title: str
     source: Image.Image | None
@@ -28,7 +28,7 @@ class Failure:
 def failure_rows(
     members: pd.DataFrame, verdicts: pd.DataFrame, png: Mapping[str, bytes], *, folder: Path
 ) -> list[Failure]:
-    """Return images in `folder` that the oracle assigns to a class other than their label.
+    """Return the images in `folder` that the oracle assigns to a class other than their label.
 
     The most confident verdicts come first. `png` maps ids of support images to PNG bytes.
     """
@@ -44,9 +44,9 @@ def failure_rows(
 
 
 def failure_sheet(rows: Sequence[Failure], path: Path, *, judged: int) -> None:
-    """Write a PNG with a column per failure, the source above the generated image.
+    """Write a PNG with one column per failure: the source above the generated image.
 
-    `judged` is the number of images that the oracle judged, shown if there are no failures.
+    `judged` is the number of images that the oracle judged, which is shown if none failed.
     """
     columns = max(1, len(rows))
     figure = Figure(figsize=(1.5 * columns, 3.4 if rows else 1), dpi=110)

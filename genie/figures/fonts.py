@@ -35,7 +35,7 @@ def use_fonts_for_all_texts(figure: Figure) -> None:
 def families_for(needed: Iterable[str]) -> tuple[list[str], set[str]]:
     """Return font families that cover the needed characters, and the characters that none covers.
 
-    The family that covers most of them comes first; ties are broken by name.
+    The family that covers the most characters comes first; ties are broken by name.
     """
     left = set(needed)
     if not left:
@@ -51,7 +51,7 @@ def families_for(needed: Iterable[str]) -> tuple[list[str], set[str]]:
 
 
 def _installed() -> dict[str, str]:
-    """Return a font file by family, sorted by name; upright fonts of usual weight come first."""
+    """Return a font file per family, sorted by name; upright fonts of regular weight come first."""
     known = {font.fname for font in font_manager.fontManager.ttflist}
     for file in sorted(set(font_manager.findSystemFonts()) - known):
         try:

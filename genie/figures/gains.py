@@ -1,4 +1,4 @@
-"""Figure of docs/results.md: gains over the baseline by data set, setting and method."""
+"""Figure in docs/results.md: gains over the baseline by data set, setting and method."""
 
 from pathlib import Path
 
@@ -10,10 +10,11 @@ from genie.figures.canvas import save_figure
 
 
 def gains_figure(gains: pd.DataFrame, *, path: Path) -> None:
-    """Plot each gain in points of accuracy with its 95% interval, one panel per data set.
+    """Plot each gain in points of accuracy with its 95% interval, in one panel per data set.
 
     `gains` has the columns data_set, shown (the setting), row (the method), and gain, gain_low and
-    gain_high in [-1, 1]. In a panel, settings are side by side, and each method has a colour.
+    gain_high in [-1, 1]. In each panel, settings are side by side, and each method has its own
+    colour.
     """
     panels = list(gains.groupby("data_set", sort=False))
     figure = Figure(figsize=(5.2 * len(panels), 3.6), dpi=110)

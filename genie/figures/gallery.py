@@ -1,4 +1,4 @@
-"""The gallery of the report: each requested image with its source, its levels and its verdict."""
+"""The gallery in the report: each requested image with its source, its levels and its verdict."""
 
 import io
 import math
@@ -18,27 +18,27 @@ from genie.data.images import decode_image
 from genie.measure.analysis import single_trajectories
 
 MOST = 5000
-"""Maximum number of cards, so that the report is still easy to open and send."""
+"""Maximum number of cards; larger reports would be hard to open and send."""
 
 BYTES = 16_000_000
-"""Approximate maximum bytes of all images, before base64 encoding, which adds a third."""
+"""Approximate maximum size of all images in bytes, before base64 encoding, which adds a third."""
 
 FORMATS = ((96, 90), (64, 75), (48, 70), (32, 65))
-"""Sides in pixels and qualities of WebP images, in the order in which they are tried."""
+"""Sides (in pixels) and qualities of WebP images, in the order in which they are tried."""
 
 SAMPLE = 200  # images from which the total size is estimated
 
 OUTCOMES = ("other class", "rejected", "not judged", "confirmed")
-"""The outcome of a request, in the order of cards: the oracle assigns the image to another class, a
-filter rejected it, the oracle gave no verdict, the oracle confirms its label."""
+"""Outcomes of a request, in the order of the cards: the oracle assigns the image to another class,
+a filter rejected the image, the oracle gave no verdict, or the oracle confirms the label."""
 
 CHOICES = ("unclear", "clear", "none")
-"""How clear the choice between levels was; "none" if there were too few levels to rate it."""
+"""How clear the choice between levels was; "none" if there were too few levels to judge it."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """A level of a card: r in (0, 1], the key of its image, and its position.
+    """A level on a card: r in (0, 1], the key of its image, and its position.
 
     `position` is None without a source-target axis. `predicted_target` is True if the baseline
     predicts the target.
@@ -52,10 +52,10 @@ class Level:
 
 @dataclass(frozen=True)
 class Card:
-    """A requested image of a task. Fields are None without a source, choice or verdict.
+    """A requested image of a task. Fields are None if there is no source, choice or verdict.
 
-    `source_image` and `target_image` are ids of support images: the source, and an example of the
-    target. `chosen` is the index of the level that is kept.
+    `source_image` and `target_image` are the ids of two support images: the source and an example
+    of the target. `chosen` is the index of the chosen level.
     """
 
     task: int
@@ -74,7 +74,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Cards, failures first, with the WebP images that they refer to by id or key.
+    """Cards, with failures first, and the WebP images that the cards refer to by id or key.
 
     `total` is the number of requested images; at most MOST of them have cards.
     """
@@ -94,9 +94,9 @@ def gallery_of(
 ) -> Gallery:
     """Assemble the gallery of all requested images.
 
-    `trajectories` has the columns of TRAJECTORIES and `verdicts` those of VERDICTS. `support` has
-    the support rows of the tasks. `png` maps ids of support images to PNG bytes, and `webp` maps
-    keys of levels to thumbnails.
+    `trajectories` has the columns of TRAJECTORIES, and `verdicts` has the columns of VERDICTS.
+    `support` contains the support rows of the tasks. `png` maps ids of support images to PNG bytes,
+    and `webp` maps keys of levels to thumbnails.
     """
     judged = {str(row.key): row for row in verdicts.itertuples()}
     firsts = support.drop_duplicates(["task", "label"])
@@ -110,7 +110,7 @@ def gallery_of(
 
 
 def fit(images: Mapping[str, bytes], limit: int) -> dict[str, bytes]:
-    """Encode images as WebP in the first of FORMATS that needs about `limit` bytes or less.
+    """Encode images as WebP in the first of FORMATS that needs at most about `limit` bytes.
 
     The total size is estimated from evenly spaced images. WebP images that are small enough are
     kept unchanged. If no format is small enough, the last one is used.
@@ -171,13 +171,13 @@ def _finite(value: float) -> float | None:
 
 
 def _rank(card: Card) -> tuple[int, float, int]:
-    """Return the sort key of a card: outcome, confidence if it is a failure, then choice."""
+    """Return the sort key of a card: its outcome, its confidence if it is a failure, its choice."""
     sure = (card.probability or 0) if card.outcome == "other class" else 0
     return OUTCOMES.index(card.outcome), -sure, CHOICES.index(card.choice)
 
 
 def _part(cards: Sequence[Card], count: int) -> list[Card]:
-    """Return `count` cards: half are the first ones, the others are evenly spaced over the rest."""
+    """Return `count` cards: half from the start, and half evenly spaced over the rest."""
     if len(cards) <= count:
         return list(cards)
     first = count // 2
@@ -191,7 +191,7 @@ def _images_of(card: Card) -> list[str]:
 
 
 def _webp(data: bytes, side: int, quality: int) -> bytes:
-    """Encode an image as WebP of at most side x side pixels, unless it is small WebP already."""
+    """Encode an image as WebP of at most side x side pixels, unless it already is such a file."""
     image = Image.open(io.BytesIO(data))
     if image.format == "WEBP" and max(image.size) <= side:
         return data

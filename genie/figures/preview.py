@@ -1,4 +1,4 @@
-"""Figure of one image at all noise levels: a strip of images above a curve of positions."""
+"""Figure of one image at all noise levels, with a strip of images above a curve of positions."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from genie.figures.contact_sheet import ContactRow
 
 
 def preview_figure(row: ContactRow, path: Path, *, example: str) -> None:
-    """Draw a trajectory in a file: source, levels with r and position, `example` of the target.
+    """Draw a trajectory to a file: the source, levels with r and position, a target `example`.
 
-    The chosen level is framed in the strip and marked in the curve of positions.
+    The chosen level is framed in the strip and marked on the curve.
     """
     count = len(row.levels) + 2
     figure = Figure(figsize=(1.35 * count, 4.4), dpi=110)

@@ -1,4 +1,4 @@
-"""The report: one HTML file with the result, its cost, and every generated image.
+"""The report: one HTML file with the result, its cost, and the generated images.
 
 The template, the style and the script are in `page/`. The report needs no network and no other
 file, and is reproducible byte for byte.
@@ -21,7 +21,7 @@ from genie.figures.gallery import Card, Gallery
 from genie.measure.metrics import GROUPS, percent
 
 WIDEST = 20
-"""Maximum number of classes of a confusion table; with more, only the largest changes are shown."""
+"""Maximum number of classes in a confusion table; with more, only the largest changes are shown."""
 
 CHANGES = 10
 
@@ -77,12 +77,12 @@ def write_report(path: Path, gallery: Gallery, measured: Measured) -> None:
 
 
 def data_uri(svg: str) -> str:
-    """Return an SVG figure as a data URI, so that its ids do not clash with others on the page."""
+    """Return an SVG figure as a data URI, so that its ids do not clash with other ids."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
 def _page_file(name: str) -> str:
-    """Return the text of a file in `page/`, which the template need not escape."""
+    """Return the text of a file in `page/`, which needs no escaping in the template."""
     return (files("genie.figures") / "page" / name).read_text(encoding="utf-8")
 
 
@@ -100,19 +100,19 @@ def _verdict(gain: Mapping[str, Any]) -> str:
 
 
 def _groups(summary: Mapping[str, Any]) -> list[str]:
-    """Return the groups of classes with a gain, or [] if there is only one group."""
+    """Return the class groups for which the summary has a gain, or [] if there is only one."""
     groups = [group for group in GROUPS if f"gain_{group}" in summary]
     return groups if len(groups) > 1 else []
 
 
 def _classes(confusion: pd.DataFrame) -> list[str]:
-    """Return the classes of the confusion tables, or [] if there are too many to show."""
+    """Return the classes in the confusion tables, or [] if there are too many to show."""
     classes = sorted(confusion["label"].unique())
     return classes if len(classes) <= WIDEST else []
 
 
 def _shares(confusion: pd.DataFrame) -> dict[tuple[str, str], tuple[float, float]]:
-    """Return the shares before and after by true and predicted class."""
+    """Return the shares before and after augmentation, by true and predicted class."""
     return {(r.label, r.predicted): (r.before, r.after) for r in confusion.itertuples()}
 
 

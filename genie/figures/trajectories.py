@@ -1,4 +1,4 @@
-"""Figures of embeddings moving from source to target as r grows, and of the chosen ratios."""
+"""Figures of the path of embeddings from source to target as r grows, and of chosen ratios."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ PANELS = 6
 
 @dataclass(frozen=True)
 class TrajectoryPanel:
-    """A trajectory projected onto a plane: levels (M, 2) at `ratios` (M,), Z_S and Z_T (2,).
+    """A trajectory projected onto a plane: levels (M, 2) at `ratios` (M,), and Z_S and Z_T (2,).
 
     `chosen` is the index of the chosen level.
     """
@@ -35,7 +35,7 @@ def trajectory_panels(
     embeddings: Mapping[str, np.ndarray],
     support: Mapping[int, Examples],
 ) -> list[TrajectoryPanel]:
-    """Select some trajectories and project each onto the principal plane of its embeddings.
+    """Select trajectories and project each onto the principal plane of its embeddings.
 
     `embeddings` maps image ids to Z_S, and `support` maps tasks to support images.
     """
@@ -83,7 +83,7 @@ def trajectory_figure(rows: Sequence[TrajectoryPanel], path: Path) -> None:
 
 
 def ratio_figure(trajectories: pd.DataFrame, path: Path) -> None:
-    """Plot how often each ratio is chosen, and the positions d against r."""
+    """Plot how often each ratio is chosen, and plot the positions d against r."""
     edited = trajectories[trajectories["position"].notna()]
     ratios = sorted(trajectories["r"].unique())
     chosen = between_classes(trajectories).loc[lambda rows: rows["chosen"], "r"]

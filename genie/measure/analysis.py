@@ -1,6 +1,6 @@
-"""Analysis of the recorded trajectories: the decision boundary, positions and choices.
+"""Analysis of recorded trajectories: the decision boundary, positions and choices.
 
-Sources: paper section 4.3, Figures 5, 6, A1, A2 and A5.
+See section 4.3 and Figures 5, 6, A1, A2 and A5 of the paper.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ def boundary_probabilities(
 ) -> pd.DataFrame:
     """Compute P(S|X_r) and P(T|X_r) for every rendered image with a source of another class.
 
-    The probabilities are the softmax of the margins of an SVM that is fitted on the embeddings of
+    The probabilities are the softmax of the margins of an SVM, which is fitted on the embeddings of
     the task's support images alone.
     """
     tables = []
@@ -52,7 +52,7 @@ def boundary_probabilities(
 
 
 def by_ratio(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Group rows by noise ratio; return a title and the rows of each group.
+    """Group rows by noise ratio; return the title and the rows of each group.
 
     If there are several ratios, the last group contains the chosen images.
     """
@@ -61,14 +61,14 @@ def by_ratio(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def by_level(table: pd.DataFrame) -> pd.DataFrame:
-    """Summarise the table of `boundary_probabilities`, with a row per noise ratio.
+    """Summarise the table from `boundary_probabilities`, with one row per noise ratio.
 
-    A further row summarises the chosen images. The columns are the means of the two probabilities,
+    Another row summarises the chosen images. The columns are the means of the two probabilities,
     the overlap coefficient of their densities in [0, 1], the mean position on the axis, and the
-    share of images that the baseline classifies as T. Each task has its own SVM, so the
-    overlap is computed per task and averaged (paper A.1). With previews (column `steps` of the
-    trajectories), the row of a noise ratio mixes previews and full images, while the row of the
-    chosen images has full images only.
+    share of images that the baseline classifies as T. Each task has its own SVM, so the overlap is
+    computed per task and averaged (paper A.1). With previews (column `steps` of the trajectories),
+    the row of a noise ratio mixes previews and full images, while the row of the chosen images has
+    full images only.
     """
     rows = [
         {
@@ -86,7 +86,7 @@ def by_level(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def mean_overlap(table: pd.DataFrame) -> float | None:
-    """Return the overlap of p_source and p_target, averaged over tasks; None without rows."""
+    """Return the overlap of p_source and p_target, averaged over tasks, or None without rows."""
     overlaps = [
         overlap_coefficient(rows["p_source"], rows["p_target"]) for _, rows in table.groupby("task")
     ]
@@ -94,11 +94,11 @@ def mean_overlap(table: pd.DataFrame) -> float | None:
 
 
 def choices(trajectories: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Summarise the choices between levels, with a row per chosen noise ratio and one for "all".
+    """Summarise the choices between levels, with a row per chosen noise ratio and a row "all".
 
-    The columns are the number of images, the median `shift_ratio` (largest shift over second
-    largest), the share of unclear choices (ratio below UNCLEAR), and the shares of images that the
-    baseline and the oracle classify as T (NaN if there are no verdicts).
+    The columns are the number of images, the median `shift_ratio` (largest shift / second largest),
+    the share of unclear choices (ratio below UNCLEAR), and the shares of images that the baseline
+    and the oracle classify as T (NaN if there are no verdicts).
     """
     chosen = trajectories[trajectories["chosen"] & trajectories["shift_ratio"].notna()]
     groups = [(f"{r:g}", group) for r, group in chosen.groupby("r")]
@@ -120,7 +120,7 @@ def choices(trajectories: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
 def failures(members: pd.DataFrame, verdicts: pd.DataFrame, count: int) -> pd.DataFrame:
     """Return up to `count` generated images that the oracle assigns to a class other than T.
 
-    The result has the columns of the members table, and the oracle's verdict and its probability.
+    The result has the columns of the members table, and the oracle's verdict with its probability.
     Each image occurs once, and the most confident verdicts come first.
     """
     judged = members.drop_duplicates("key").merge(
@@ -133,8 +133,9 @@ def failures(members: pd.DataFrame, verdicts: pd.DataFrame, count: int) -> pd.Da
 def confusion_change(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """Compare two confusion matrices, with a row per pair of true and predicted classes.
 
-    `before` and `after` have the columns of PREDICTED. The columns are label, predicted, and
-    `before` and `after`, the shares in [0, 1] of the label's images with this prediction.
+    `before` and `after` have the columns of PREDICTED. The result has the columns label and
+    predicted, and in `before` and `after` the shares in [0, 1] of the label's images with this
+    prediction.
     """
     classes = sorted({*before["label"], *after["label"], *before["predicted"], *after["predicted"]})
     index = pd.MultiIndex.from_product([classes, classes], names=["label", "predicted"])
@@ -153,7 +154,7 @@ def plane(vectors: np.ndarray) -> np.ndarray:
 
 
 def single_trajectories(table: pd.DataFrame) -> list[pd.DataFrame]:
-    """Return the rows of each trajectory by ascending level; trajectories are in table order."""
+    """Return the rows of each trajectory in ascending level; trajectories are in table order."""
     return [rows.sort_values("level") for _, rows in table.groupby(PAIR, sort=False, dropna=False)]
 
 

@@ -1,11 +1,11 @@
-"""Paired comparisons: of pipeline runs, of the rows of a table, and of a family of row pairs.
+"""Paired comparisons of pipeline runs, of the rows of a table, and of a family of row pairs.
 
 `paired` compares two methods on the tasks that both have, and `with_holm` corrects the p-values of
-a family. `compare_runs` (`genie compare`), `compare_rows` (tables of protocols/) and
-`compare_pairs` (their comparisons) are made of these two.
+a family. `compare_runs` (for `genie compare`), `compare_rows` (for the tables of protocols/) and
+`compare_pairs` (for the comparisons of protocols/) use these two functions.
 
-Runs are paired only on tasks with the same id (`data.tasks.task_id`), and so with the same support
-and query sets. Runs without common tasks are not paired, and a note names them.
+Runs are paired only on tasks with the same id (`data.tasks.task_id`), which have the same support
+and query sets. Runs without common tasks are not paired, and a note names these runs.
 """
 
 import json
@@ -30,17 +30,17 @@ ROWS = (
 """The columns of `compare_rows` after `row`."""
 
 SEED = "seed"
-"""The parameter over which intervals "over seeds" are taken."""
+"""The parameter that varies in intervals "over seeds"."""
 
 TASKS, SEEDS = "tasks", "seeds"
-"""What an interval is over: the column `over` of the comparison."""
+"""Values of the comparison's column `over`: what the intervals of a row are taken over."""
 
 Row = dict[str, object]
 
 
 @dataclass(frozen=True)
 class Paired:
-    """The difference of two methods in [-1, 1] with its interval, and the p-value of the test."""
+    """The difference in [-1, 1] between two methods with its interval and the test's p-value."""
 
     difference: Interval
     p: float | None
@@ -48,11 +48,11 @@ class Paired:
 
 @dataclass(frozen=True, eq=False)
 class PipelineRun:
-    """What one run of the pipeline recorded.
+    """The record of one pipeline run.
 
-    `names` are all names of the run, such as a branch and a tag. `params` are by dotted key.
-    `scores` has the columns of SCORES; where an earlier version wrote it, `task_id` is "". Numbers
-    that are not known are None. `seconds` were spent on this machine.
+    `names` contains all names of the run, such as a branch and a tag. `params` maps dotted keys to
+    values. `scores` has the columns of SCORES; `task_id` is "" if an earlier version wrote the
+    scores. Unknown numbers are None. `seconds` is the time spent on this machine.
     """
 
     names: tuple[str, ...]
@@ -70,12 +70,12 @@ class PipelineRun:
 
     @property
     def seed(self) -> str:
-        """The run's seed as text, "" where the parameters have none."""
+        """The run's seed as text, or "" if the parameters have no seed."""
         return str(self.params.get(SEED, ""))
 
     @cached_property
     def accuracies(self) -> pd.DataFrame:
-        """Accuracy and gain of each task, by the task's id and its count among equal ids."""
+        """The accuracy and gain on each task, by the task's id and its count among equal ids."""
         wide = self.scores.pivot(index=["task", "task_id"], columns="model", values="accuracy")
         wide = wide.reset_index().sort_values("task")
         index = pd.MultiIndex.from_arrays([wide["task_id"], wide.groupby("task_id").cumcount()])
@@ -96,15 +96,15 @@ class PipelineRun:
 def compare_runs(runs: Sequence[PipelineRun], reference: int) -> tuple[pd.DataFrame, list[str]]:
     """Compare runs with the run number `reference`; return a table and notes.
 
-    The table has the schema COMPARISON. In its first rows, `over` is "tasks": one row per run, with
-    Student's t intervals (95%) over tasks, and runs that differ only in `seed` side by side. If
-    there are such runs, further rows follow, where `over` is "seeds": one row per setting, with
-    intervals over the means of its seeds. `to_reference` is the accuracy minus that of the
-    reference on the same tasks, over `pairs` tasks or seeds. A run is paired with the run of the
-    reference's setting that has the same tasks. `p` is that of the paired t-test, and `p_holm` is
-    corrected over all rows with the same `over`.
+    The table has the schema COMPARISON. In its first rows, `over` is "tasks". There is one row per
+    run, with Student's t intervals (95%) over tasks; runs that differ only in `seed` are adjacent.
+    If there are such runs, further rows follow, in which `over` is "seeds". There is one row per
+    setting, with intervals over the means of its seeds. `to_reference` is the accuracy minus the
+    reference's accuracy on the same tasks, over `pairs` tasks or seeds. A run is paired with the
+    run of the reference's setting that has the same tasks. `p` is the p-value of the paired t-test,
+    and `p_holm` is corrected over all rows with the same `over`.
 
-    The notes name runs that cannot be paired or averaged, with the reason.
+    The notes name the runs that cannot be paired or averaged, and give the reason.
     """
     chosen = runs[reference]
     peers = [run for run in runs if _setting(run) == _setting(chosen)]
@@ -124,16 +124,16 @@ def compare_runs(runs: Sequence[PipelineRun], reference: int) -> tuple[pd.DataFr
 
 
 def varying(runs: Sequence[PipelineRun]) -> list[str]:
-    """Return the parameters whose values differ between runs, without `seed`, in file order."""
+    """Return the parameters other than `seed` whose values differ between runs, in file order."""
     keys = dict.fromkeys(key for run in runs for key in run.params if key != SEED)
     return [key for key in keys if len({_text(run.params, key) for run in runs}) > 1]
 
 
 def paired(own: pd.Series, other: pd.Series, *, shared: float = 0.0) -> Paired:
-    """Compare two methods on their common tasks: own minus other, and the p-value.
+    """Compare two methods on their common tasks: return own minus other, and the p-value.
 
-    Both series hold accuracies in [0, 1] by task. `shared` is the share of support images that two
-    tasks have in common (`metrics.interval`).
+    Both series contain accuracies in [0, 1] by task. `shared` is the share of support images that
+    two tasks have in common (`metrics.interval`).
     """
     both = pd.DataFrame({"own": own, "other": other}).dropna()
     gap = interval(both["own"] - both["other"], shared=shared)
@@ -141,7 +141,7 @@ def paired(own: pd.Series, other: pd.Series, *, shared: float = 0.0) -> Paired:
 
 
 def with_holm(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with `p_holm`, the column `p` corrected over all rows that have a p-value."""
+    """Add the column `p_holm`: the column `p` corrected over all rows that have a p-value."""
     p = table["p"].astype(float)
     tested = p.notna()
     corrected = pd.Series(np.nan, index=table.index)
@@ -152,11 +152,11 @@ def with_holm(table: pd.DataFrame) -> pd.DataFrame:
 def compare_rows(
     scores: pd.DataFrame, rows: Sequence[str], *, baseline: str, reference: str, shared: float
 ) -> pd.DataFrame:
-    """Return a line per row: mean accuracy, gain over `baseline`, difference to `reference`.
+    """Return a line per row: mean accuracy, gain over `baseline`, difference from `reference`.
 
-    `scores` has the columns row, task and accuracy in [0, 1], and any number of further shares,
-    which are averaged over tasks. Intervals (95%) are over tasks; `shared` widens them
-    (`metrics.interval`). The columns are those of `ROWS` and the further shares.
+    `scores` has the columns row, task and accuracy in [0, 1], and any number of other shares, which
+    are averaged over tasks. Intervals (95%) are over tasks; `shared` widens them
+    (`metrics.interval`). The result has the columns of `ROWS` and the other shares.
     """
     wide = scores.pivot(index="task", columns="row", values="accuracy")
     shares = scores.columns.drop(["row", "task", "accuracy"])
@@ -176,8 +176,8 @@ def compare_pairs(
 ) -> list[Row]:
     """Return a line per pair (row, other) or (row, other, share): difference, interval, n, p.
 
-    `scores` is as in `compare_rows`; the share is the accuracy unless the pair names another.
-    Raise InvalidValueError for a row or share that the scores lack.
+    `scores` is as in `compare_rows`. The accuracy is compared unless the pair names another share.
+    Raise InvalidValueError if the scores lack a row or share.
     """
     lines: list[Row] = []
     for row, other, *rest in pairs:
@@ -202,20 +202,20 @@ def _is_compared(run: PipelineRun, chosen: PipelineRun, peers: Sequence[Pipeline
 
 
 def _pairs(run: PipelineRun, chosen: PipelineRun, peers: Sequence[PipelineRun]) -> pd.DataFrame:
-    """Return a run's accuracies and its partner's; no rows for a run that is not compared."""
+    """Return the accuracies of a run and its partner, without rows if the run is not compared."""
     common = _common(run, _partner(run, chosen, peers))
     return common if _is_compared(run, chosen, peers) else common.iloc[:0]
 
 
 def _common(run: PipelineRun, other: PipelineRun) -> pd.DataFrame:
-    """Return the accuracies of two runs on the tasks that both have (columns own, other)."""
+    """Return the accuracies of two runs on their common tasks (columns own, other)."""
     own, theirs = run.accuracies["accuracy"], other.accuracies["accuracy"]
     both = pd.DataFrame({"own": own, "other": theirs}).dropna()
     return both if run.identified and other.identified else both.iloc[:0]
 
 
 def _partner(run: PipelineRun, chosen: PipelineRun, peers: Sequence[PipelineRun]) -> PipelineRun:
-    """Return the run of the reference's setting that has most of the run's tasks, and its seed."""
+    """Return the run of the reference's setting with the most common tasks, then the same seed."""
     if run in peers:  # of the same parameters, but other code or data
         return chosen
     return max([chosen, *peers], key=lambda p: (len(run.tasks & p.tasks), p.seed == run.seed))
@@ -224,7 +224,7 @@ def _partner(run: PipelineRun, chosen: PipelineRun, peers: Sequence[PipelineRun]
 def _unpaired(
     chosen: PipelineRun, peers: Sequence[PipelineRun], pairs: Mapping[PipelineRun, pd.DataFrame]
 ) -> list[str]:
-    """Return a note for each reason why runs are not paired, or on some tasks only."""
+    """Return a note for each reason why runs are not paired, or are paired on some tasks only."""
     names: dict[str, list[str]] = {}
     for run, common in pairs.items():
         if _is_compared(run, chosen, peers) and len(common) < len(run.accuracies):
@@ -234,7 +234,7 @@ def _unpaired(
 
 
 def _why_unpaired(run: PipelineRun, partner: PipelineRun, common: int) -> str:
-    """Return why a run is not paired with its partner, or on `common` tasks only."""
+    """Return why a run is not paired with its partner, or is paired on `common` tasks only."""
     beginning = f"not paired with {partner.names[0]}"
     if not partner.identified:
         return f"{beginning}, whose metrics/tasks.csv does not identify its tasks"
@@ -256,12 +256,12 @@ def _why_unpaired(run: PipelineRun, partner: PipelineRun, common: int) -> str:
 
 
 def _setting(run: PipelineRun) -> str:
-    """Return what runs share that differ only in their seed."""
+    """Return a text that is the same for runs that differ only in their seed."""
     return json.dumps({k: v for k, v in run.params.items() if k != SEED}, sort_keys=True)
 
 
 def _by_setting(runs: Sequence[PipelineRun]) -> list[list[PipelineRun]]:
-    """Group runs that differ only in their seed, by ascending seed."""
+    """Group runs that differ only in their seed; sort each group by seed."""
     groups: dict[str, list[PipelineRun]] = {}
     for run in runs:
         groups.setdefault(_setting(run), []).append(run)
@@ -271,7 +271,7 @@ def _by_setting(runs: Sequence[PipelineRun]) -> list[list[PipelineRun]]:
 def _doubled(members: Sequence[PipelineRun]) -> str | None:
     """Return a note if a setting has a seed twice.
 
-    Such runs differ in something that is no parameter, such as code, so a mean would mix them.
+    Such runs differ in something other than parameters, such as code, so they must not be averaged.
     """
     seed, times = Counter(run.seed for run in members).most_common(1)[0]
     if times == 1:
@@ -335,12 +335,12 @@ def _values(found: Interval) -> tuple[float | None, float | None, float | None]:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """Return the mean of the values, None if one of them is not known."""
+    """Return the mean of the values, or None if a value is unknown."""
     known = [value for value in values if value is not None]
     return round(float(np.mean(known)), 2) if len(known) == len(values) else None
 
 
 def _text(params: Mapping[str, object], key: str) -> str:
-    """Return a parameter's value as in params.yaml, "not set" where it is missing."""
+    """Return a parameter's value as in params.yaml, or "not set" if it is missing."""
     value = params.get(key, "not set")
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

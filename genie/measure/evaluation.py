@@ -49,7 +49,8 @@ class Scored:
     """The inputs of the evaluation: query images, tasks, classifiers and generated images.
 
     `models` maps "baseline" and "augmented" to classifiers by task. `confusion` contains the
-    matrices of all tasks (CONFUSION). `generated` are the images of the set, sorted by file name.
+    matrices of all tasks (CONFUSION). `generated` contains the images of the set, sorted by file
+    name.
     """
 
     queries: pd.DataFrame
@@ -62,7 +63,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Predictions of both models on the query images, verdicts, scores, and their summary."""
+    """Predictions of both models for the query images, verdicts, scores, and their summary."""
 
     predictions: pd.DataFrame
     verdicts: pd.DataFrame
@@ -71,9 +72,9 @@ class Evaluation:
 
 
 def read_scored(root: Path) -> Scored:
-    """Read the outputs of the stages before `evaluate` from the folder of a project.
+    """Read the outputs of the stages before `evaluate` from a project folder.
 
-    Raise MissingFileError if one is missing, and InvalidValueError if one is malformed.
+    Raise MissingFileError if a file is missing, and InvalidValueError if a file is malformed.
     """
     members = read_table(root / "data/augmented/members.csv", MEMBERS)
     return Scored(
@@ -111,7 +112,7 @@ def evaluate(
 
 
 def write_evaluation(evaluation: Evaluation, root: Path) -> None:
-    """Write the tables and the summary to metrics/, plots/ and data/ of a project."""
+    """Write the tables and the summary to metrics/, plots/ and data/ in a project folder."""
     write_table(evaluation.verdicts, root / "data/evaluation/verdicts.csv", VERDICTS)
     write_table(evaluation.scores, root / "metrics/tasks.csv", SCORES)
     table = evaluation.predictions
@@ -125,9 +126,9 @@ def write_evaluation(evaluation: Evaluation, root: Path) -> None:
 def predict_queries(
     classifier: Classifier, queries: Examples, pairs: Sequence[tuple[str, str]]
 ) -> tuple[pd.DataFrame, float | None]:
-    """Return predictions for a task's query images (label, predicted) and the boundary accuracy.
+    """Return a task's query predictions (label, predicted) and its boundary accuracy.
 
-    `pairs` are the most confused pairs of classes (`classify.confusion.boundary_pairs`).
+    `pairs` lists the most confused pairs of classes (`classify.confusion.boundary_pairs`).
     """
     shares = predict_proba(classifier, queries)
     predicted = np.array(classifier.classes)[shares.argmax(1)]
@@ -138,11 +139,11 @@ def predict_queries(
 def score_table(
     predictions: pd.DataFrame, *, tasks: pd.DataFrame, boundary: pd.DataFrame
 ) -> pd.DataFrame:
-    """Compute the accuracy in [0, 1] per task and model, overall and by group of classes.
+    """Compute the accuracy in [0, 1] per task and model, overall and per group of classes.
 
     `predictions` has the columns task, model, label and predicted. `tasks` is the tasks table.
-    `boundary` has the columns task, model and boundary, the accuracy within the most confused pairs
-    of classes. Groups are many, medium and few, by number of training images.
+    `boundary` has the columns task, model and boundary (the accuracy within the most confused pairs
+    of classes). The groups many, medium and few depend on a class's number of training images.
     """
     rows = []
     ids, support = task_ids(tasks), tasks[tasks["role"] == "support"]
@@ -172,10 +173,10 @@ def class_table(predictions: pd.DataFrame) -> pd.DataFrame:
 def verdicts(
     members: pd.DataFrame, images: Sequence[Image.Image], *, oracle: ImageModel
 ) -> pd.DataFrame:
-    """Return the oracle's class for each distinct generated image, and whether it equals the label.
+    """Return the oracle's class for each distinct generated image, and whether it is the label.
 
-    `images` are in the order of the sorted distinct file names. If the oracle does not have a class
-    of the set, its verdicts are meaningless: the table is empty, and a warning names the class.
+    `images` are in the order of the sorted distinct file names. If the oracle lacks a class of the
+    set, its verdicts are meaningless: the table is empty, and a warning names the class.
     """
     table = members.drop_duplicates("file_name").sort_values("file_name")
     if table.empty:
@@ -204,9 +205,9 @@ def summarise(
     """Return the summary for metrics/evaluate.json.
 
     Accuracies are in [0, 1]. Accuracies and gains are means with 95% t-intervals over tasks, whose
-    bounds are None for one task. Gains are paired by task. `gain_many`, `gain_medium` and
-    `gain_few` are present only if some task has such classes. `mean_r` and `label_consistency` are
-    None without images or verdicts.
+    bounds are None if there is only one task. Gains are paired by task. `gain_many`, `gain_medium`
+    and `gain_few` are present only if some task has such classes. `mean_r` is None without images,
+    and `label_consistency` is None without verdicts.
     """
     wide = scores.pivot(index="task", columns="model", values="accuracy")
     near = scores.pivot(index="task", columns="model", values="boundary").astype(float)

@@ -11,7 +11,7 @@ GROUPS = ("many", "medium", "few")
 """Groups of classes by their number of training images (`data.tasks.shot_group`)."""
 
 SHARES = ("boundary", *GROUPS)
-"""The columns of accuracies on parts of the query images."""
+"""The columns that contain accuracies on parts of the query images."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ DIFFERENCE = (-1.0, 1.0)
 def interval(
     values: Sequence[float], *, bounds: tuple[float, float] = DIFFERENCE, shared: float = 0.0
 ) -> Interval:
-    """Return the mean ± t(0.975, n-1) s times `spread_of_mean`; one value has no interval.
+    """Return the mean ± t(0.975, n-1) s times `spread_of_mean`; a single value has no interval.
 
-    The interval is cut off at `bounds`, the values that are possible: DIFFERENCE for differences of
-    shares, SHARE for shares. With two values it would often exceed them. `shared` in [0, 1] is the
-    share of support images that two tasks have in common; at 0 this is Student's t, and at 1 all
-    tasks have one support set, so there is no interval either.
+    The interval is clipped to `bounds`, the range of possible values (DIFFERENCE for differences of
+    shares, SHARE for shares), which an interval from two values would often exceed. `shared` in [0,
+    1] is the share of support images that two tasks have in common. If it is 0, the interval is
+    Student's t. If it is 1, all tasks have the same support set, so there is no interval.
     """
     array = np.asarray(values, dtype=float)
     n = len(array)
@@ -51,14 +51,14 @@ def interval(
 
 
 def spread_of_mean(n: int, shared: float) -> float:
-    """Return how far a mean over n tasks moves, in standard deviations of one task.
+    """Return the standard error of a mean over n tasks, in standard deviations between tasks.
 
-    For tasks that share a part of their support images, it is sqrt(1/n + shared / (1 - shared)):
-    the spread between tasks does not include the variance due to shared images, and more tasks do
-    not reduce that variance (Nadeau and Bengio 2003, Inference for the generalization error,
+    For tasks that share a part of their support images, it is sqrt(1/n + shared / (1 - shared)).
+    The spread between tasks does not include the variance due to shared images, and more tasks do
+    not reduce this variance (Nadeau and Bengio 2003, Inference for the generalization error,
     equation 9, for the correlation `shared`). The result is an upper bound, because it attributes
-    all spread to support images, while query images and noise differ between tasks as well. With
-    shared = 0 it is 1 / sqrt(n).
+    all spread to support images, although query images and noise differ between tasks too. If
+    `shared` is 0, the result is 1 / sqrt(n).
     """
     return float(np.sqrt(1 / n + shared / (1 - shared)))
 
@@ -66,9 +66,9 @@ def spread_of_mean(n: int, shared: float) -> float:
 def percent(
     mean: float | None, low: float | None = None, high: float | None = None, *, signed: bool = False
 ) -> str:
-    """Return a share as percent with half the width of its interval, such as "72.5 ± 0.7".
+    """Return a share in percent with half the width of its interval, such as "72.5 ± 0.7".
 
-    None and NaN give an empty text. This is the one way in which intervals are printed.
+    None and NaN give an empty string. All printed intervals use this function.
     """
     if mean is None or np.isnan(mean):
         return ""
@@ -85,7 +85,7 @@ def class_accuracies(labels: np.ndarray, predicted: np.ndarray) -> pd.Series:
 
 
 def group_accuracies(per_class: pd.Series, groups: pd.Series) -> dict[str, float | None]:
-    """Return the mean per-class accuracy of the groups many, medium and few (None if empty)."""
+    """Return the mean per-class accuracy in the groups many, medium and few (None if empty)."""
     result: dict[str, float | None] = {}
     for group in GROUPS:
         members = [c for c in per_class.index if groups[c] == group]
@@ -100,10 +100,10 @@ def boundary_accuracy(
     classes: Sequence[str],
     pairs: Sequence[tuple[str, str]],
 ) -> float | None:
-    """Return the accuracy of choosing between a and b on their images, averaged over pairs (a, b).
+    """Return the accuracy in choosing between classes a and b on their images, averaged over pairs.
 
-    `probabilities` (n, c) has the columns `classes`; `labels` is (n,). Chance level is about 0.5.
-    Return None if no pair has images.
+    `probabilities` (n, c) has the columns `classes`, and `labels` has shape (n,). Chance level is
+    about 0.5. Return None if no pair has images.
     """
     column = {c: i for i, c in enumerate(classes)}
     truth = np.asarray(labels)
@@ -119,7 +119,7 @@ def boundary_accuracy(
 def paired_p(
     first: Sequence[float], second: Sequence[float], *, shared: float = 0.0
 ) -> float | None:
-    """Return the two-sided p-value of the paired t-test over tasks; None without an interval.
+    """Return the two-sided p-value of the paired t-test over tasks, or None without an interval.
 
     The p-value is 1 if all differences are 0, as for two identical methods. `shared` is as in
     `interval`.
@@ -145,9 +145,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def overlap_coefficient(
     first: Sequence[float], second: Sequence[float], *, bins: int = 20
 ) -> float | None:
-    """Return the overlap of two densities on [0, 1], estimated by histogram (Weitzman 1970).
+    """Return the overlap of two densities on [0, 1], estimated by histograms (Weitzman 1970).
 
-    It is 0 for disjoint densities, 1 for equal ones and None if either sample is empty.
+    It is 0 for disjoint densities, 1 for equal densities, and None if either sample is empty.
     """
     if not len(first) or not len(second):
         return None
