@@ -8,7 +8,7 @@ from pathlib import Path
 def work_folder(root: Path) -> Path:
     """Return the folder of the image store, the tokens and the cached embeddings.
 
-    DVC experiments in temporary folders share it (DVC_ROOT).
+    DVC experiments in temporary folders share this folder (DVC_ROOT).
     """
     return Path(os.environ.get("DVC_ROOT", root)) / ".genie"
 
