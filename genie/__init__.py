@@ -1,8 +1,8 @@
 """GeNIe: hard negatives by text-to-image diffusion (arXiv 2312.02548).
 
 An image of a source class is noised part of the way and denoised under the prompt of a target
-class. The result has the target's label and the source's background. GeNIe-Ada chooses the noise
-ratio r of each image.
+class. The result takes the target's label and keeps the source's background. GeNIe-Ada chooses the
+noise ratio r for each image.
 
 >>> from pathlib import Path
 >>> from PIL import Image
@@ -20,23 +20,23 @@ ratio r of each image.
 >>> for image, label in augmented:  # a map-style data set for any training loop
 ...     pass
 
-The models are folders: a diffusers model with an image-to-image pipeline, and a transformers image
-model. `help(GeNIe)` explains every argument. The stages of the DVC pipeline call the same
-functions.
+The models are loaded from local folders: a diffusers model with an image-to-image pipeline, and a
+transformers image model. `help(GeNIe)` explains every argument. The stages of the DVC pipeline call
+the same functions.
 
-The rooms, in the order in which data flows; each imports only from those above it:
+The parts of the library, in the order of the data flow (each imports only from parts above it):
 
 - `core`: errors, seeding, schemas of tables, the device.
 - `data`: labelled images, tasks, prompts, and the augmentation set.
-- `plan`: what a method asks for, as requests. No torch.
-- `classify`: frozen models, classifiers and their training examples, confusion.
-- `render`: requests in, images in a store out. No method.
-- `choose`: which noise ratio and which images are kept.
-- `measure`: accuracies with intervals, comparisons of runs, the analysis.
-- `figures`: every figure, and the report.
-- `settings`: params.yaml, and the values that the library takes from it.
-- `pipeline`: `GeNIe`, which joins all of these.
-- `cli`: the command line `genie`.
+- `plan`: the requests for images that a method makes; this part does not import torch.
+- `classify`: frozen models, classifiers, their training examples, and confusion between classes.
+- `render`: rendering of requests into an image store; this part does not depend on methods.
+- `choose`: the choice of a noise ratio for each image, and the filter.
+- `measure`: accuracies with intervals, comparisons of runs, and the analysis.
+- `figures`: all figures, and the report.
+- `settings`: the schema of params.yaml, and its conversion to library settings.
+- `pipeline`: the class `GeNIe`, which joins all of these parts.
+- `cli`: the command-line tool `genie`.
 """
 
 import os
@@ -67,7 +67,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is exported when it is first used, because torch takes seconds."""
+    """Import an exported name when it is first used, because importing torch takes seconds."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from genie import pipeline

@@ -1,8 +1,9 @@
-"""The composition root: `GeNIe`, used by stages, command line, notebooks and protocols.
+"""The class `GeNIe`, which the stages, the command line, notebooks and protocols use.
 
 `GeNIe` joins an engine, a store and an embedder. `pipe(image, target=...)` makes one hard negative
-of an image; `pipe.augment(dataset)` makes the augmentation set of one support set; `augment_tasks`
-augments several support sets at once and renders their images in shared batches.
+from an image. `pipe.augment(dataset)` makes the augmentation set for one support set.
+`pipe.augment_tasks` augments several support sets at once and renders their images in shared
+batches.
 """
 
 import json
@@ -94,13 +95,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Augmented:
-    """The augmentation set of several tasks, with all trajectories and the cost of rendering."""
+    """The augmentation set for several tasks, with all trajectories and the cost of rendering."""
 
     images: AugmentedSet
     drawn: Drawn
 
     def write_cost(self, path: Path) -> None:
-        """Write the counts that are equal in every run as JSON, such as metrics/cost.json."""
+        """Write the counts that do not differ between runs to a JSON file (metrics/cost.json)."""
         cost, facts = self.drawn.cost, self.images.facts
         same = {
             "needed": cost.needed,
@@ -117,7 +118,8 @@ class Augmented:
 class GeNIe:
     """Makes hard negatives with a text-to-image model (GeNIe, arXiv 2312.02548).
 
-    - `engine`: renders images; `store`: keeps every rendered image
+    - `engine`: renders images
+    - `store`: stores every rendered image
     - `embedder`: the frozen image model that GeNIe-Ada and the classifiers use, if any
     - `model`, `embedder_folder`: the folders of the generator and the embedder
     - `work`: a folder for learned tokens and cached embeddings
@@ -152,18 +154,19 @@ class GeNIe:
     ) -> Self:
         """Load a generator and an embedder from local folders.
 
-        - `model`: a folder of a diffusers model with an image-to-image pipeline
-        - `embedder`: a folder of a transformers image model; without it, r must be a number
+        - `model`: the folder of a diffusers model with an image-to-image pipeline
+        - `embedder`: the folder of a transformers image model; without an embedder, r must be a
+          number
         - `device`: "cuda", "mps" or "cpu"; None selects an accelerator if there is one
-        - `dtype`: the precision of the denoiser, such as "bfloat16" or torch.bfloat16; None is
+        - `dtype`: the precision of the denoiser, such as "bfloat16" or torch.bfloat16; None selects
           float32 on a CPU and half precision on a GPU
-        - `store`: a folder for rendered images, so that none is rendered twice; None stores them
-          in memory
-        - `settings`: steps, guidance scale and batch size; by default, those of the model
+        - `store`: a folder for rendered images, so that no image is rendered twice; None keeps the
+          images in memory
+        - `settings`: steps, guidance scale and batch size; by default, the model's own
         - `cluster`, `remote_store`: the Ray cluster to render on, and the URL of a second store
 
-        Raise MissingFileError for a folder that does not exist, InvalidValueError for a value out
-        of range, and FailedError for a model that does not load.
+        Raise MissingFileError if a folder does not exist, InvalidValueError if a value is out of
+        range, and FailedError if a model does not load.
         """
         folder, work = Path(model), None if store is None else Path(store)
         require_device(device)
@@ -214,23 +217,25 @@ class GeNIe:
         seed: int = _AUGMENTATION.seed,
         unknown_classes: Literal["stop", "allow"] = "stop",
     ) -> Any:
-        """Edit an image, or each of a list, towards a target class.
+        """Edit an image, or each image in a list, towards a target class.
 
-        - `image`: PIL images of any size; the central square is scaled to the model's size
-          (`pipe.engine.info.size`), and the result has this size
+        - `image`: a PIL image of any size, or a list of PIL images; the central square is scaled to
+          the model's size (`pipe.engine.info.size`), which is also the size of the result
         - `target`: the class in the prompt
-        - `source`: a name for the source, or one per image, which is recorded as provenance. Noise
-          is then keyed by this name instead of the image's id, so equal names get equal noise
+        - `source`: a name for the source, or a list with one name per image, recorded as
+          provenance. The name replaces the image's id in the key of the noise, so images with the
+          same name get the same noise
         - `examples`: real images of the target, whose mean embedding is its landmark (section 3.2);
-          without them, eight Txt2Img images are used (see `HardNegative.landmark`)
-        - `r`: the noise ratio in (0, 1], or "ada" to choose it among `levels` (Algorithm 1): the
-          level after the largest shift, or the first later one whose position is at least
-          `levels.min_position`, or else the highest; `positions` shows how near the target each
-          level is. A fixed ratio has a position only if there are `examples`
-        - `unknown_classes`: "allow" renders a class that the model's card does not list
+          without examples, eight Txt2Img images are used (see `HardNegative.landmark`)
+        - `r`: the noise ratio in (0, 1], or "ada" to choose it among `levels` (Algorithm 1). With
+          "ada", the level after the largest shift is chosen. If its position is below
+          `levels.min_position`, the first later level that reaches this bound is chosen instead, or
+          else the highest level. The `positions` in the result show how near each level is to the
+          target; a fixed ratio has a position only if `examples` are given
+        - `unknown_classes`: "allow" also renders a class that the model's card does not list
 
-        Return a `HardNegative`, or a list of them for a list of images. Raise InvalidValueError for
-        a value out of range, or if r is "ada" and there is no embedder.
+        Return a `HardNegative`, or a list of `HardNegative` objects for a list of images. Raise
+        InvalidValueError if a value is out of range, or if r is "ada" and there is no embedder.
         """
         require_ratio_or_ada(r)
         if r == "ada" and self.embedder is None:
@@ -290,26 +295,28 @@ class GeNIe:
         inversion_steps: int = _AUGMENTATION.inversion_steps,
         unknown_classes: Literal["stop", "allow"] = _AUGMENTATION.unknown_classes,
     ) -> AugmentedSet:
-        """Make the augmentation set of one support set.
+        """Make the augmentation set for one support set.
 
-        A classifier is trained on the images, and the classes that it confuses are the sources of
-        each other's hard negatives.
+        A classifier is trained on the images, and classes that it confuses become sources for each
+        other's hard negatives.
 
-        - `dataset`: the images, in a form that `data.datasets.labelled_images` reads: the path of
-          an image folder, a list of (PIL image, label), a torchvision-style data set, or a Hugging
-          Face `Dataset`; `class_names` are the names of integer labels
-        - `per_class`, `r`, `levels`, `prompts`, `filter`, `seed`: images per class, noise ratios,
-          prompts, filter and seed; `classes` "few" leaves out classes with 20 or more real images,
-          `inversion_steps` is the number of training steps of a learned token, and
-          `unknown_classes` "allow" renders classes that the model's card does not list
-        - `method`: "genie", "img2img", "txt2img", ...; `genie methods` lists all. Methods that only
-          copy real images, such as "strong", result in an empty set
-        - `sources`: how source classes are chosen: "confusion" (the most confused with the target),
-          "distant", "random" or "all"; `top_k` is their number per target
-        - `training`: settings of the classifier; its `seed` is replaced by `seed`
+        - `dataset`: the images, as the path of an image folder, a list of (PIL image, label) pairs,
+          a torchvision-style data set, or a Hugging Face `Dataset` (see
+          `data.datasets.labelled_images`); `class_names` names the integer labels
+        - `per_class`: the number of images per class; `classes` "few" leaves out classes with 20
+          or more real images
+        - `r`, `levels`: the noise ratio, or "ada" to choose it among the levels for each image
+        - `prompts`, `filter`, `seed`: the prompts, the filter, and the seed of all random draws
+        - `inversion_steps`: the number of training steps for each learned token
+        - `unknown_classes`: "allow" also renders classes that the model's card does not list
+        - `method`: a method that `genie methods` lists, such as "genie", "img2img" or "txt2img".
+          Methods that only copy real images, such as "strong", produce an empty set
+        - `sources`: how source classes are chosen: "confusion" (the classes most confused with the
+          target), "distant", "random" or "all"; `top_k` is the number of source classes per target
+        - `training`: settings for training the classifier, except the seed, which is `seed`
 
-        Raise InvalidValueError for a value out of range, a data set that cannot be read, classes
-        that the generator does not know, or if there is no embedder.
+        Raise InvalidValueError if a value is out of range, the data set cannot be read, the
+        generator does not know a class, or there is no embedder.
         """
         require_choice("sources", sources, STRATEGIES)
         if top_k < 1:
@@ -347,8 +354,9 @@ class GeNIe:
     ) -> Augmented:
         """Make one augmentation set for several tasks, rendered in shared batches.
 
-        `images` has the columns of IMAGES and contains every support image. An image that many
-        tasks use is rendered once, and each task gets the images that it would get alone.
+        `images` has the columns of IMAGES and contains every support image. An image that several
+        tasks need is rendered only once. Each task gets the same images as if it were augmented
+        alone.
         """
         embedder = self._require_embedder()
         method = settings.chosen_method
@@ -398,7 +406,7 @@ class GeNIe:
         examples: Sequence[Image.Image],
         levels: Levels,
     ) -> list[HardNegative]:
-        """Render the levels of each image, and choose one of them if there are several."""
+        """Render the levels of each image, and choose one level if there are several."""
         ids = [image_id(square) for square in squares]
         renderer = self._renderer(dict(zip(ids, map(encode_png, squares), strict=True)))
         if self.embedder is None or (len(slots[0].levels) == 1 and not examples):
@@ -426,7 +434,7 @@ class GeNIe:
         *,
         sources: tuple[str, int],
     ) -> Task:
-        """Train a baseline on all images, and rank the source classes by its confusion."""
+        """Train a baseline on all images, and rank source classes by the baseline's predictions."""
         embedder = self._require_embedder()
         examples = load_examples(images, backbone=embedder)
         extra = settings.images_per_class(list(images["label"]))
@@ -451,7 +459,7 @@ class GeNIe:
         check_classes(lambda: labels, method=method, model=self.model, names=prompts.names)
 
     def _txt2img(self, like: Request, renderer: Renderer) -> list[Image.Image]:
-        """Render Txt2Img images of the target class with the prompt of a request."""
+        """Render Txt2Img images of a request's target class with the request's prompt."""
         drawn = replace(like, source_id=None, source_label=None, noise_id=None, r=1.0)
         requests = [replace(drawn, replicate=i) for i in range(TXT2IMG_EXAMPLES)]
         steps = self.engine.info.steps
@@ -464,7 +472,7 @@ class GeNIe:
         example_of: Callable[[Sequence[str]], Examples],
         settings: Augmentation,
     ) -> dict[int, Judge]:
-        """Return the filter's judge for each task. CLIP is loaded only if the rule needs it."""
+        """Return a judge for each task, which applies the filter; load CLIP only if needed."""
         clip, chosen = None, settings.filter
         if settings.rule in NEED_CLIP:
             if chosen.clip is None:
@@ -492,9 +500,9 @@ class GeNIe:
     def _learned(
         self, support: pd.DataFrame, renderer: Renderer, settings: Augmentation
     ) -> tuple[dict[int, dict[str, str]], list[Path]]:
-        """Learn a token for every class of every task; return the tokens by task, and their files.
+        """Learn a token for each class of each task from the class's images in the task.
 
-        A class's token is learned from its images in that task.
+        Return the tokens by task, and the token files.
         """
         generator = self.engine.generator()
         training = InversionSettings(
@@ -535,7 +543,7 @@ def planned_slots(
     settings: Augmentation,
     tokens: Mapping[int, Mapping[str, str]] | None = None,
 ) -> list[Slot]:
-    """Plan the images of tasks without rendering any; `tokens` are the learned tokens by task."""
+    """Plan the images for tasks without rendering any; `tokens` are the learned tokens by task."""
     specs = [
         task_spec(
             settings,
@@ -577,7 +585,7 @@ def _engine(
 
 
 def _squares(images: Iterable[Any], argument: str) -> list[Image.Image]:
-    """Return images as RGB squares; raise InvalidValueError for anything but PIL images."""
+    """Return images as RGB squares; raise InvalidValueError for anything other than PIL images."""
     listed = list(images)
     for one in listed:
         if not isinstance(one, Image.Image):
@@ -592,7 +600,7 @@ def _squares(images: Iterable[Any], argument: str) -> list[Image.Image]:
 
 
 def _names(source: str | Sequence[str] | None, count: int) -> Sequence[str | None]:
-    """Return the name of each source, or None to use the image's id."""
+    """Return a name for each source, or None for each if the image ids are to be used."""
     if source is None or isinstance(source, str):
         return [source] * count
     if not isinstance(source, Sequence) or len(source) != count:
@@ -605,7 +613,7 @@ def _names(source: str | Sequence[str] | None, count: int) -> Sequence[str | Non
 
 
 def _slot(task: TaskSpec, target: str, source: str | None, source_id: str) -> Slot:
-    """Return the slot of one image, with noise keyed by the source's name if it has one."""
+    """Return the slot for one image; the noise is keyed by the name of the source, if given."""
     levels = levels_of(task, target, source or source_id, source_id, 0)
     return Slot(0, tuple(replace(request, noise_id=source) for request in levels))
 

@@ -1,4 +1,4 @@
-"""The progress bar of notebooks and of the command line."""
+"""The progress bar for notebooks and the command line."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +22,7 @@ def bar(
 ) -> Iterator[Item]:
     """Iterate over items, and show a progress bar with the remaining time on stderr.
 
-    With one process per GPU, only the first process shows it.
+    With one process per GPU, only the first process shows the bar.
     """
     with tqdm(
         desc=label,
@@ -38,5 +38,8 @@ def bar(
 
 
 def is_first_process() -> bool:
-    """Return whether this process writes and reports; with one process per GPU, the first does."""
+    """Return whether this process writes and reports.
+
+    With one process per GPU, only the first process does.
+    """
     return os.environ.get("RANK", "0") == "0"

@@ -1,8 +1,8 @@
-"""The schema of params.yaml as frozen pydantic models, and their conversion to library settings.
+"""The schema of params.yaml as frozen pydantic models, and its conversion to library settings.
 
 Only this module reads the file. The settings classes (`Levels`, `Prompts`, `RenderSettings`, ...)
 are defined next to the code that they configure. They are imported inside functions, because most
-stages need only a few of them; none of these imports loads torch.
+stages need only a few of them. None of these imports loads torch.
 """
 
 import difflib
@@ -51,7 +51,7 @@ Cosine = Annotated[float, Field(ge=-1, le=1)]
 
 @dataclass(frozen=True)
 class Argument:
-    """The library argument that a key sets, if its name differs from the key's last part."""
+    """The name of the library argument that a key sets, if it differs from the key's last part."""
 
     name: str
 
@@ -195,7 +195,7 @@ class Oracle(Section):
 
 
 class Params(Section):
-    """All parameters of params.yaml."""
+    """All parameters in params.yaml."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     data: Data
@@ -366,7 +366,7 @@ def training_settings(params: Params) -> "TrainingSettings":
 def training_recipe(
     params: Params, method: "Method | None" = None, real_passes: int = 1
 ) -> "Recipe":
-    """Return the recipe for training classifiers with the images of a method, or on real ones."""
+    """Return the recipe for training classifiers on a method's images, or only on real images."""
     from genie.classify.tasks import Recipe
     from genie.data.tasks import generated_per_class
 
@@ -439,12 +439,18 @@ def require_paths(params: Params) -> None:
 
 
 def read_params(path: Path) -> Params:
-    """Read and validate a YAML file; a GenieError names each invalid key, value and rule."""
+    """Read and validate a YAML file.
+
+    Raise GenieError with the invalid keys, their values, and the rules that they break.
+    """
     return check_params(read_yaml(path), where=str(path))
 
 
 def check_params(raw: Mapping[str, Any], *, where: str) -> Params:
-    """Validate a mapping of values; a GenieError names each invalid key, value and rule."""
+    """Validate a mapping of values.
+
+    Raise GenieError with the invalid keys, their values, and the rules that they break.
+    """
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
@@ -456,7 +462,7 @@ def check_params(raw: Mapping[str, Any], *, where: str) -> Params:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read the mapping in a YAML file.
 
-    Raise GenieError if the file is missing, is not valid YAML or does not contain a mapping.
+    Raise GenieError if the file is missing, is not valid YAML, or does not contain a mapping.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -498,7 +504,7 @@ MOVED = {
 }
 """Keys of earlier versions and their replacements.
 
-The first word of a replacement is the key that it becomes when records of protocols/ are read.
+When records in protocols/ are read, an old key becomes the first word of its replacement.
 """
 
 

@@ -1,6 +1,6 @@
-"""The error of `python -m genie.stages.NAME`, the command line of stages in version 0.1.
+"""The error message of `python -m genie.stages.NAME`, which ran a stage in version 0.1.
 
-Since version 0.2, projects of `genie new` have their own stages in stages/.
+Since version 0.2, projects made by `genie new` contain their own stages in stages/.
 """
 
 import sys

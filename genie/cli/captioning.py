@@ -1,7 +1,7 @@
-"""Captioning of support images, whose captions are the prompts of Cap2Aug.
+"""Captioning of support images for Cap2Aug, which uses the captions as prompts.
 
-A captioning model writes the captions to a CSV once. The file may be edited by hand; the pipeline
-only reads it.
+A captioning model writes the captions to a CSV file once. The pipeline only reads this file, so you
+may edit it by hand.
 """
 
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ LONGEST = 30  # tokens
 
 
 def write_captions(images: pd.DataFrame, *, model: Path, path: Path) -> int:
-    """Add the missing captions to the CSV `path` and return how many were added.
+    """Add missing captions to the CSV file `path`, and return the number of added captions.
 
-    Existing captions, edited ones included, are kept. `images` has the columns of IMAGES. `model`
-    is a folder of a transformers image-to-text model such as BLIP.
+    Existing captions are kept, even if they were edited. `images` has the columns of IMAGES.
+    `model` is the folder of a transformers image-to-text model such as BLIP.
     """
     kept = read_captions(path) if path.is_file() else {}
     missing = images[~images["image_id"].isin(kept)].drop_duplicates("image_id")

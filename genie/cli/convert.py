@@ -18,12 +18,12 @@ IMAGENET: dict[str, Any] = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0
 def convert_resnet(checkpoint: Path, folder: Path, *, size: int = 224) -> ResNetConfig:
     """Convert a ResNet state dict with torchvision's names to a transformers `ResNetModel`.
 
-    UniSiam's released ResNet-18, 34 and 50, the paper's few-shot backbones, have this format: a
-    file with `{"model": {"encoder.conv1.weight": ...}}`. Projection heads and classifiers are
-    left out. `size` is the number of pixels per side of the training images. Pixel statistics are
-    ImageNet's. Only tensors are loaded, so the file cannot execute code. Raise
-    InvalidValueError if it is not such a checkpoint, or if `folder` exists, and MissingFileError if
-    there is no file.
+    UniSiam's ResNet-18, 34 and 50, which are the paper's few-shot backbones, were released in this
+    format, as `{"model": {"encoder.conv1.weight": ...}}`. Projection heads and classifiers are left
+    out. `size` is the side length of the training images in pixels. The model is given the pixel
+    statistics of ImageNet. Only tensors are loaded, so the file cannot execute code. Raise
+    MissingFileError if the file does not exist, and InvalidValueError if it is in another format or
+    if `folder` exists.
     """
     if folder.exists():
         raise InvalidValueError(
@@ -89,7 +89,7 @@ def _encoder(state: dict[str, torch.Tensor], checkpoint: Path) -> dict[str, torc
 
 
 def _config(weights: dict[str, torch.Tensor]) -> ResNetConfig:
-    """Infer the depths and the block type from the entries."""
+    """Infer the depths and the block type from the weights."""
     depths = [
         len({key.split(".")[1] for key in weights if key.startswith(f"layer{stage}.")})
         for stage in (1, 2, 3, 4)

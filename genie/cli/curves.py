@@ -1,6 +1,7 @@
-"""Curves of a run, recorded by DVCLive in .genie/runs/STAGE: report.md and plots/metrics/*.tsv.
+"""Curves of a run, which DVCLive records in .genie/runs/STAGE.
 
-They differ from run to run, so they are not outputs of a stage.
+The files (report.md and plots/metrics/*.tsv) differ from run to run, so they are not outputs of a
+stage.
 """
 
 import logging
@@ -24,7 +25,7 @@ Item = TypeVar("Item")
 class Curves:
     """The curves of a stage's run, recorded by the first process only.
 
-    Nothing is written before the first value. `end` writes the figures.
+    Nothing is written before the first value is recorded. `end` writes the figures.
     """
 
     def __init__(self, root: Path, stage: str) -> None:
@@ -41,7 +42,7 @@ class Curves:
             self._live.log_metric(curve, value)
 
     def end(self) -> None:
-        """Write report.md with a figure of each curve."""
+        """Write report.md with a figure for each curve."""
         if self._live is not None:
             self._live.end()
 
@@ -49,7 +50,7 @@ class Curves:
 def recording_speed(progress: Progress, curves: Curves, *, seconds: float = 1.0) -> Progress:
     """Return a progress bar that also records the guided steps per second of rendering.
 
-    A value is recorded at most once per `seconds`, at the number of images rendered so far.
+    A value is recorded at most once every `seconds`, with the number of images rendered so far.
     """
 
     def shown(items: Iterable[Item], label: str, **options: Any) -> Iterator[Item]:

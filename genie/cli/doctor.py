@@ -40,7 +40,7 @@ LEAST_DISK, ENOUGH_DISK = 0.3, 5.0
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check: its name, its status (OK, WARNING or STOP), and what to do."""
+    """The name, status (OK, WARNING or STOP) and message of one check."""
 
     about: str
     state: str
@@ -48,7 +48,7 @@ class Finding:
 
 
 def findings(root: Path) -> Iterator[Finding]:
-    """Run all checks on the project at `root`; STOP marks a reason for `dvc repro` to fail."""
+    """Run all checks on the project at `root`; STOP means that `dvc repro` would fail."""
     params = _parameters(root)
     for about, check in CHECKS.items():
         state, text = check(root, params)
@@ -130,7 +130,7 @@ def disk(root: Path, params: dict[str, Any]) -> Outcome:
 
 
 def parameters(root: Path, params: dict[str, Any]) -> Outcome:
-    """Run the stage `validate`: parameters, paths, and classes that the generator knows."""
+    """Run the stage `validate`, which checks parameters, paths and the generator's classes."""
     try:
         stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
         command = shlex.split(stages["validate"]["cmd"])
@@ -267,7 +267,7 @@ def _version(name: str) -> str | None:
 
 
 def _tested(root: Path) -> Iterator[tuple[str, str]]:
-    """Return the tested versions by package from constraints.txt, if there is one."""
+    """Return the tested versions by package from constraints.txt, if the file exists."""
     path = root / "constraints.txt"
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         if found := re.match(r"([\w.-]+)==([^\s;]+)", line):

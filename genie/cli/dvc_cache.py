@@ -1,4 +1,4 @@
-"""The files of the folders that DVC tracks, in the workspace and in other revisions."""
+"""The files in folders that DVC tracks, in the workspace and in other revisions."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ SET = "data/augmented"
 class TrackedFolder:
     """The files of a tracked folder in one revision.
 
-    `hashes` maps their names to MD5 (hex). `cache` is DVC's cache on this machine.
+    `hashes` maps file names to MD5 hashes (hex). `cache` is DVC's cache on this machine.
     """
 
     revision: str
@@ -54,7 +54,7 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
 
 def tracked_folder(root: Path, folder: Path) -> TrackedFolder | None:
-    """Return the tracked files of a folder in the workspace, or None if DVC does not track it.
+    """Return the tracked files of a workspace folder, or None if DVC does not track the folder.
 
     Raise GenieError if the list of the folder's files is not in DVC's cache.
     """
@@ -68,12 +68,11 @@ def tracked_folder(root: Path, folder: Path) -> TrackedFolder | None:
 
 
 def tracked_sets(root: Path) -> Iterator[TrackedFolder]:
-    """Yield the sets of workspace, branches, tags and experiments.
+    """Yield the sets in the workspace, branches, tags and experiments.
 
-    A set is a folder with members.csv and trajectories.parquet. Raise GenieError for a folder that
-    is not a DVC repository, and for a set whose list of files is not in DVC's cache. A set of the
-    checked-out branch is left out if it was made on another machine, which may give other bytes,
-    and the workspace has its own.
+    A set is a folder with members.csv and trajectories.parquet. Raise GenieError if `root` is not a
+    DVC repository, or if the list of a set's files is not in DVC's cache. Skip a set of the
+    checked-out branch that was made on another machine, if the workspace contains its own.
     """
     from dvc.exceptions import DvcException  # dvc is slow to import
 
@@ -160,7 +159,7 @@ def _name(out: Any) -> str:
 
 
 def _content(cache: Path, name: str) -> bytes | None:
-    """Return the cached content with a hash, or None if it is missing or damaged."""
+    """Return the cached content for a hash, or None if it is missing or damaged."""
     try:
         content = _place(cache, name).read_bytes()
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """The settings of the engine (this process or Ray workers), and of the remote image store.
 
-They come from environment variables, or else from `.genie/engine.yaml`, which git ignores. They are
-not parameters, because they do not change the images.
+They are read from environment variables, or else from `.genie/engine.yaml`, which git ignores. They
+are not in params.yaml, because they do not change the images.
 """
 
 import os
@@ -44,7 +44,7 @@ class EngineSettings(Section):
 
 
 def read_engine(root: Path) -> EngineSettings:
-    """Read the settings; raise InvalidValueError for one that is unknown or out of range."""
+    """Read the settings; raise InvalidValueError if a setting is unknown or out of range."""
     if "GENIE_SHARED_STORE" in os.environ:
         raise InvalidValueError(
             "is no longer read", argument="GENIE_SHARED_STORE", remedy="set GENIE_REMOTE_STORE"

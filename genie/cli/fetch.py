@@ -1,6 +1,6 @@
-"""Download of models and data sets from the Hugging Face hub, pinned to a commit.
+"""Downloads of models and data sets from the Hugging Face hub, pinned to a commit.
 
-Afterwards the folder is an ordinary local input, and no run needs the network.
+After the download, the folder is an ordinary local input, and no run needs the network.
 """
 
 import json
@@ -75,8 +75,8 @@ def fetch_dataset(
 ) -> str | None:
     """Save a data set from the hub or a local folder to `folder`; return its commit.
 
-    The commit of a local data set is None. The folder has the format of `Dataset.save_to_disk` and
-    can be used as `data.path`.
+    For a local data set, the commit is None. The data set is saved with `Dataset.save_to_disk`, and
+    the folder can be used as `data.path`.
     """
     datasets = _import_datasets()
     _check_new(folder)
@@ -97,11 +97,11 @@ def fetch_dataset(
 
 
 def model_files(names: list[str]) -> list[str]:
-    """Return the files of a model repository to download, sorted.
+    """Return the files to download from a model repository, sorted.
 
-    They are safetensors, configuration, vocabulary and licence files. Two kinds are left out:
-    single-file checkpoints next to the model_index.json of a diffusers folder, and variants (such
-    as fp16) of files that also exist without a variant.
+    These are safetensors, configuration, vocabulary and licence files. Two kinds of files are left
+    out: single-file checkpoints next to the model_index.json of a diffusers folder, and variants
+    (such as fp16) of files that also exist without a variant.
     """
     found = sorted(name for name in names if DOWNLOADED.search(name))
     if "model_index.json" in found:
@@ -145,7 +145,7 @@ def _import_datasets() -> Any:
 
 @contextmanager
 def _hub_errors(repo_id: str, revision: str) -> Iterator[None]:
-    """Convert the hub's errors to a GenieError with the remedy."""
+    """Convert the hub's errors to a GenieError with a remedy."""
     try:
         yield
     except GatedRepoError as error:

@@ -1,4 +1,4 @@
-"""Garbage collection of the store: images that no set refers to."""
+"""Garbage collection of stored images that no set refers to."""
 
 import io
 import time
@@ -19,7 +19,7 @@ DAY = 24 * 60 * 60
 
 @dataclass(frozen=True)
 class Garbage:
-    """Numbers of images and bytes to delete, and number of images to keep."""
+    """The numbers of images and bytes to delete, and the number of images to keep."""
 
     images: int
     bytes: int
@@ -27,9 +27,9 @@ class Garbage:
 
 
 def collect(root: Path, store: Path, *, days: float, delete: bool) -> Garbage:
-    """Count the images of the store that no set refers to, and delete them if `delete` is True.
+    """Count the stored images that no set refers to, and delete them if `delete` is True.
 
-    Images younger than `days` are kept, because an interrupted run may need them. Raise
+    Images younger than `days` are kept, because an interrupted run may still need them. Raise
     MissingFileError if the tables of a set are not on this machine, and FailedError if a run is
     using the store while images are deleted.
     """
@@ -58,7 +58,7 @@ def _dropped(root: Path, store: Path, *, days: float, delete: bool) -> Garbage:
 def referred(root: Path) -> Iterator[set[str]]:
     """Yield the keys of the images that each set refers to.
 
-    The sets are those of the workspace, branches, tags and experiments, and of the protocols
+    These are the sets in the workspace, branches, tags and experiments, and the sets from protocols
     that ran on this machine (`.genie/protocols`).
     """
     rows = (root / ".genie/protocols").glob("**/keys/*.parquet")

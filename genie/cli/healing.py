@@ -1,4 +1,4 @@
-"""Faults of the files of a set, and their repair."""
+"""Faults in the files of a set, and their repair."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ class Fault:
 
 
 def fault_of(content: bytes | None, row: Any) -> str | None:
-    """Return the fault of an image that metadata.csv lists, or None."""
+    """Return the fault of an image that metadata.csv lists, or None if it has no fault."""
     if content is None:
         return "is missing"
     try:
@@ -29,7 +29,7 @@ def fault_of(content: bytes | None, row: Any) -> str | None:
 
 
 def healed(path: Path, what: str, content: bytes | None, *, repair: bool) -> Fault:
-    """Return the fault of a file; with `repair`, restore the content or, without one, remove it."""
+    """Return the fault of a file; with `repair`, write `content` to it, or remove it if None."""
     if not repair:
         return Fault(path, what)
     if content is None:

@@ -1,6 +1,6 @@
-"""Integrity of a set: whether its files, its tables, DVC's hashes and the store agree.
+"""Checks that the files and tables of a set, DVC's hashes and the store agree.
 
-Images are read one at a time, or one shard at a time, so memory does not grow with the set.
+Images are read one at a time, or one shard at a time, so memory use does not grow with the set.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,10 +32,10 @@ def faults(
 ) -> Iterator[Fault]:
     """Yield all faults of a set and of the store; with `repair`, repair each one first.
 
-    A damaged file is replaced by its copy in DVC's cache or in the store. Without an undamaged
-    copy, it is removed, so that `dvc repro` recreates it; the undamaged images of a shard are saved
-    to the store first. A damaged file of the store is replaced by the set's image, or removed. If
-    `tracked` is None, DVC's hashes are not compared.
+    A damaged file is replaced by an undamaged copy from DVC's cache or the store. If there is no
+    such copy, the file is removed, so that `dvc repro` recreates it. Before a shard is removed, its
+    undamaged images are saved to the store. A damaged file in the store is replaced by the set's
+    image, or removed. If `tracked` is None, DVC's hashes are not compared.
     """
     yield from _faults_of_tables(folder, tracked, repair=repair)
     try:
@@ -79,7 +79,7 @@ def _faults_of_tables(
 
 
 def _disagreements(folder: Path, metadata: pd.DataFrame, members: pd.DataFrame) -> Iterator[Fault]:
-    """Yield the inconsistencies between the rows of both tables."""
+    """Yield the inconsistencies between the rows of the two tables."""
     own, used = set(metadata["file_name"]), set(members["file_name"])
     for name in sorted(used - own):
         yield Fault(folder / "members.csv", f"lists {name}, which is missing from metadata.csv")
@@ -90,7 +90,7 @@ def _disagreements(folder: Path, metadata: pd.DataFrame, members: pd.DataFrame) 
 
 
 def _named(rows: Iterable[Any]) -> tuple[list[Any], list[Any]]:
-    """Split rows into those whose image is named by label and key, and all others."""
+    """Split rows into rows whose image is named by label and key, and all other rows."""
     named: list[Any] = []
     others: list[Any] = []
     for row in rows:
@@ -125,7 +125,7 @@ def _faults_of_image(
 
 
 def _fault_of(content: bytes | None, row: Any, tracked: TrackedFolder | None) -> str | None:
-    """Return the fault of an image that is a file, or None; also compare DVC's hash."""
+    """Return the fault of an image file, or None if it has no fault; also compare DVC's hash."""
     what = fault_of(content, row)
     if what is None and tracked and content is not None:
         same = tracked.hashes.get(row.file_name) == md5(content)
@@ -134,7 +134,7 @@ def _fault_of(content: bytes | None, row: Any, tracked: TrackedFolder | None) ->
 
 
 def _good_copy(row: Any, store: Path, tracked: TrackedFolder | None) -> bytes | None:
-    """Return the undamaged image from DVC's cache or the store, or None."""
+    """Return the undamaged image from DVC's cache or the store, or None if there is none."""
     copies = [load_image(store, row.key)]
     if tracked and row.file_name in tracked.hashes:
         copies.insert(0, tracked.content(row.file_name))

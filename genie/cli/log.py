@@ -9,8 +9,8 @@ from genie.cli.messages import line_in_keys
 def show_log() -> None:
     """Show warnings of all libraries on stderr, and info messages of this one.
 
-    Messages name keys of params.yaml in place of the library's arguments. Hide the progress bars
-    that libraries show while they load a model.
+    Messages name keys of params.yaml instead of the library's arguments. The progress bars that
+    libraries show while they load a model are hidden.
     """
     for name in ("transformers", "diffusers"):
         if library := sys.modules.get(name):  # importing one takes seconds

@@ -39,9 +39,9 @@ FILE = click.Path(path_type=Path)
 
 
 class Commands(click.Group):
-    """A group whose commands report a GenieError in click's form and exit with code 1.
+    """A group whose commands report a GenieError as click does, and exit with code 1.
 
-    Messages name keys of params.yaml in place of the library's arguments.
+    Messages name keys of params.yaml instead of the library's arguments.
     """
 
     def invoke(self, ctx: click.Context) -> object:
@@ -53,7 +53,7 @@ class Commands(click.Group):
 
 @click.group(cls=Commands)
 def main() -> None:
-    """Tools around the GeNIe pipeline; `dvc repro` runs the pipeline itself."""
+    """Tools for the GeNIe pipeline; `dvc repro` runs the pipeline itself."""
 
 
 @main.command()
@@ -154,9 +154,9 @@ def preview(
 ) -> None:
     """Edit IMAGE towards the class TARGET at every noise level, and draw the results.
 
-    Prints the position of each level between source (0) and target (1), and marks the level that
-    GeNIe-Ada chooses. The target's landmark is the mean embedding of the class's support images if
-    `dvc repro` has drawn any, and otherwise of eight Txt2Img images.
+    The output lists the position of each level between source (0) and target (1), and marks the
+    level that GeNIe-Ada chooses. The target's landmark is the mean embedding of the class's support
+    images if `dvc repro` has drawn any, or else of eight Txt2Img images.
     """
     params = read_params(params_file)
     if generator is not None:
@@ -183,8 +183,8 @@ def methods(names: bool) -> None:
 def summary(root: Path) -> None:
     """Show the results of the pipeline.
 
-    Seconds are shown for the stages that have run on this machine. Metrics of other parameters than
-    those in params.yaml are an error.
+    Run times are shown for the stages that have run on this machine. Fail if the metrics were
+    computed with parameters other than those in params.yaml.
     """
     found = _metrics(root / "metrics")
     require_result(root)
@@ -215,8 +215,8 @@ def compare(
     """Compare REVISIONS: branches, tags, commits, experiments, or "workspace".
 
     By default, HEAD, its experiments and the workspace are compared. Accuracies and gains have 95%
-    intervals over tasks and, where runs differ only in seed, over seeds. Differences to the
-    reference are paired between equal support and query sets.
+    intervals over tasks and, where runs differ only in seed, over seeds. Differences from the
+    reference are paired between tasks with equal support and query sets.
     """
     style = style or (style_of(out) if out else "terminal")
     if out:
@@ -243,7 +243,7 @@ def compare(
 @click.option("--out", type=FILE, help="CSV file to write  [default: standard output]")
 @click.option("--root", type=FILE, default=".", show_default=True)
 def predict(images: tuple[Path, ...], task: int | None, out: Path | None, root: Path) -> None:
-    """Classify IMAGES, files or folders, with models/augmented, and write CSV.
+    """Classify IMAGES, files or folders, with the models in models/augmented, and write CSV.
 
     The columns are file, predicted, probability, and P(CLASS) for each class.
     """
@@ -302,7 +302,7 @@ def doctor(root: Path) -> None:
 @click.argument("committed", type=FILE)
 @click.argument("made", type=FILE)
 def reproduced(committed: Path, made: Path) -> None:
-    """Check that the metrics in MADE agree with those in COMMITTED; exit with code 1 if not."""
+    """Check that the metrics in MADE and COMMITTED agree; exit with code 1 if they do not."""
     if wrong := disagreements(_metrics(committed), _metrics(made)):
         raise InvalidValueError(f"metrics do not reproduce: {'; '.join(wrong)}")
     click.echo(f"metrics reproduce: all values of {made}/evaluate.json within {TOLERANCE}")
@@ -313,9 +313,9 @@ def reproduced(committed: Path, made: Path) -> None:
 @click.option("--repair", is_flag=True, help="Repair faults; run `dvc repro` afterwards.")
 @click.option("--root", type=FILE, default=".", show_default=True)
 def verify(folder: Path, repair: bool, root: Path) -> None:
-    """Check every image of SET (data/augmented) and of the store; exit with code 1 for a fault.
+    """Check every image in SET (data/augmented) and in the store; exit with code 1 if any fails.
 
-    Each image must exist, decode, and match the hash and the name in its row of the tables; rows,
+    Each image must exist, decode, and match the hash and name in its row of the tables. The tables,
     DVC's hashes and the store must agree. Files are read in full, so corruption that preserves the
     modification time is detected. --repair restores the set that dvc.lock records.
     """
@@ -351,9 +351,9 @@ def verify(folder: Path, repair: bool, root: Path) -> None:
 def gc(delete: bool, days: float, root: Path) -> None:
     """Delete images from the store that no set refers to.
 
-    The sets of the workspace, branches, tags, experiments and protocols are considered. Nothing is
-    deleted if the tables of one of them are not on this machine, or while a run uses the store.
-    Recent images are kept because an interrupted run may need them.
+    Sets in the workspace, branches, tags, experiments and protocols are considered. Nothing is
+    deleted if the tables of a set are not on this machine, or while a run uses the store. Recent
+    images are kept, because an interrupted run may still need them.
     """
     found = collect(root, store_folder(root), days=days, delete=delete)
     size = f"{found.images} images ({found.bytes / 1e6:.1f} MB)"
@@ -364,7 +364,7 @@ def gc(delete: bool, days: float, root: Path) -> None:
 
 
 def _progress() -> Progress:
-    """Return the progress bar, or no progress if stderr is not a terminal."""
+    """Return the progress bar, or `silent` if stderr is not a terminal."""
     return bar if sys.stderr.isatty() else silent
 
 

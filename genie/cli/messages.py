@@ -1,4 +1,4 @@
-"""Translation of the library's messages: keys of params.yaml in place of arguments."""
+"""Translation of the library's messages, to name keys of params.yaml instead of arguments."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from genie.settings import Argument, Params, Section
 def keys_by_argument() -> dict[str, str]:
     """Return the key of params.yaml that sets an argument of the library, by the argument's name.
 
-    The argument is the last part of the key, unless its field names another one (`Argument`).
+    The argument is the last part of the key, unless the field names another argument (`Argument`).
     """
     return dict(_arguments(Params, ""))
 
@@ -25,10 +25,10 @@ def _arguments(section: type[Section], prefix: str) -> Iterator[tuple[str, str]]
 
 
 def in_keys(error: GenieError) -> str:
-    """Return an error's message with keys of params.yaml in place of the library's arguments."""
+    """Return an error's message with keys of params.yaml instead of the library's arguments."""
     return error.text(keys_by_argument())
 
 
 def line_in_keys(line: str) -> str:
-    """Return a line of the log with keys in place of arguments in backticks."""
+    """Return a line of the log with keys instead of arguments in backticks."""
     return renamed(line, keys_by_argument())

@@ -1,4 +1,4 @@
-"""A new project for a user's images: pipeline, stages, parameters, models and CI workflows."""
+"""Creation of a project for a user's images, with its pipeline, models and CI workflows."""
 
 import re
 import shutil
@@ -55,11 +55,11 @@ WRITTEN = {
 def new_project(
     folder: Path, images: Path | None = None, *, progress: Progress = silent
 ) -> list[str]:
-    """Write a project to `folder`, initialise git and DVC, and return its class names.
+    """Write a project to `folder`, initialise git and DVC, and return the class names.
 
     `images` is a data set that `genie.data.readers` can read; it is copied to `photos` in the
-    project. Without it, there are no class names yet. Raise InvalidValueError if the folder is not
-    empty or the images cannot be read, and FailedError if git or DVC fails.
+    project. Without `images`, there are no class names yet. Raise InvalidValueError if the folder
+    is not empty or the images cannot be read, and FailedError if git or DVC fails.
     """
     classes = _checked_classes(folder, images)
     photos = f"photos{images.suffix if images and images.is_file() else ''}"
@@ -89,10 +89,10 @@ def pinned_version() -> str:
 
 
 def project_pipeline(pipeline: str) -> str:
-    """Return the dvc.yaml of a project, derived from this repository's.
+    """Return the dvc.yaml of a project, derived from this repository's dvc.yaml.
 
-    Each stage depends on its file in the project's stages/, and on the file that pins the version
-    of the library instead of on the library's code.
+    Each stage depends on its file in the project's stages/. Instead of on the library's code, it
+    depends on the file that pins the library's version.
     """
     editor = _round_trip()
     document = editor.load(pipeline)
@@ -109,7 +109,7 @@ def project_pipeline(pipeline: str) -> str:
 def project_parameters(parameters: str, *, photos: str) -> str:
     """Return the params.yaml of a project, derived from this repository's, with its comments.
 
-    `photos` is data.path. The method is "strong", which needs no generator.
+    `photos` becomes `data.path`. The method is "strong", which needs no generator.
     """
     editor = _round_trip()
     document = editor.load(parameters)

@@ -12,7 +12,7 @@ from genie.core.errors import InvalidValueError, MissingFileError
 def work_folder(root: Path) -> Path:
     """Return the folder of the image store, the tokens and the cached embeddings.
 
-    DVC experiments in temporary folders share it (DVC_ROOT).
+    DVC experiments in temporary folders share this folder (DVC_ROOT).
     """
     return Path(os.environ.get("DVC_ROOT", root)) / ".genie"
 

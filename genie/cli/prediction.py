@@ -31,10 +31,10 @@ CHUNK = 512
 
 @dataclass(frozen=True)
 class Predictor:
-    """Classifiers by task, all of the same classes, whose probabilities are averaged.
+    """Classifiers by task, for the same classes, whose probabilities are averaged.
 
-    `size` is `data.size`: pixels per side of the images that they were trained on. `depth` is that
-    of images with more than 8 bits per sample, if there were any.
+    `size` is `data.size`, the side length of the training images in pixels. `depth` is the number
+    of bits per sample of training images with more than 8 bits, or None.
     """
 
     classifiers: dict[int, Classifier]
@@ -60,10 +60,10 @@ class Part:
 
 
 def load_predictor(root: Path, task: int | None = None) -> Predictor:
-    """Load the classifiers in models/augmented of a project: of one task, or of all.
+    """Load the classifiers for one task, or for all tasks, from a project's models/augmented.
 
-    Raise MissingFileError if there are none, and InvalidValueError if there is no such task, or if
-    the tasks have different classes and none is chosen.
+    Raise MissingFileError if there are no classifiers, and InvalidValueError if the task does not
+    exist, or if the tasks have different classes and no task is chosen.
     """
     found = load_classifiers(root / "models/augmented")
     if task is not None and task not in found:
@@ -85,9 +85,9 @@ def load_predictor(root: Path, task: int | None = None) -> Predictor:
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
-    """Return the paths of image files: given files, and the images in given folders, sorted.
+    """Return the paths of the given image files, and of all images in the given folders.
 
-    Other files in the folders are counted in a warning.
+    Log a warning with the number of other files in the folders.
     """
     found: list[Path] = []
     for path in paths:

@@ -1,4 +1,4 @@
-"""The preview of one image: its edits at every noise level."""
+"""The preview of one image, which shows its edits at every noise level."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,9 +40,9 @@ def read_source(path: Path, *, size: int | None, depth: int | None = None) -> Im
 def preview_image(image: Path, target: str, params: Params, root: Path, out: Path) -> list[str]:
     """Edit an image at every noise level, save a figure to `out` and return the lines of a summary.
 
-    `root` is the folder of data/ and .genie/. If it has support images of the target, their mean
-    embedding is the target's landmark. Raise MissingFileError or InvalidValueError if the image
-    cannot be read or `out` cannot be written.
+    `root` is the folder that contains data/ and .genie/. If there are support images of the target
+    in data/, their mean embedding is the target's landmark. Raise MissingFileError or
+    InvalidValueError if the image cannot be read or `out` cannot be written.
     """
     require_writable(out, PICTURES)
     depth = read_depth(root / "data/prepared/support")
@@ -80,7 +80,7 @@ def support_of(target: str, root: Path) -> list[Image.Image]:
 
 
 def summary(made: HardNegative, examples: int) -> Sequence[str]:
-    """Return a line per level, how clear the choice is, and how Z_T was computed."""
+    """Return a line per level, a line on the clarity of the choice, and a line on Z_T's origin."""
     lines, before = ["     r  position     shift"], None
     for (r, _), position in zip(made.levels, made.positions, strict=True):
         shift = "" if before is None else f"{position - before:+.2f}"

@@ -1,4 +1,4 @@
-"""Comparison of metrics with those committed from another machine."""
+"""Comparison of metrics with metrics that were committed on another machine."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ for a few query images change.
 
 
 def disagreements(committed: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
-    """Return a line for each value that is on one side only or differs by more than TOLERANCE."""
+    """Return a line for each value that only one side has or that differs beyond TOLERANCE."""
     expected, actual = _flat(committed), _flat(made)
     wrong = [f"{key}: only on one side" for key in sorted(set(expected) ^ set(actual))]
     for key in sorted(set(expected) & set(actual)):

@@ -51,12 +51,12 @@ class Selection:
 def read_runs(
     root: Path, selection: Selection, *, progress: Progress = silent
 ) -> tuple[list[PipelineRun], list[str]]:
-    """Read the runs of revisions of the repository at `root`; return them and notes.
+    """Read the runs in revisions of the repository at `root`; return the runs and notes.
 
-    Names of the same commit, and a workspace that equals another revision, become one run. A
-    result belongs to the parameters that dvc.lock recorded, so metrics beside other parameters are
-    none. Raise InvalidValueError for a revision that does not exist, and MissingFileError for one
-    that was named and has no result. Other revisions without one get a note.
+    Several names for one commit become one run, and so does a workspace that equals another
+    revision. Metrics count as a result only beside the parameters in dvc.lock. Raise
+    InvalidValueError if a revision does not exist, and MissingFileError if a revision that was
+    named has no result. Other revisions without a result are listed in a note.
     """
     with _repository(root) as repo:
         names = _names(repo, selection)
@@ -120,9 +120,9 @@ def require_result(root: Path) -> None:
 
 
 def position(runs: Sequence[PipelineRun], name: str | None) -> int:
-    """Return the index of the run with a name, or 0 for None.
+    """Return the index of the run called `name`, or 0 if `name` is None.
 
-    Raise InvalidValueError if no run has the name, and MissingFileError if there are no runs.
+    Raise InvalidValueError if no run has this name, and MissingFileError if there are no runs.
     """
     if not runs:
         raise MissingFileError("no revision has metrics", remedy="run `dvc repro` to make them")
@@ -138,7 +138,7 @@ def position(runs: Sequence[PipelineRun], name: str | None) -> int:
 
 
 def read_parameters(root: Path) -> dict[str, Any]:
-    """Read params.yaml of a folder by dotted key; empty if there is none."""
+    """Read params.yaml in a folder as values by dotted key; return {} if the file is missing."""
     path = root / "params.yaml"
     return _flat(_yaml(path.read_text(encoding="utf-8"), path)) if path.is_file() else {}
 
@@ -200,7 +200,7 @@ def _commit(repo: Repo, name: str) -> str:
 
 
 def _experiments(repo: Repo, refs: Iterable[ExpRefInfo]) -> list[tuple[str, str]]:
-    """Return commit and name of experiments, oldest first."""
+    """Return the commit and name of each experiment, oldest first."""
     found = [(str(repo.scm.get_ref(str(ref))), str(ref.name)) for ref in refs]
     return sorted(found, key=lambda pair: (repo.scm.resolve_commit(pair[0]).commit_time, pair))
 
@@ -221,7 +221,7 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _files(repo: Repo, revision: str) -> dict[str, bytes] | None:
-    """Return FILES at a revision, and dvc.lock; None if one of the metrics does not exist."""
+    """Return FILES and dvc.lock at a revision, or None if any metrics file does not exist."""
     with repo.switch(revision):
         found = {}
         for name in (*FILES, LOCK):
@@ -297,7 +297,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _seconds(root: Path, names: Iterable[str]) -> float | None:
-    """Return the seconds of a revision's stages on this machine, None if unknown."""
+    """Return the total run time of a revision's stages on this machine, or None if unknown."""
     runs = root / ".genie/runs"
     for name in names:
         folder = runs if name == WORKSPACE else runs / "experiments" / name

@@ -1,4 +1,4 @@
-"""Integrity of a set in Parquet shards: whether its images, DVC's hashes and the store agree."""
+"""Checks that the images of a set in Parquet shards, DVC's hashes and the store agree."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,13 +23,13 @@ def faults_of_shards(
 ) -> Iterator[Fault]:
     """Yield one fault for each faulty shard, and the faults of copies of images in the store.
 
-    `rows` are those of metadata.csv. At most one shard is in memory.
+    `rows` are the rows of metadata.csv. At most one shard is in memory at a time.
     """
     yield from _ShardedSet(folder, store, tracked).faults(rows, repair=repair)
 
 
 class _ShardedSet:
-    """A set in shards, with the faults of each shard and the rows of metadata.csv."""
+    """A set in shards, with the faults in each shard and the rows of metadata.csv."""
 
     def __init__(self, folder: Path, store: Path, tracked: TrackedFolder | None) -> None:
         self.folder, self.store, self.tracked = folder, store, tracked
@@ -91,7 +91,7 @@ class _ShardedSet:
                 yield Fault(place.path, f"contains {name}, which is missing from metadata.csv")
 
     def _is_another(self, shard: str) -> bool:
-        """Return whether a shard differs from DVC's record, or is not recorded."""
+        """Return whether a shard differs from the file that DVC recorded, or was not recorded."""
         if self.tracked is None:
             return False
         return self.tracked.hashes.get(shard) != md5((self.folder / shard).read_bytes())
@@ -115,9 +115,9 @@ class _ShardedSet:
         return self.tracked.content(shard)
 
     def _made_again(self, shard: str) -> bytes | None:
-        """Rebuild a shard from its undamaged images and the store's; return None if one is missing.
+        """Rebuild a shard from its undamaged images and the store; return None if this fails.
 
-        The result must be the file that DVC recorded. Otherwise its undamaged images are saved to
+        The result must be the file that DVC recorded. Otherwise, the undamaged images are saved to
         the store, where `dvc repro` finds them.
         """
         names = self._names(shard)
@@ -135,7 +135,7 @@ class _ShardedSet:
         return None
 
     def _names(self, shard: str) -> list[str]:
-        """Return the names of a shard's images in metadata.csv; none if they cannot be inferred."""
+        """Return the names of a shard's images in metadata.csv; return [] if they are unknown."""
         if shard not in self.unreadable:
             places = self.shards.places
             return [n for n in sorted(self.rows) if n in places and places[n].path.name == shard]
@@ -144,7 +144,7 @@ class _ShardedSet:
         return sorted(self.rows.keys() - self.shards.places.keys())
 
     def _good_image(self, name: str) -> ShardRow | None:
-        """Return the undamaged image from the shard or the store, or None."""
+        """Return the undamaged image from the shard or the store, or None if there is none."""
         row = self.rows[name]
         for png in (self._png(name), load_image(self.store, row.key)):
             if png is not None and fault_of(png, row) is None:

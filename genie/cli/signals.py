@@ -27,7 +27,7 @@ _REMEDY = "finished images are kept; run the same command again to resume"
 
 
 class Stopped(BaseException):
-    """The first signal, raised in the main thread."""
+    """An exception for the first signal, raised in the main thread."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -36,7 +36,7 @@ class Stopped(BaseException):
 
 @dataclass
 class _Work:
-    """Whether images are being rendered, and the signal that arrived meanwhile."""
+    """Whether images are being rendered, and the signal that arrived in the meantime."""
 
     rendering: bool = False
     asked: int | None = None
@@ -71,7 +71,7 @@ def ends_on_signals() -> Iterator[None]:
 
 
 def finishing_whole_items(progress: Progress) -> Progress:
-    """Return a progress bar that defers signals to the end of the current item if it is `whole`."""
+    """Return a progress bar that, if `whole`, defers signals until the current item is finished."""
 
     def shown(items: Iterable[Item], label: str, **options: Any) -> Iterable[Item]:
         bar = progress(items, label, **options)
@@ -81,7 +81,7 @@ def finishing_whole_items(progress: Progress) -> Progress:
 
 
 def _finishing(items: Iterable[Item]) -> Iterator[Item]:
-    """Iterate over items; raise Stopped after the one during which a signal arrived."""
+    """Iterate over items; raise Stopped after the item during which a signal arrived."""
     _work.rendering = True
     try:
         for item in items:
@@ -125,7 +125,7 @@ def _watch_dvc(done: threading.Event) -> None:
 
 
 def _processes_up_to_dvc() -> list[psutil.Process]:
-    """Return the parent, and its parent too if a shell runs between dvc and this process."""
+    """Return the parent process, and its parent if a shell runs between dvc and this process."""
     above = psutil.Process().parents()
     between = bool(above) and Path(above[0].name()).stem in _SHELLS
     return above[: 2 if between else 1]

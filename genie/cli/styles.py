@@ -37,7 +37,7 @@ Style = Callable[[pd.DataFrame, str], str]
 
 
 def terminal(table: pd.DataFrame, reference: str) -> str:
-    """Return tables of aligned columns."""
+    """Return tables with aligned columns."""
     parts = [
         f"{title}\n\n{tabulate(_cut(cells), headers='keys', showindex=False, **_AS_TEXT)}\n"
         for title, cells in sections(table, reference)

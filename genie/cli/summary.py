@@ -1,4 +1,4 @@
-"""The table that `make repro` prints at the end, from metrics/ and run times on this machine."""
+"""The table of metrics and of run times on this machine that `make repro` prints at the end."""
 
 import json
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ STAGES = (
 def summary_lines(
     summary: Mapping[str, Any], seconds: Mapping[str, float]
 ) -> list[tuple[str, str]]:
-    """Return the lines of the table, each a name and a value.
+    """Return the lines of the table, each with a name and a value.
 
     `summary` is the content of metrics/evaluate.json; `seconds` maps stages to run times.
     """

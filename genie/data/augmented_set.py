@@ -1,9 +1,9 @@
 """The augmentation set: generated images with their labels and provenance, in memory or on disk.
 
-On disk it consists of images, `metadata.csv`, `members.csv`, `trajectories.parquet` and a data
-card. With one file per image, the folder is a valid Hugging Face `imagefolder` data set and a
-torchvision ImageFolder tree, so other tools can load it directly. With shards, it loads as a
-Parquet data set.
+On disk, the set consists of images, `metadata.csv`, `members.csv`, `trajectories.parquet` and a
+data card. With one file per image, the folder is a valid Hugging Face `imagefolder` data set and a
+torchvision ImageFolder tree, so other tools can load it directly. With shards, the folder loads as
+a Parquet data set.
 """
 
 import json
@@ -44,7 +44,7 @@ _KEY = re.compile("[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Provenance:
-    """Provenance that all images of a set share.
+    """Provenance that all images in a set share.
 
     `generator` is the name of the model's folder, and `fingerprint` the hash of its files.
     """
@@ -71,7 +71,7 @@ class AugmentedSet(Sequence[tuple[Image.Image, Any]]):
     - `facts`: facts for the data card that none of the tables contains
     - `copied`: further files that are saved with the set, such as learned tokens
     - `folder`: the folder that the set was loaded from, if any
-    - `transform`: a function that is applied to each image, see `with_transform`
+    - `transform`: a function that is applied to each image (see `with_transform`)
     """
 
     members: pd.DataFrame
@@ -103,9 +103,9 @@ class AugmentedSet(Sequence[tuple[Image.Image, Any]]):
 
     @cached_property
     def soft_labels(self) -> np.ndarray | None:
-        """The soft labels, float32 weights of the `classes` (n, c); None if all labels are hard.
+        """The soft labels as float32 weights of `classes` (n, c), or None if all labels are hard.
 
-        The label has the weight `target_weight`, and the source's class the remaining weight.
+        The label gets the weight `target_weight`, and the source's class the remaining weight.
         """
         weights = self.metadata["target_weight"].to_numpy(np.float32)
         if (weights == 1).all():
@@ -121,9 +121,9 @@ class AugmentedSet(Sequence[tuple[Image.Image, Any]]):
     def save(self, folder: str | Path, *, shards: int | None = None) -> None:
         """Write the set to a folder, replacing an earlier set in it.
 
-        With `shards`, images are written to Parquet files of this many images; by default, each
-        image is a file. The tables are the same. Raise InvalidValueError if the folder contains
-        other files, which are left unchanged, or if the set was loaded from it.
+        With `shards`, images are written to Parquet files with `shards` images each. By default,
+        each image is a file. The tables are the same in both cases. Raise InvalidValueError if the
+        folder contains other files, which are left unchanged, or if the set was loaded from it.
         """
         folder = Path(folder)
         if self.folder is not None and folder.resolve() == self.folder.resolve():
@@ -164,7 +164,7 @@ class AugmentedSet(Sequence[tuple[Image.Image, Any]]):
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Load a set that `save` or the stage `generate` wrote, also in version 0.1.
+        """Load a set that `save` or the stage `generate` wrote, including sets from version 0.1.
 
         Each image is read from disk when its item is accessed. Raise MissingFileError if a table is
         missing, and InvalidValueError if a table or a shard is damaged.
@@ -209,8 +209,8 @@ def set_of(
 ) -> AugmentedSet:
     """Return the set of the images at the chosen levels.
 
-    `levels` has the columns of TRAJECTORIES, those of the requests, and target_weight. `png_of`
-    returns the PNG bytes of the image with a given key.
+    `levels` has the columns of TRAJECTORIES, the fields of the requests, and target_weight.
+    `png_of` returns the PNG bytes of the image with a given key.
     """
     chosen = levels[levels["chosen"].astype(bool)].rename(columns={"target_label": "label"})
     names = [
@@ -218,7 +218,7 @@ def set_of(
     ]
     members = chosen.assign(file_name=names)
     images = members.drop_duplicates("file_name").sort_values("file_name")
-    # later stages depend on metadata.csv, so it must change whenever the pixels of an image do
+    # later stages depend on metadata.csv, so it must change whenever the pixels of an image change
     contents = [image_id(decode_image(png_of(key))) for key in images["key"]]
     metadata = images.assign(**asdict(provenance), image_id=contents)
     key_of = dict(zip(images["file_name"], images["key"], strict=True))
@@ -280,7 +280,7 @@ def _write_files(rows: Iterable[ShardRow], folder: Path) -> None:
 
 
 def _require_own(folder: Path) -> None:
-    """Raise InvalidValueError if a folder has files that do not belong to an augmentation set."""
+    """Raise InvalidValueError if a folder contains files that are not from an augmentation set."""
     tables = {"metadata.csv", "members.csv", "trajectories.parquet", CARD, LABELS}
     listed = set()
     if (folder / "metadata.csv").is_file():

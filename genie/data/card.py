@@ -1,4 +1,4 @@
-"""The data card of the generated set: a README.md with Hugging Face's metadata."""
+"""The data card of the generated set, which is a README.md with Hugging Face metadata."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +19,8 @@ SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M
 class SetFacts:
     """Facts about a set that none of its tables contains.
 
-    `rejected` is the number of images that a filter rejected, `short` the number of images that are
-    missing as a result. Licences are strings, empty if unknown.
+    `rejected` is the number of images that a filter rejected, and `short` is the number of images
+    that are missing as a result. Licences are strings, which are empty if unknown.
     """
 
     method: str = ""

@@ -6,7 +6,7 @@ NAMES = ("LICENSE", "LICENCE", "COPYING", "NOTICE")
 
 
 def licence_text(folder: Path) -> str:
-    """Return the text of a folder's licence files (`LICENSE*` and the like), or "" without any."""
+    """Return the text of a folder's licence files (`LICENSE*` and similar), or "" without any."""
     if not folder.is_dir():
         return ""
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name.upper().startswith(NAMES))

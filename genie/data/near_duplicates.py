@@ -1,7 +1,7 @@
 """Near-duplicate detection, which prevents leakage from support to query images.
 
-Near-duplicates stay on one side when query images are split off. If train/ and test/ folders are
-given, images in train/ that nearly duplicate one in test/ are dropped.
+Near-duplicates stay on the same side when query images are split off. If train/ and test/ folders
+are given, images in train/ that nearly duplicate an image in test/ are dropped.
 """
 
 from collections.abc import Hashable, Iterable, Iterator
@@ -26,10 +26,10 @@ def split_queries(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Split off about `fraction` of each class as the query pool; return (support, query).
 
-    The split depends only on image content and `seed`. Near-duplicates within a class stay on one
-    side. They are images whose perceptual hashes differ in at most `NEAR_DUPLICATE_BITS` of 256
-    bits, directly or through a chain of such images. Raise InvalidValueError unless `fraction` is
-    in (0, 1).
+    The split depends only on image content and `seed`. Near-duplicates within a class stay on the
+    same side. Images are near-duplicates if their perceptual hashes differ in at most
+    `NEAR_DUPLICATE_BITS` of 256 bits, or if a chain of near-duplicates connects them. Raise
+    InvalidValueError unless `fraction` is in (0, 1).
     """
     if not 0 < fraction < 1:
         raise InvalidValueError(
@@ -60,7 +60,7 @@ def _by_class(table: pd.DataFrame, progress: Progress) -> Iterable[tuple[Hashabl
 
 
 def clusters(rows: pd.DataFrame) -> list[list[str]]:
-    """Group image_ids into clusters of near-duplicates; most clusters have one image."""
+    """Group image_ids into clusters of near-duplicates; most clusters contain one image."""
     ids = sorted(rows["image_id"])
     found: dict[int, list[str]] = {}
     hashes = perceptual_hashes(rows.set_index("image_id")["png"].loc[ids])
@@ -99,9 +99,9 @@ def _candidates(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield index pairs of hashes (n, 32) that include all near-duplicates.
 
     The bits are divided into more bands than near-duplicates have differing bits, so
-    near-duplicates agree in at least one band. Only pairs that agree in a band are yielded, up to n
-    at a time, some of them more than once. Neighbouring bits are correlated, so a band is every
-    k-th bit.
+    near-duplicates agree in at least one band. Only pairs that agree in a band are yielded, at most
+    n at a time and some pairs more than once. Neighbouring bits are correlated, so each band
+    consists of every k-th bit.
     """
     bits = np.unpackbits(hashes, axis=1).astype(np.int64)
     for start in range(BANDS):
@@ -110,7 +110,7 @@ def _candidates(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _equal(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield index pairs of all equal keys (n,), by their distance in sorted order."""
+    """Yield the index pairs of equal keys (n,), grouped by the keys' distance in sorted order."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     first = np.arange(len(keys))

@@ -62,7 +62,7 @@ def _hashed(name: str) -> str:
 def class_name(folder_name: str) -> str:
     """Return the class name that a folder name encodes, in Unicode form NFC.
 
-    Percent-escapes are decoded as UTF-8. If any of them is not valid UTF-8, none is decoded.
+    Percent-escapes are decoded as UTF-8. If any escape is not valid UTF-8, no escape is decoded.
     """
     try:
         name = unquote(folder_name, errors="strict")
@@ -113,8 +113,8 @@ def read_names(path: Path) -> dict[str, str]:
 def read_contexts(path: Path) -> dict[str, list[Wording]]:
     """Read contextual prompts by class from a CSV with the columns class, prompt and negative.
 
-    Rows without a class are for all classes that are not listed. Raise MissingFileError if the file
-    does not exist, and InvalidValueError for a missing column or a prompt without `{class}`.
+    Rows without a class apply to all classes that are not listed. Raise MissingFileError if the
+    file does not exist, and InvalidValueError for a missing column or a prompt without `{class}`.
     """
     table = read_table(path, CONTEXTS)
     contexts: dict[str, list[Wording]] = {}
@@ -132,7 +132,7 @@ class Prompts:
     - `superclass`: added as ", a type of ..." (section 3.1); None adds nothing
     - `negative`: the negative prompt of every image
     - `names`: readable names of classes whose folder names are codes
-    - `captions`: captions by source image id, used as the whole prompts (Cap2Aug)
+    - `captions`: captions by source image id, used as complete prompts (Cap2Aug)
     - `contexts`: prompts and negative prompts by class, in place of the templates (DiffCoRe-Mix)
 
     Raise InvalidValueError for a template without `{class}`.

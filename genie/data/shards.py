@@ -1,6 +1,6 @@
-"""Parquet shards: many images in few files, in the layout of Hugging Face `datasets`.
+"""Parquet shards, which store many images in few files, in the layout of Hugging Face `datasets`.
 
-Tracking, pushing and copying a set takes time per file, so a large set is faster in shards.
+Tracking, pushing and copying have a cost per file, so a large set is faster to handle as shards.
 """
 
 import json
@@ -55,15 +55,15 @@ def shard_files(folder: Path) -> list[Path]:
 
 
 def is_shard(name: str) -> bool:
-    """Return whether a file name is that of a shard."""
+    """Return whether a file with this name is a shard."""
     return fnmatch(name, "images-*.parquet")
 
 
 def write_shards(rows: Iterable[ShardRow], folder: Path, *, size: int) -> None:
     """Write images to shards of `size` images, images-00000.parquet and so on.
 
-    The last shard has the remaining images. The same rows give the same bytes. Memory holds one row
-    group at a time.
+    The last shard contains the remaining images. The same rows always give the same bytes. Only one
+    row group is in memory at a time.
     """
     remaining = iter(rows)
     for number in count():
@@ -75,7 +75,7 @@ def write_shards(rows: Iterable[ShardRow], folder: Path, *, size: int) -> None:
 
 
 class Shards:
-    """Images in shards, read by file name. Memory holds the names and one row group."""
+    """Images in shards, read by file name. Only the names and one row group are in memory."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
         """Index the images of the shards; see `add` for errors."""
@@ -98,7 +98,8 @@ class Shards:
     def png(self, name: str) -> bytes:
         """Return the PNG bytes of an image.
 
-        Raise MissingFileError if no shard has it, and an error of pyarrow if the shard is damaged.
+        Raise MissingFileError if no shard contains the image, and a pyarrow error if its shard is
+        damaged.
         """
         if name not in self.places:
             raise MissingFileError("no shard has it")

@@ -1,9 +1,9 @@
-"""Regimes: how tasks (support and query sets) are drawn from two pools of images.
+"""Regimes, which define how tasks (support and query sets) are drawn from two pools of images.
 
-In every regime, support images come from the support pool and queries from the query pool, so no
-image is in both. Every draw is keyed by (seed, task, class), so adding a class or task changes no
-other draw. A k-shot support set is the first k images of one permutation, so smaller sets are
-nested in larger ones.
+In every regime, support images come from the support pool and query images from the query pool, so
+no image is in both sets. Every draw is keyed by (seed, task, class), so adding a class or task
+changes no other draw. A k-shot support set contains the first k images of a fixed permutation, so
+smaller sets are nested in larger sets.
 """
 
 import json
@@ -24,7 +24,7 @@ POOL, CLASSES, SUPPORT, QUERY = range(4)  # the purpose of a draw; part of its k
 
 @dataclass(frozen=True)
 class Draws:
-    """How tasks are drawn from a support and a query pool.
+    """Settings for drawing tasks from a support pool and a query pool.
 
     The regimes are:
 
@@ -33,8 +33,9 @@ class Draws:
     longtail: `tasks` support sets, each with all query images. Class sizes decrease exponentially
       from the largest class to 1/`imbalance` of it. The same classes are rare in every task.
       Without `imbalance`, there is one task with all support images.
-    episodes: `tasks` tasks of `n_way` classes with `shots` support and `n_query` (None: all) query
-      images per class. Support images come from the first `pool` per class (None: all).
+    episodes: `tasks` tasks with `n_way` classes each, and `shots` support images and `n_query`
+      query images per class. Support images come from the first `pool` images of a class. If
+      `n_query` or `pool` is None, all images are used.
     """
 
     regime: str
@@ -52,7 +53,7 @@ Regime = Callable[[Images, Images, Draws], Iterator[Task]]
 
 
 def make_tasks(support: pd.DataFrame, query: pd.DataFrame, draws: Draws) -> pd.DataFrame:
-    """Draw the tasks of a regime from two images tables.
+    """Draw the tasks of a regime from a table of support images and a table of query images.
 
     Return a table with the columns task, role, image_id and label. Raise InvalidValueError if the
     pools share images, lack classes, or are too small.
@@ -67,7 +68,7 @@ def make_tasks(support: pd.DataFrame, query: pd.DataFrame, draws: Draws) -> pd.D
 
 
 def leaks(tasks: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows (task, image_id) whose image is both support and query of that task."""
+    """Return the rows (task, image_id) whose image is in the task's support and query sets."""
     roles = tasks[["task", "image_id", "role"]].drop_duplicates()
     both = roles.duplicated(["task", "image_id"])
     return roles.loc[both, ["task", "image_id"]].reset_index(drop=True)
@@ -76,7 +77,7 @@ def leaks(tasks: pd.DataFrame) -> pd.DataFrame:
 def task_ids(tasks: pd.DataFrame) -> dict[int, str]:
     """Return the id of each task: 16 hex digits of a hash of its support and query rows.
 
-    Tasks with equal support and query sets have the same id, whatever their number, so their
+    Tasks with equal support and query sets have the same id, regardless of their numbers, so their
     accuracies can be paired.
     """
     columns = ["role", "label", "image_id"]
@@ -101,11 +102,11 @@ def shot_groups(counts: pd.Series) -> pd.Series:
 def generated_per_class(
     labels: Sequence[str], *, per_class: int, classes: str, every_source: bool
 ) -> dict[str, int]:
-    """Return how many images every method adds to each class of a task's support images.
+    """Return the number of images that every method adds to each class of a task.
 
-    `labels` has the label of every support image of the task. `classes` is "all", or "few" to leave
-    out classes with 20 or more support images. With `every_source` (strategy "all"), a class gets
-    one image per support image of all other classes, and `per_class` is ignored.
+    `labels` lists the label of every support image of the task. `classes` is "all", or "few" to
+    leave out classes with 20 or more support images. With `every_source` (strategy "all"), a class
+    gets one image per support image of all other classes, and `per_class` is ignored.
     """
     counts = pd.Series(list(labels)).value_counts().sort_index()
     group = shot_groups(counts)
@@ -206,7 +207,7 @@ def _episodes(support: Images, query: Images, draws: Draws) -> Iterator[Task]:
 
 
 def _class_key(label: str, *key: int) -> tuple[float, str]:
-    """Return a random sort key of a class, so that a new class displaces at most one other."""
+    """Return a random sort key for a class, so that a new class displaces at most one other."""
     return float(numbered_rng(*key, CLASSES, label=label).random()), label
 
 

@@ -1,4 +1,4 @@
-"""Settings of an augmentation set: which images are generated, and which are kept."""
+"""Settings of an augmentation set, which determine the images that are generated and kept."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,7 @@ RULES = ("none", "classifier", "clip", "cosine")
 
 @dataclass(frozen=True)
 class FilterSettings:
-    """Settings of the filter, which rejects generated images so that others are drawn.
+    """Settings of the filter, which rejects generated images so that new ones are drawn.
 
     `rule` is one of RULES; None selects the method's default rule. `attempts` is the maximum number
     of draws per image. `min_text` and `min_image` are the minimum cosine similarities, in [-1, 1],
@@ -48,12 +48,13 @@ class Augmentation:
     """Settings of an augmentation set.
 
     - `method`: a key of METHODS
-    - `r`: the noise ratio in (0, 1], or "ada" to choose it per image among `levels`
-    - `per_class`: images per class; `classes` "few" leaves out classes with 20 or more real images
+    - `r`: the noise ratio in (0, 1], or "ada" to choose it among `levels` for each image
+    - `per_class`: the number of images per class; `classes` "few" leaves out classes with 20 or
+      more real images
     - `every_source`: whether each image of the source classes is edited once, regardless of
       `per_class`
     - `prompts`, `filter`, `seed`: the prompts, the filter, and the seed of all draws
-    - `inversion_steps`: training steps of each class's token, for methods that learn one
+    - `inversion_steps`: the number of training steps per token, for methods that learn tokens
     - `unknown_classes`: "allow" also renders classes that the model's card does not list
     """
 

@@ -9,7 +9,7 @@ from genie.plan.requests import Request
 
 @dataclass(frozen=True)
 class Forecast:
-    """The numbers of distinct images and of guided denoising steps to render."""
+    """The number of distinct images to render, and the guided denoising steps that they take."""
 
     images: int
     guided_steps: int
@@ -18,11 +18,11 @@ class Forecast:
 def forecast(requests: Sequence[Request], steps: int) -> Forecast:
     """Count requests and their guided steps, at `steps` denoising steps per full rendering.
 
-    Replacements of images that a filter rejects are not included, since their number is unknown.
+    Replacements for images that a filter rejects are not included, because their number is unknown.
     """
     return Forecast(len(requests), guided_steps(requests, steps))
 
 
 def guided_steps(requests: Iterable[Request], steps: int) -> int:
-    """Return the sum of the requests' guided steps."""
+    """Return the total number of guided steps of the requests."""
     return sum(denoising_steps(request.r, steps) for request in requests)

@@ -16,8 +16,8 @@ def check_classes(
     """Raise InvalidValueError if a method renders a class that the generator does not know.
 
     `labels` is a function that returns the classes. It is called only if the method renders classes
-    by name and the generator's card lists the classes that it knows. `names` are readable names by
-    class.
+    by name and the generator's card lists the classes that it knows. `names` maps classes to
+    readable names.
     """
     if not needs_known_classes(method):
         return
@@ -35,9 +35,9 @@ def needs_known_classes(method: str) -> bool:
 def unknown_classes(
     labels: Iterable[str], known: Iterable[str], names: Mapping[str, str]
 ) -> list[str]:
-    """Return the labels, sorted, that a generator does not know under the name that prompts use.
+    """Return the sorted labels that a generator does not know by the names used in prompts.
 
-    `names` are readable names by label (names.csv). Names are compared as words, ignoring case.
+    `names` maps labels to readable names (names.csv). Names are compared as words, ignoring case.
     """
     words = {_words(name) for name in known}
     return sorted(c for c in set(labels) if _words(names.get(c, c)) not in words)
@@ -69,7 +69,7 @@ def _words(name: str) -> str:
 
 
 def _other_word(unknown: Iterable[str], known: Iterable[str]) -> str:
-    """Return a hint if an unknown class may be another word for a known one."""
+    """Return a hint if an unknown class may be another word for a known class."""
     words = {_words(name): name for name in known}
     for label in unknown:
         if near := difflib.get_close_matches(_words(label), words, n=1, cutoff=0.75):

@@ -4,7 +4,7 @@
 |---|---|---|
 | r | r | fraction of the diffusion process applied to the source, in (0, 1] |
 | steps | N | `num_inference_steps` of a full run |
-| k | floor(rN) | number of steps that are denoised |
+| k | floor(rN) | number of denoising steps that are run |
 | M | M | number of levels |
 """
 
@@ -28,7 +28,7 @@ class Levels:
     `min_position` is the minimum position of the chosen level between source (0) and target (1);
     None selects the paper's rule (Algorithm 1). `search` is "exact", or "preview" to compare
     previews rendered in few steps. Raise InvalidValueError unless M >= 2 and 0 < low < high <= 1,
-    or for any other search.
+    or if `search` is unknown.
     """
 
     low: float = 0.5
@@ -79,7 +79,7 @@ def require_ratio_or_ada(r: object) -> None:
 def denoising_steps(r: float, steps: int) -> int:
     """Compute k = max(1, floor(r * steps + 1/2)) in exact arithmetic.
 
-    The paper has floor(rN), which differs only where rN is not an integer. r is rounded to 12
+    The paper uses floor(rN), which differs only if rN is not an integer. r is rounded to 12
     decimals, so that 0.7 and 0.7000000000000001 are the same ratio and 0.58 * 50 is 29. Raise
     InvalidValueError unless r is in (0, 1] and steps is at least 1.
     """
@@ -95,7 +95,7 @@ def denoising_steps(r: float, steps: int) -> int:
 def coincides(r: float, steps: int) -> bool:
     """Return whether r * steps is an integer, so that one of the steps starts exactly at r.
 
-    For r = 0.7 this holds with 10 steps, but not with 4.
+    For r = 0.7, this is true with 10 steps, but not with 4.
     """
     return (Fraction(f"{r:.12f}") * steps).denominator == 1
 
@@ -104,7 +104,7 @@ def strength(r: float, steps: int) -> float:
     """Return the diffusers `strength` in (0, 1] that denoises `denoising_steps(r, steps)` steps.
 
     diffusers takes int(steps * strength) steps, which loses a step to rounding for some r (50 *
-    0.58 gives 28). Half a step more than k is safe in both directions.
+    0.58 gives 28). The strength is therefore half a step above k, which is safe in both directions.
     """
     return min(1.0, (denoising_steps(r, steps) + 0.5) / steps)
 
@@ -112,8 +112,8 @@ def strength(r: float, steps: int) -> float:
 def warn_of_equal_levels(ratios: Sequence[float], steps: int) -> None:
     """Log a warning if there are too few steps to distinguish the ratios, as in distilled models.
 
-    This applies to generators that can only start at one of their steps, and not to Stable
-    Diffusion, which starts at r exactly.
+    This concerns generators that can only start at one of their steps, but not Stable Diffusion,
+    which starts at r exactly.
     """
     different = len({denoising_steps(r, steps) for r in ratios})
     if different < len(ratios):

@@ -1,12 +1,12 @@
-"""Augmentation methods: one registry, in which each method is one object.
+"""The registry of augmentation methods, with one object per method.
 
-A method's `plan` function is called once per task with a `TaskSpec`. For each image of the set, it
-returns the candidate levels: requests at ascending r that share one noise sample. A single level
-needs no choice.
+A method's `plan` function is called once per task with a `TaskSpec`. For each image in the set, it
+returns the candidate levels, which are requests at ascending r with a shared noise sample. If there
+is only one level, no choice is needed.
 
 The plan does not depend on the task's number, which only appears in error messages. Tasks with
-equal support sets therefore share all requests, and tasks share a request only if they share its
-source and all support images of its target.
+equal support sets therefore share all requests. Other tasks share a request only if they share its
+source image and all support images of its target.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +34,7 @@ def no_images(task: TaskSpec) -> Planned:
 
 
 def genie(task: TaskSpec) -> Planned:
-    """Plan GeNIe: images of the source classes in turn, denoised under the target's prompt."""
+    """Plan GeNIe, which denoises images of each source class in turn under the target's prompt."""
     planned = []
     for target, number in task.per_class.items():
         pools = [(c, _pool(c, target=target, task=task)) for c in task.sources_of(target)]
@@ -47,7 +47,7 @@ def genie(task: TaskSpec) -> Planned:
 
 
 def img2img(task: TaskSpec) -> Planned:
-    """Plan Img2Img: images of the target class, denoised under its own prompt."""
+    """Plan Img2Img, which denoises images of the target class under the target's own prompt."""
     planned = []
     for target, number in task.per_class.items():
         pool = _pool(target, target=target, task=task)
@@ -57,7 +57,7 @@ def img2img(task: TaskSpec) -> Planned:
 
 
 def txt2img(task: TaskSpec) -> Planned:
-    """Plan Txt2Img: pure noise (r = 1, whatever the levels) denoised under the target's prompt."""
+    """Plan Txt2Img, which denoises pure noise (r = 1 for any levels) under the target's prompt."""
     drawn = replace(task, ratios=(1.0,))
     return [
         levels_of(drawn, target, None, None, replicate)
@@ -67,7 +67,7 @@ def txt2img(task: TaskSpec) -> Planned:
 
 
 def any_other_class(task: TaskSpec) -> Planned:
-    """Plan Diff-Mix: images of any other class at random, denoised under the target's prompt."""
+    """Plan Diff-Mix, which denoises random images of other classes under the target's prompt."""
     label = {image: name for name, images in task.images.items() for image in images}
     planned = []
     for target, number in task.per_class.items():
@@ -87,7 +87,7 @@ def any_other_class(task: TaskSpec) -> Planned:
 
 
 def real_guidance(task: TaskSpec) -> Planned:
-    """Plan Real Guidance: Img2Img with less noise where a class has more support images."""
+    """Plan Real Guidance, which is Img2Img with less noise for classes with more support images."""
     if task.ratios:
         return img2img(task)
     return [
@@ -107,24 +107,24 @@ def ratio_by_shots(shots: int) -> float:
 class Method:
     """An augmentation method.
 
-    - `plan`: returns the images to render for a task
-    - `adds`, `use`: what it adds to the support images and when to use it, in words, for the table
-      of methods
-    - `ratio`: its noise ratio for `r` "ada" if it does not compare levels; None if it compares them
-      or has no source
-    - `searches`: whether an image has several candidates when several levels are given
+    - `plan`: a function that returns the images to render for a task
+    - `adds`, `use`: descriptions of what it adds to the support images and when to use it, for the
+      table of methods
+    - `ratio`: its noise ratio for `r` "ada" if it does not compare levels; None if it compares
+      levels or needs no source
+    - `searches`: whether it compares candidates for each image if several levels are given
     - `learns`: whether its prompts contain a token learned from the class's support images
     - `captions`: whether its prompts are the captions of the source images
     - `contexts`: whether its prompts come from the contexts file
     - `rule`: its default filter rule, a key of `choose.filters.RULES`
     - `copier`: how it copies real images, a key of `classify.transforms.COPIERS`
-    - `mixer`: how it mixes generated images with real ones, a key of `classify.transforms.MIXERS`;
-      None mixes nothing
+    - `mixer`: how it mixes generated images with real images, a key of
+      `classify.transforms.MIXERS`; None if it does not mix them
     - `mixes_with_sources`: whether it mixes an image with its own source instead of any real image
       of its class
     - `templates`: its own prompt templates, used in rotation; if empty, those of the settings
-    - `by_shots`: whether its ratio depends on a class's number of support images if `r` is "ada"
-    - `gamma`: the exponent of soft labels, see `target_weights`; None means hard labels
+    - `by_shots`: whether its ratio for `r` "ada" depends on a class's number of support images
+    - `gamma`: the exponent of soft labels (see `target_weights`); None means hard labels
     """
 
     plan: Plan
@@ -149,10 +149,10 @@ class Method:
         return self.plan is not no_images
 
 
-OWN_CLASS_RATIO = 0.7  # as in the paper's Img2Img H; for sources of the target class
+OWN_CLASS_RATIO = 0.7  # for sources of the target class, as in the paper's Img2Img H
 
 DIFF_MIX_RATIO, DIFF_MIX_GAMMA = 0.8, 0.8  # Wang et al. 2024
-DIFFUSEMIX_RATIO = 0.5  # for a style on the same layout; the authors use an editing model instead
+DIFFUSEMIX_RATIO = 0.5  # changes the style but not the layout; the authors use an editing model
 STYLES = (  # Islam et al. 2024
     "autumn",
     "snowy",
@@ -164,7 +164,7 @@ STYLES = (  # Islam et al. 2024
     "ukiyo-e",
     "a sketch with crayon",
 )
-# by fewest shots; less noise with more shots is He et al. 2023's rule, the values are our choice
+# by minimum number of shots; less noise with more shots is He et al. 2023's rule, with our values
 RATIO_BY_SHOTS = {1: 0.5, 2: 0.4, 4: 0.35, 8: 0.2, 16: 0.15}
 
 METHODS: dict[str, Method] = {
@@ -267,9 +267,9 @@ METHODS: dict[str, Method] = {
 
 
 def noise_ratios(method: Method, r: float | Literal["ada"], levels: Levels) -> tuple[float, ...]:
-    """Return the noise ratios that a method renders, ascending: one ratio, or all levels.
+    """Return the noise ratios that a method renders: one ratio, or all levels in ascending order.
 
-    With r "ada", a method that does not compare levels renders its default ratio. The result is
+    With r "ada", a method that does not compare levels renders at its default ratio. The result is
     empty for a method whose ratio depends on the class.
     """
     if r != "ada":
@@ -282,14 +282,14 @@ def noise_ratios(method: Method, r: float | Literal["ada"], levels: Levels) -> t
 def target_weights(method: Method, r: np.ndarray) -> np.ndarray:
     """Return the weight of the target label, in (0, 1], for images at noise ratios r (n,).
 
-    The weight is r^gamma for a method with soft labels (Diff-Mix, eq. 4); the source's class has
-    the remaining weight. For all other methods it is 1.
+    For a method with soft labels, the weight is r^gamma (Diff-Mix, eq. 4), and the source's class
+    gets the remaining weight. For all other methods, the weight is 1.
     """
     return np.ones(len(r)) if method.gamma is None else np.asarray(r, float) ** method.gamma
 
 
 def methods_table(steps: int = 50) -> str:
-    """Return the table of all methods as Markdown, with costs at `steps` steps per image."""
+    """Return a Markdown table of all methods, with their costs at `steps` steps per image."""
     rows = [
         "| `method` | what it adds | noise ratio where `r` is `ada` | guided steps per image "
         "| when to use it |",
@@ -339,9 +339,9 @@ def plan_slots(method: Method, tasks: Sequence[TaskSpec]) -> list[Slot]:
 def levels_of(
     task: TaskSpec, target: str, source_label: str | None, source_id: str | None, replicate: int
 ) -> tuple[Request, ...]:
-    """Return the requests for one image: the source at each of the task's ratios, ascending.
+    """Return the requests for one image, one for each of the task's ratios, in ascending order.
 
-    The prompt template is selected by the image, not by its position in the task, so that tasks
+    The prompt template depends on the image, not on its position in the task, so that tasks can
     share requests.
     """
     turn = replicate
@@ -399,7 +399,7 @@ def _rotation(
 
 
 def ratio_note(method: str, r: float | Literal["ada"]) -> str:
-    """Return a note if a method uses its own ratio instead of "ada", else an empty string."""
+    """Return a note if a method uses its own ratio instead of "ada", or else an empty string."""
     chosen = METHODS[method]
     if r == "ada" and chosen.by_shots:
         return f"; `r` falls with the support images of a class for {method}"

@@ -1,4 +1,4 @@
-"""The model card of a generator: `genie.json`, next to its `model_index.json`."""
+"""The model card of a generator, which is the file `genie.json` next to its `model_index.json`."""
 
 import json
 from pathlib import Path
@@ -29,16 +29,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_model_card(folder: Path) -> dict[str, Any]:
-    """Read `genie.json` of a model's folder; empty if there is none."""
+    """Read `genie.json` in a model's folder; return {} if the file does not exist."""
     return read_json(folder / MODEL_CARD) if (folder / MODEL_CARD).is_file() else {}
 
 
 def model_licence(folder: Path) -> str:
-    """Return `license` from a model's `genie.json`, else the text of its licence files."""
+    """Return `license` from a model's `genie.json`, or else the text of its licence files."""
     return str(read_model_card(folder).get("license") or licence_text(folder))
 
 
 def known_classes(folder: Path) -> list[str] | None:
-    """Return the class names that a generator was trained on; None if its card lists none."""
+    """Return the class names that a generator was trained on, or None if its card lists none."""
     names = read_model_card(folder).get("classes")
     return None if names is None else [str(name) for name in names]

@@ -1,4 +1,4 @@
-"""Requests for images, and slots: the places in a task's augmentation set to be filled."""
+"""Requests for images, and slots, which are the places to be filled in an augmentation set."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from genie.core.seeding import number
 
 @dataclass(frozen=True)
 class Request:
-    """One image to render: the source noised to ratio r and denoised under the prompt.
+    """One image to render, whose source is noised to ratio r and denoised under the prompt.
 
     `source_id` and `source_label` are None for text-to-image. r is in (0, 1]. `support_id` is a
-    hash of the target's support images in the task, so tasks with other images of the target get
-    other noise. `noise_id` replaces `source_id` in the key of the noise; None means `source_id`.
+    hash of the target's support images in the task, so tasks with different images of the target
+    get different noise. `noise_id` replaces `source_id` in the key of the noise, unless it is None.
     """
 
     source_id: str | None
@@ -31,8 +31,8 @@ class Request:
 class Slot:
     """A place in a task's augmentation set, to be filled by one image.
 
-    `levels` are the requests that compete for it, by ascending r; they share one noise sample. A
-    single level needs no choice.
+    `levels` are the requests that compete for the slot, in ascending order of r. They share one
+    noise sample. If there is only one level, no choice is needed.
     """
 
     task: int
@@ -47,9 +47,9 @@ def distinct(slots: Iterable[Slot]) -> list[Request]:
 def noise_seed(request: Request) -> int:
     """Return the 63-bit seed of an image's noise, which all its noise levels share.
 
-    The seed is a hash of seed, source, target, replicate and the target's support images. It
-    therefore differs between images and between tasks, and does not depend on the batch or on other
-    requests.
+    It is a hash of the request's seed, source, target and replicate, and of the target's support
+    images. It therefore differs between images and between tasks, and does not depend on the batch
+    or on other requests.
     """
     drawn_for = (
         int(request.seed),

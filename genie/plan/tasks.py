@@ -1,4 +1,4 @@
-"""The input of a method: a task's support images, source classes and settings."""
+"""The input to a method: a task's support images, source classes and settings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from genie.data.prompts import Prompts
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """The input of a method for one task.
+    """The input to a method for one task.
 
     - `support`: the task's support images (columns image_id, label)
     - `sources`: the ranked source classes of each target (columns target, source, rank)
     - `per_class`: the number of images per target
     - `ratios`: the noise ratios
-    - `prompts`: returns the prompts of an image
-    - `every_source`: whether each support image of the source classes is used once, instead of in
-      rotation
+    - `prompts`: the components from which an image's prompts are made
+    - `every_source`: whether each support image of the source classes is used exactly once, instead
+      of in rotation
     - `number`: the task's number, for error messages
     """
 
@@ -41,7 +41,7 @@ class TaskSpec:
 
     @cached_property
     def support_ids(self) -> dict[str, str]:
-        """The hash of each class's support images, which is part of the key of its noise."""
+        """The hash of each class's support images, which is part of the key of the noise."""
         return {label: identity(ids) for label, ids in self.images.items()}
 
     def sources_of(self, target: str) -> list[str]:

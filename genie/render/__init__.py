@@ -1,9 +1,9 @@
-"""Rendering: requests in, images in a store out. Nothing here depends on methods.
+"""Rendering of requests into an image store. Nothing here depends on methods.
 
-Start with `loop`, which renders the images that a store lacks. Its parts are `batches`; an engine
-(`engine` in this process, `ray_engine` on workers); and a `store` with the `keys` of its images,
-the `locks` that let runs share it, and the `remote_store` behind it. `model_info` describes a
-model. `model` loads a diffusers folder; `stable_diffusion`, with a compiled `denoiser`, or
-`generic` renders with it, starting from `noise`. `adapters` trains tokens. `speed` measures
-rendering and forecasts its time.
+Start with `loop`, which renders the images that a store lacks. It uses `batches`, an engine
+(`engine` in this process, `ray_engine` on workers) and a `store`. `keys` computes the names of
+images in the store, `locks` lets several runs share the store, and `remote_store` is a second
+store behind it. `model_info` describes a model, and `model` loads one from a diffusers folder.
+`stable_diffusion`, with a compiled `denoiser`, and `generic` render with the model, starting from
+`noise`. `adapters` trains tokens. `speed` measures the rendering speed and forecasts the time.
 """

@@ -1,7 +1,8 @@
 """Textual inversion (Gal et al. 2023), which learns a token per class for DA-Fusion.
 
 The embedding of one new token is trained so that the frozen model denoises the class's images under
-a prompt with that token. Files have the format of diffusers: safetensors with `{token: (1, d)}`.
+a prompt with that token. As in diffusers, a token's file is a safetensors file that maps the token
+to its embedding (1, d).
 """
 
 import copy
@@ -30,7 +31,7 @@ _PLACEHOLDER = "<learned>"
 
 @dataclass(frozen=True)
 class InversionSettings:
-    """Training settings of a token; `template` is a prompt with `{class}` in place of the token."""
+    """Training settings for a token; `template` is a prompt with `{class}` in place of it."""
 
     steps: int
     template: str
@@ -64,9 +65,9 @@ def learn_token(
 ) -> tuple[str, Path]:
     """Learn a token from images, unless its file exists; return the token and its file in `folder`.
 
-    `pngs` maps the ids of the class's images to PNG bytes. `word` initialises the token and is the
-    class name. Interrupted training resumes from its last checkpoint and gives the same token.
-    Raise InvalidValueError for a model that is not of the Stable Diffusion family.
+    `pngs` maps the ids of the class's images to PNG bytes. `word` is the class name, from which the
+    token is initialised. Interrupted training resumes from its last checkpoint and produces the
+    same token. Raise InvalidValueError for a model outside the Stable Diffusion family.
     """
     if generator.info.family != STABLE_DIFFUSION:
         raise InvalidValueError(
@@ -171,7 +172,7 @@ def denoising_loss(
 ) -> torch.Tensor:
     """Compute the denoiser's mean squared error at random timesteps.
 
-    `latents` is (B, 4, h, w) and `context` is (B, tokens, d).
+    `latents` has the shape (B, 4, h, w), and `context` the shape (B, tokens, d).
     """
     scheduler = generator.pipeline.scheduler
     timestep = torch.randint(len(scheduler.alphas_cumprod), (len(latents),), generator=draw)
@@ -191,7 +192,7 @@ def denoising_loss(
 
 
 def _with_placeholder(generator: Generator) -> tuple[Any, Any, int]:
-    """Return copies of tokenizer and text encoder (float32) with the placeholder, and its id."""
+    """Return copies of the tokenizer and text encoder with the placeholder, and its token id."""
     tokenizer = copy.deepcopy(generator.pipeline.tokenizer)
     tokenizer.add_tokens(_PLACEHOLDER)
     encoder = copy.deepcopy(generator.pipeline.text_encoder).float()
@@ -227,7 +228,7 @@ def _resume(
     optimiser: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
 ) -> int:
-    """Restore the checkpoint, if there is one, and return its number of training steps."""
+    """Restore the checkpoint, if there is one, and return the number of completed steps."""
     if not path.is_file():
         return 0
     saved = load_file(path, device=str(vector.device))

@@ -14,11 +14,11 @@ WINDOW = 1024  # maximum number of sources, and of prompts, in memory
 def batches(
     requests: Sequence[Request], steps: int, size: int, *, mixed: bool
 ) -> Iterator[list[Request]]:
-    """Yield batches of at most `size` requests, those with the most steps first.
+    """Yield batches of at most `size` requests, starting with requests that take the most steps.
 
-    All requests of a batch have the same number of steps. If `mixed`, requests that are left over
-    share batches with those of other numbers of steps. Requests are sorted by source and processed
-    in windows of `WINDOW` sources, so that each source is encoded once.
+    The requests in a batch take the same number of steps. With `mixed`, requests that do not fill a
+    batch are combined with requests that take fewer steps. Requests are sorted by source and
+    processed in windows of `WINDOW` sources, so that each source is encoded once.
     """
     window = 0
     seen: set[str | None] = set()
@@ -42,9 +42,9 @@ def batches(
 def widths(count: int, size: int) -> list[int]:
     """Split `count` images into the batch sizes of successive denoiser calls.
 
-    Each size is `size`, a quarter or a sixteenth of it, and the last call may need padding. A
-    denoiser that is compiled per shape thus sees at most three shapes. The padding is smaller than
-    the smallest size.
+    Batches come in three sizes: `size`, a quarter of it, and a sixteenth of it. A denoiser that is
+    compiled for each shape therefore sees at most three shapes. The last batch may be padded with
+    fewer images than the smallest size.
     """
     shapes = [shape for shape in (size, size // 4, size // 16) if shape]
     widths = []
@@ -56,5 +56,5 @@ def widths(count: int, size: int) -> list[int]:
 
 
 def padded(values: torch.Tensor, length: int) -> torch.Tensor:
-    """Pad `values` to `length` rows by repeating the last one."""
+    """Pad `values` to `length` rows by repeating the last row."""
     return torch.cat([values, values[-1:].repeat(length - len(values), *[1] * (values.dim() - 1))])

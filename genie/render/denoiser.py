@@ -1,7 +1,8 @@
 """The denoiser as a function, compiled with OpenVINO on a CPU or with torch on a GPU.
 
 On two x86 cores, OpenVINO runs 1.5 times as many steps per second as PyTorch. Conversion takes two
-seconds, and compilation half a second per batch shape. Images agree within one level of 255.
+seconds, and compilation half a second per batch shape. Pixel values from OpenVINO and PyTorch
+differ by at most 1 (of 255).
 """
 
 import math
@@ -34,10 +35,10 @@ def load_denoiser(
 ) -> Denoiser:
     """Return the denoiser as a function of latents, timesteps and prompt embeddings.
 
-    The function maps (B, 4, h, w), (B,) and (B, tokens, d) to predictions (B, 4, h, w). `compile`
-    None compiles on x86 CPUs only. On a GPU, compilation delays the first batch by a minute.
-    OpenVINO takes float32 weights and computes in `dtype` if the processor supports it. PyTorch
-    computes in the dtype of the weights.
+    The function maps (B, 4, h, w), (B,) and (B, tokens, d) to predictions (B, 4, h, w). If
+    `compile` is None, the denoiser is compiled on x86 CPUs only. On a GPU, compilation delays the
+    first batch by a minute. OpenVINO reads float32 weights and computes in `dtype` if the processor
+    supports this dtype. PyTorch computes in the dtype of the weights.
     """
     if uses_openvino(device, compile):
         return _by_openvino(unet, "bf16" if dtype == torch.bfloat16 else "f32")
@@ -58,7 +59,7 @@ def load_denoiser(
 def _by_openvino(unet: Any, precision: str) -> Denoiser:
     """Return a denoiser that converts the model on its first batch and compiles it for each shape.
 
-    A run with nothing to render therefore skips both.
+    A run with nothing to render therefore skips conversion and compilation.
     """
     model: Any = None
 
@@ -100,7 +101,7 @@ def _convert(unet: Any, inputs: tuple[torch.Tensor, ...]) -> Any:
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     class Predicted(torch.nn.Module):
-        """The U-Net with positional arguments, since the traced graph keeps no argument names."""
+        """The U-Net with positional arguments, because a traced graph has no argument names."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -151,9 +152,10 @@ def _without_crash(model: Any) -> Any:
 def _compile(model: Any, shapes: Sequence[list[int]], *, streams: int, precision: str) -> list[Any]:
     """Compile the model for inputs of the given shapes and return its inference requests.
 
-    Fixed shapes are 1.5 times as fast as dynamic ones. The requests run in parallel, each on a part
-    of the batch. This saves a sixth of the time compared with splitting every operation across the
-    cores, which then wait for each other. On x86, results are bitwise equal for all batch sizes.
+    Fixed shapes are 1.5 times as fast as dynamic shapes. The requests run in parallel, each on a
+    part of the batch. This saves a sixth of the time compared with splitting every operation across
+    the cores, which then wait for each other. On x86, results are bitwise identical for all batch
+    sizes.
     """
     import openvino
 

@@ -1,8 +1,9 @@
-"""Engines, which render batches of requests: in this process here, on Ray in `ray_engine`.
+"""Engines, which render batches of requests, and the engine that renders in this process.
 
-Models of the Stable Diffusion family are rendered by `stable_diffusion`. The pipelines of all
-others are called unchanged, with one random generator per image (`generic`). So are those of models
-distilled to few steps (LCM, Turbo and similar), which are trained for their own scheduler.
+The engine on Ray is in `ray_engine`. For models of the Stable Diffusion family, images are rendered
+by `stable_diffusion`. The pipelines of all other models are called unchanged, with one random
+generator per image (`generic`). This includes models distilled to few steps (LCM, Turbo and
+similar), because they are trained for their own schedulers.
 """
 
 import logging
@@ -30,18 +31,18 @@ from genie.render.stable_diffusion import StableDiffusionRenderer
 log = logging.getLogger(__name__)
 
 Sources = Mapping[str, bytes]
-"""Maps the id of a source image to its bytes (PNG)."""
+"""PNG bytes of source images by id."""
 
 RenderBatch = Callable[[Sequence[Request], Sources, int, int], list[Image.Image]]
-"""Renders requests, most steps first, given sources, N steps and images per denoiser call."""
+"""Renders requests, sorted by descending steps, given sources, N and images per denoiser call."""
 
 
 @dataclass(frozen=True)
 class Rendered:
     """A rendered image, and how it was rendered.
 
-    `batch_size` is smaller than the model's if memory ran out. `in_float32` is True if the image
-    came out black in half precision and was rendered again in float32.
+    `batch_size` is smaller than the model's batch size if memory ran out. `in_float32` is True if
+    the image came out black in half precision and was rendered again in float32.
     """
 
     request: Request
@@ -54,28 +55,28 @@ class Rendered:
 class Engine(Protocol):
     """Renders requests, in this process or on workers.
 
-    `at_once` is the number of requests that each call of `render` should receive; with fewer,
-    workers are idle.
+    `at_once` is the number of requests that each call to `render` should receive. With fewer
+    requests, some workers are idle.
     """
 
     at_once: int
 
     @property
     def info(self) -> ModelInfo:
-        """The model that renders."""
+        """The description of the model."""
         ...
 
     def render(
         self, batches: Sequence[Sequence[Request]], sources: Sources, steps: int
     ) -> Iterator[list[Rendered]]:
-        """Yield the images of each batch, or of a part of it, as they are finished.
+        """Yield the images of each batch, or of a part of a batch, as they are finished.
 
-        Up to rounding, an image does not depend on the other images of its batch.
+        Up to rounding, an image does not depend on the other images in its batch.
         """
         ...
 
     def generator(self) -> Generator:
-        """Return the model, loaded in this process, to train tokens with."""
+        """Return the model, loaded in this process, for training tokens."""
         ...
 
     def add_tokens(self, tokens: Mapping[str, Path]) -> None:
@@ -95,11 +96,11 @@ class LocalEngine:
 
     @property
     def info(self) -> ModelInfo:
-        """The model that renders."""
+        """The description of the model."""
         return self._generator.info
 
     def generator(self) -> Generator:
-        """Return the model, to train tokens with."""
+        """Return the model, for training tokens."""
         return self._generator
 
     def add_tokens(self, tokens: Mapping[str, Path]) -> None:
@@ -109,7 +110,7 @@ class LocalEngine:
     def render(
         self, batches: Sequence[Sequence[Request]], sources: Sources, steps: int
     ) -> Iterator[list[Rendered]]:
-        """Yield the images of each batch, or of a part of it, as they are finished.
+        """Yield the images of each batch, or of a part of a batch, as they are finished.
 
         If memory runs out, the batch size is halved for the rest of this engine's lifetime. Images
         that are black in half precision are rendered again in float32. Raise FailedError if even a
@@ -166,7 +167,7 @@ def _renderer(generator: Generator) -> RenderBatch:
 
 @contextmanager
 def _in_float32(generator: Generator) -> Iterator[Generator]:
-    """Yield the generator in float32; its weights return to their precision unchanged."""
+    """Yield the generator in float32; afterwards, restore the weights in their own precision."""
     log.warning("images came out black in %s and are rendered again in float32", generator.dtype)
     pipeline, dtype = generator.pipeline, generator.pipeline.dtype
     pipeline.to(torch.float32)

@@ -1,4 +1,4 @@
-"""Rendering with pipelines of other families, which are called unchanged."""
+"""Rendering with pipelines outside the Stable Diffusion family, which are called unchanged."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -19,16 +19,16 @@ from genie.render.noise import noise_generator
 
 @dataclass(frozen=True)
 class GenericRenderer:
-    """Renders batches of requests with the same number of steps by calling the loaded pipeline."""
+    """Renders batches, whose requests take the same number of steps, by calling the pipeline."""
 
     generator: Generator
 
     def __call__(
         self, batch: Sequence[Request], sources: Mapping[str, bytes], steps: int, size: int
     ) -> list[Image.Image]:
-        """Render `batch`: at most `size` requests, all with the same number of steps.
+        """Render `batch`, at most `size` requests that take the same number of steps.
 
-        `sources` maps image_id to PNG bytes. `steps` is N.
+        `sources` maps image ids to PNG bytes, and `steps` is N.
         """
         rendered: dict[int, Image.Image] = {}
         for drawn in (False, True):
@@ -80,9 +80,9 @@ def _spreads_steps(pipeline: Any) -> bool:
 def _strength_for(pipeline: Any, k: int, steps: int) -> float:
     """Return the strength at which this pipeline denoises k of N steps.
 
-    Pipelines round differently: Stable Diffusion takes int(N * strength) steps, while Stable
-    Diffusion 3 and Flux round up. The strengths half a step above and below k are therefore both
-    tried on the pipeline.
+    Pipelines round differently. Stable Diffusion takes int(N * strength) steps, while Stable
+    Diffusion 3 and Flux round up. Therefore the strengths half a step above and half a step below k
+    are both tried on the pipeline.
     """
     usual = strength(k / steps, steps)
     if not hasattr(pipeline, "get_timesteps"):

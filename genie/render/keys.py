@@ -14,9 +14,9 @@ def request_key(request: Request, info: ModelInfo, *, steps: int) -> str:
     """Return the SHA-256 (hex) of everything that determines a request's pixels.
 
     The source is hashed by its content. r is hashed as its number of denoising steps, so 0.7 and
-    0.7000000000000001 have the same key, and as its value if it lies between two steps. The
-    target's label is included through the prompt and the noise. Device, compiler and batch size
-    change pixels only by rounding and are not hashed.
+    0.7000000000000001 give the same key. If r lies between two steps, its value is hashed as well.
+    The target's label is included through the prompt and the noise. The device, compiler and batch
+    size change pixels only by rounding and are not hashed.
     """
     parts = {
         "source": request.source_id,

@@ -1,13 +1,13 @@
-"""File locks on images and on the store, released when their process ends.
+"""File locks on images and on the store, which are released when the process ends.
 
-Several runs may share one store. A run locks the images of a batch before it renders them, so no
-other run renders them too. An image's lock is on one byte of `<store>/.claims`, chosen by a hash of
-the key. The kernel releases the locks of a process when it ends, even by a crash, so a dead run
-blocks no other and leaves no stale lock. A run that locks tens of thousands of images at once locks
-ranges of bytes, because the kernel searches all locks for each new one. Until it is released, such
-a lock may also block other images that fall into its range. Locks work on network file systems (NFS
-4, or NFS 3 with its lock service). On a file system without locks, two runs may render the same
-image, which is stored once.
+Several runs may share one store. A run locks the images of a batch before it renders them, so that
+no other run renders the same images. The lock on an image covers one byte of `<store>/.claims`,
+chosen by a hash of the key. The kernel releases a process's locks when the process ends or crashes,
+so a dead run leaves no stale locks and does not block other runs. A run that locks tens of
+thousands of images at once locks ranges of bytes, because the kernel searches all locks for each
+new lock. Until it is released, a lock on a range also blocks other images in this range. Locks work
+on network file systems (NFS 4, or NFS 3 with its lock service). On a file system without locks, two
+runs may render the same image, but it is stored only once.
 """
 
 import errno
@@ -34,7 +34,7 @@ _WAIT = 0.2  # seconds between attempts to acquire a lock
 
 
 class ImageLocks:
-    """The locks of this process on the images of a store; use `image_locks`."""
+    """This process's locks on the images in a store; `image_locks` opens them."""
 
     def __init__(self, file: int, *, wide: bool) -> None:
         self._file = file
@@ -78,7 +78,7 @@ class ImageLocks:
             fcntl.lockf(self._file, fcntl.LOCK_UN, self._length, offset)
 
     def wait(self, key: str) -> None:
-        """Wait until no other run has locked an image."""
+        """Wait until no other run holds the lock on an image."""
         while not self.acquire(key):
             time.sleep(_WAIT)
         self.release(key)
@@ -89,10 +89,10 @@ class ImageLocks:
 
 @contextmanager
 def image_locks(root: Path, *, wide: bool = False) -> Iterator[ImageLocks]:
-    """Open the locks of a store, and release all remaining ones at the end.
+    """Open the locks of a store, and release all remaining locks at the end.
 
-    `wide` locks are on byte ranges, for a run that locks very many images at once. Raise
-    FailedError if the store cannot be written.
+    `wide` locks cover byte ranges, for a run that locks very many images at once. Raise FailedError
+    if the store is not writable.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -113,11 +113,11 @@ def image_locks(root: Path, *, wide: bool = False) -> Iterator[ImageLocks]:
 
 @contextmanager
 def in_use(root: Path, *, alone: bool = False) -> Iterator[None]:
-    """Lock the store as in use, shared with other runs, or exclusively if `alone`.
+    """Mark the store as in use with a lock that is shared, or exclusive if `alone` is True.
 
-    Deleting images requires the exclusive lock, because a run relies on images that no set refers
-    to yet. Raise FailedError if the store is in use and `alone` is True. A store that cannot be
-    written is not locked.
+    Deleting images requires the exclusive lock, because a run may rely on images that no set refers
+    to yet. Raise FailedError if the store is in use and `alone` is True. A store that is not
+    writable is not locked.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)

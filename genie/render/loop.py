@@ -1,4 +1,4 @@
-"""The loop that renders the images that a store lacks, and their cost."""
+"""The loop that renders the images missing from a store, and counts their cost."""
 
 import logging
 import time
@@ -20,11 +20,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of images: of all that are needed, and of those rendered in this run.
+    """The cost of all images that are needed, and of the images rendered in this run.
 
-    It counts distinct images and guided denoising steps. `batch_size` is the smallest one used,
-    since it is halved when memory runs out. `in_float32` counts images that came out black in half
-    precision and were rendered again.
+    Distinct images and guided denoising steps are counted. `batch_size` is the smallest batch size
+    used, because it is halved when memory runs out. `in_float32` counts images that came out black
+    in half precision and were rendered again.
     """
 
     needed: int
@@ -67,9 +67,9 @@ class Cost:
 
 @dataclass(frozen=True)
 class Renderer:
-    """An engine, with the store for its images.
+    """An engine and the store for its images.
 
-    `sources` maps image_id to PNG bytes. `progress` shows the rendered images of a call.
+    `sources` maps image ids to PNG bytes. `progress` shows how many images a call has rendered.
     """
 
     engine: Engine
@@ -78,7 +78,7 @@ class Renderer:
     progress: Progress = silent
 
     def key(self, request: Request, steps: int) -> str:
-        """Return the request's key in the store at this number of steps."""
+        """Return the request's key in the store for this number of steps."""
         return request_key(request, self.engine.info, steps=steps)
 
     def ensure(
@@ -86,10 +86,10 @@ class Renderer:
     ) -> Cost:
         """Render the images that the store lacks, store them, and return the cost.
 
-        `steps` is N of a full rendering or of a preview. First, a forecast is logged that includes
-        the `extra_steps` guided steps of a following call. If `extra_steps` is None, nothing is
-        logged, because an earlier forecast included this call. Raise InvalidValueError if a
-        request's source is not in `sources`.
+        `steps` is the number of steps N for a full rendering or a preview. First, a forecast is
+        logged, which includes the `extra_steps` guided steps of a later call. If `extra_steps` is
+        None, nothing is logged, because an earlier forecast included this call. Raise
+        InvalidValueError if a request's source is not in `sources`.
         """
         started = time.perf_counter()
         info, keys = self.engine.info, {q: self.key(q, steps) for q in requests}
@@ -138,7 +138,7 @@ class Renderer:
 
 
 def _at_once(grouped: Iterable[list[Request]], count: int) -> Iterator[list[list[Request]]]:
-    """Collect batches until they hold `count` requests."""
+    """Yield groups of batches, each with at least `count` requests if enough are left."""
     group: list[list[Request]] = []
     for batch in grouped:
         group.append(batch)

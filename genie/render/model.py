@@ -1,6 +1,6 @@
 """Text-to-image diffusion models, loaded as image-to-image pipelines from a diffusers folder.
 
-The safety checker is not loaded, because it would replace training images by black squares.
+The safety checker is not loaded, because it would replace training images with black squares.
 """
 
 import inspect
@@ -28,8 +28,8 @@ _NOT_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
 class Generator:
     """A loaded model.
 
-    `dtype` is the precision in which the denoiser computes. Weights may have a higher one
-    (`pipeline.dtype`). `denoiser` is None for models outside the Stable Diffusion family.
+    `dtype` is the precision in which the denoiser computes. Its weights may be stored in a higher
+    precision (`pipeline.dtype`). `denoiser` is None for models outside the Stable Diffusion family.
     """
 
     pipeline: Any
@@ -46,12 +46,13 @@ def load_generator(
 ) -> Generator:
     """Load any image-to-image pipeline from a local diffusers folder with safetensors weights.
 
-    If the settings do not give steps, guidance scale or size, they are read from `genie.json` next
-    to `model_index.json`. Their defaults are 50 and 7.5, or the usual values of a model distilled
-    to few steps, and the pipeline's native size. `dtype` None selects float32 on a CPU. On a GPU it
-    selects float16 for Stable Diffusion, which was released in float16, and bfloat16 for other
-    models. If `batch_size` is not a number, the device's default is used. Raise MissingFileError or
-    InvalidValueError if the folder is not a diffusers model, or if float16 is requested on a CPU.
+    The size, and steps and guidance scale if the settings do not give them, are read from
+    `genie.json` next to `model_index.json`. The defaults are the pipeline's native size, 50 steps
+    and a guidance scale of 7.5, or the usual steps and scale for a model distilled to few steps. If
+    `dtype` is None, a CPU uses float32. A GPU uses float16 for Stable Diffusion, which was released
+    in float16, and bfloat16 for other models. If `batch_size` is not a number, the device's default
+    is used. Raise MissingFileError or InvalidValueError if the folder is not a diffusers model, or
+    if float16 is requested on a CPU.
     """
     index = _read_index(folder)
     device = device or default_device()
@@ -86,7 +87,7 @@ def load_generator(
 
 
 def _takes_latents_alone(pipeline: Any) -> bool:
-    """Return whether the denoiser's input is the VAE's latents, without a mask or an image."""
+    """Return whether the denoiser takes only the VAE's latents, without a mask or an image."""
     return bool(pipeline.unet.config.in_channels == pipeline.vae.config.latent_channels)
 
 
@@ -104,7 +105,7 @@ def _prepared_denoiser(
 
 
 def _suited(folder: Path, pipeline: Any, settings: RenderSettings) -> tuple[int, float, int]:
-    """Return steps, guidance scale and size: from the settings, the card, or the usual values."""
+    """Return the steps, guidance scale and size from the settings, the card or the defaults."""
     card = read_model_card(folder)
     steps, guidance_scale = _distilled(pipeline) or (50, 7.5)
     scales = (settings.guidance_scale, card.get("guidance_scale"), guidance_scale)
@@ -116,12 +117,13 @@ def _suited(folder: Path, pipeline: Any, settings: RenderSettings) -> tuple[int,
 
 
 def _batch_size(settings: RenderSettings, side: int, device: str) -> int:
-    """Return the number of images per call of the denoiser, with latents of side x side.
+    """Return the number of images per denoiser call for latents of side x side.
 
-    On a CPU the default is 32 for 8x8 latents, 16 up to 16x16, and 2 above to limit memory. With a
-    denoiser of 4 M parameters on two cores, 32 is a tenth faster than 16; 64 gains little more, and
-    small jobs do not fill it. On a GPU it is 256 up to 16x16, 32 up to 64x64, and 8 above. The GPU
-    values are not measured; `fastest_batch_size` measures the best one.
+    On a CPU, the default is 32 for latents up to 8x8, 16 up to 16x16, and 2 for larger latents, to
+    limit memory. With a denoiser of 4 M parameters on two cores, a batch size of 32 is a tenth
+    faster than 16. A batch size of 64 is little faster than 32, and small jobs do not fill it. On a
+    GPU, the default is 256 up to 16x16, 32 up to 64x64, and 8 for larger latents. The GPU values
+    have not been measured; `fastest_batch_size` measures which size is fastest.
     """
     if isinstance(settings.batch_size, int):
         return settings.batch_size
@@ -131,10 +133,10 @@ def _batch_size(settings: RenderSettings, side: int, device: str) -> int:
 
 
 def _precision(pipeline: Any, dtype: torch.dtype) -> str:
-    """Return the precision of the denoiser, and that of its weights if it differs.
+    """Return the precision of the denoiser, and the precision of its weights if it differs.
 
-    OpenVINO computes in bfloat16 from float32 weights, PyTorch from bfloat16 weights. Their images
-    differ by up to 16 of 255.
+    In bfloat16, OpenVINO computes from float32 weights, and PyTorch from bfloat16 weights. Their
+    pixel values differ by up to 16 (of 255).
     """
     stored = pipeline.dtype
     return str(dtype) if stored == dtype else f"{dtype} from {stored}"
@@ -144,7 +146,7 @@ def _precision(pipeline: Any, dtype: torch.dtype) -> str:
 def encode_images(images: Sequence[Image.Image], generator: Generator) -> torch.Tensor:
     """Encode images for a model of the Stable Diffusion family.
 
-    Return the scaled modes of the VAE's posterior, float32 (n, 4, h, w) on the CPU.
+    Return the scaled modes of the VAE's posterior as float32 (n, 4, h, w) on the CPU.
     """
     pixels = generator.pipeline.image_processor.preprocess(
         [square(image, generator.info.size) for image in images]
@@ -169,8 +171,8 @@ _SCHEDULE = (
 def dpm_solver(config: Mapping[str, Any]) -> Any:
     """Return the paper's solver for a model's noise schedule, with evenly spaced timesteps.
 
-    Only the noise schedule and the prediction type are taken from the model's configuration. The
-    rest, such as Karras sigmas or a stochastic solver, would change what r means.
+    Only the noise schedule and the prediction type are taken from the model's configuration. Other
+    settings, such as Karras sigmas or a stochastic solver, would change the meaning of r.
     """
     defined = {name: config[name] for name in _SCHEDULE if config.get(name) is not None}
     return DPMSolverMultistepScheduler(**defined, timestep_spacing="linspace")
@@ -242,13 +244,13 @@ def _default_dtype(device: str, stable_diffusion: bool) -> torch.dtype:
 
 
 def _distilled(pipeline: Any) -> tuple[int, float] | None:
-    """Return the steps and guidance scale of a model distilled to few steps, or None for any other.
+    """Return steps and guidance scale of a model distilled to few steps, or None for other models.
 
-    The scheduler identifies such models. LCM and TCD take 8 steps. They are guided only if the
-    denoiser takes the guidance scale as an input, because otherwise they were distilled from guided
-    predictions. Turbo, Lightning and similar models have an Euler scheduler with trailing timesteps
-    and take 4 steps without guidance. Models with zero terminal SNR also have trailing timesteps,
-    but take many steps.
+    Distilled models are identified by their scheduler. LCM and TCD models take 8 steps. They use
+    guidance only if the denoiser takes the guidance scale as an input, because otherwise they were
+    distilled from guided predictions. Turbo, Lightning and similar models use an Euler scheduler
+    with trailing timesteps and take 4 steps without guidance. Models with zero terminal SNR also
+    use trailing timesteps, but take many steps.
     """
     scheduler = pipeline.scheduler
     name, config = type(scheduler).__name__, scheduler.config
@@ -269,7 +271,10 @@ def _native_size(pipeline: Any) -> int:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """Return all files that a model is loaded from; raise MissingFileError if it is not a model."""
+    """Return all files of a model that are loaded.
+
+    Raise MissingFileError if the folder is not a diffusers model with safetensors weights.
+    """
     card = folder / MODEL_CARD
     found = [card] if card.is_file() else []
     return [*found, *_weights_and_settings(folder, _read_index(folder))]

@@ -1,4 +1,4 @@
-"""The description of a model, without weights: enough to plan, key and forecast images."""
+"""The description of a model without its weights, for planning, keying and forecasting images."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,15 +15,17 @@ GENERIC: Family = "generic"
 class ModelInfo:
     """The description of a generator, in this process or on a worker.
 
-    - `name`: name of its folder; `fingerprint` identifies the files in it
-    - `family`: "stable-diffusion" models are rendered by `stable_diffusion`, others by `generic`
-    - `size`: side length of its square images in pixels
-    - `steps`: denoising steps N of a full rendering
-    - `guidance_scale`: of classifier-free guidance; 1 and less is unguided
-    - `batch_size`: images per call of the denoiser
-    - `precision`: the dtype in which the denoiser computes, and that of its weights if it differs
-    - `scheduler`: class name of its scheduler
-    - `device`: where it renders, such as "cpu" or "cuda"
+    - `name`: the name of its folder
+    - `fingerprint`: a hash of the files in its folder
+    - `family`: "stable-diffusion" if `stable_diffusion` renders with it, or "generic"
+    - `size`: the side length of its square images in pixels
+    - `steps`: the number of denoising steps N in a full rendering
+    - `guidance_scale`: the scale of classifier-free guidance, which is off at 1 or less
+    - `batch_size`: the number of images per denoiser call
+    - `precision`: the dtype in which the denoiser computes, and the dtype of its weights if it
+      differs
+    - `scheduler`: the class name of its scheduler
+    - `device`: the device on which it renders, such as "cpu" or "cuda"
     - `heeds_negative`: whether a negative prompt has any effect
     """
 
@@ -47,11 +49,11 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """Settings of rendering; None selects the default of the model or of the device.
+    """Settings for rendering; None selects the default of the model or the device.
 
-    See `denoiser.load_denoiser` for `compile`. `batch_size` "probe" measures the fastest one.
-    `dtype` is the precision in which the denoiser computes. Raise InvalidValueError for a value out
-    of range.
+    See `denoiser.load_denoiser` for `compile`. With `batch_size` "probe", the fastest batch size is
+    measured. `dtype` is the precision in which the denoiser computes. Raise InvalidValueError if a
+    value is out of range.
     """
 
     steps: int | None = None

@@ -1,4 +1,4 @@
-"""The Gaussian noise that images start from."""
+"""The Gaussian noise from which images are denoised."""
 
 import torch
 
@@ -6,7 +6,7 @@ from genie.plan.requests import Request, noise_seed
 
 
 def noise_generator(request: Request) -> torch.Generator:
-    """Return the CPU random generator of a request, seeded by `noise_seed`."""
+    """Return the CPU random generator for a request, seeded with `noise_seed`."""
     return torch.Generator("cpu").manual_seed(noise_seed(request))
 
 

@@ -1,4 +1,4 @@
-"""Rendering on Ray: workers that each load the model, on this machine or on a cluster.
+"""Rendering on Ray workers, which each load the model, on this machine or on a cluster.
 
 The driver sends batches to the workers, which return PNG images. Only the driver writes to the
 store, so the workers need no access to its file system.
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).parents[1]
 
 RETRIES = 5
-"""Maximum retries of a batch after its worker is lost, in case the batch itself is the cause."""
+"""Maximum retries of a batch whose worker is lost, in case the batch itself is the cause."""
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # sends nothing over the network
@@ -59,10 +59,10 @@ _ROWS = pa.schema(
 class Cluster:
     """The Ray cluster, and the resources of its workers.
 
-    `address` is the address of a cluster, or "auto" for the one that this machine belongs to. None
-    starts Ray on this machine for the lifetime of the process. `workers` None selects as many
-    workers as the GPUs allow, or one without GPUs. `gpus_per_worker` None selects 1, or 0 if there
-    is no GPU; it may be a fraction.
+    `address` is the address of a cluster, or "auto" for the cluster to which this machine belongs.
+    None starts Ray on this machine for the lifetime of the process. By default, `workers` is the
+    number of workers for which there are GPUs, or 1 without GPUs. `gpus_per_worker` may be a
+    fraction; by default, it is 1, or 0 without GPUs.
     """
 
     address: str | None = None
@@ -72,10 +72,10 @@ class Cluster:
 
 @dataclass(frozen=True)
 class _Model:
-    """A diffusers folder, with the settings to load it.
+    """A diffusers folder, with the settings for loading it.
 
-    `files` is a reference to its files, by relative path, in Ray's object store. It is None if
-    workers are on the driver's machine.
+    `files` refers to the files of the folder, by relative path, in Ray's object store. It is None
+    if the workers run on the driver's machine.
     """
 
     folder: Path
@@ -85,7 +85,7 @@ class _Model:
 
 @dataclass(frozen=True)
 class _Workers:
-    """The number of workers, and the CPUs and GPUs of each."""
+    """The number of workers, and the CPUs and GPUs of each worker."""
 
     count: int
     cpus: float
@@ -95,7 +95,7 @@ class _Workers:
 class RayEngine:
     """Renders on the workers of a Ray cluster; this process does not load the model.
 
-    Each call of `render` starts new workers.
+    Each call to `render` starts new workers.
     """
 
     at_once = 50_000
@@ -133,7 +133,7 @@ class RayEngine:
         )
 
     def generator(self) -> Generator:
-        """Load the model in this process, to train tokens with it."""
+        """Load the model in this process, for training tokens."""
         return load_generator(self._model.folder, self._model.settings)
 
     def add_tokens(self, tokens: Mapping[str, Path]) -> None:
@@ -146,8 +146,8 @@ class RayEngine:
     ) -> Iterator[list[Rendered]]:
         """Yield the images of each batch, as workers finish them.
 
-        A worker that is lost is replaced, and its batch is rendered again. Raise FailedError with
-        the message of an error that a worker raised.
+        A worker that is lost is replaced, and its batch is rendered again. If a worker reports an
+        error, raise FailedError with its message.
         """
         import ray
 
@@ -181,7 +181,7 @@ class RayEngine:
 
 
 def _result(row: Mapping[str, Any], batches: Sequence[Sequence[Request]]) -> Rendered:
-    """Return the image of a row of `_ROWS`; raise FailedError if it holds an error."""
+    """Return the image in a row of `_ROWS`; raise FailedError if the row contains an error."""
     if row["error"] is not None:
         raise FailedError(row["error"])
     return Rendered(
@@ -249,13 +249,13 @@ def _shares(resources: Mapping[str, float], cluster: Cluster) -> _Workers:
             remedy="decrease it (0 renders on CPUs) or add GPUs to the cluster",
         )
     count = cluster.workers or (math.floor(gpus / each) if each else 1)
-    # a core is left for Ray where there are many
+    # leave a core for Ray if there are many
     left = cpus - 1 if cpus > 2 * count else cpus
     return _Workers(count, max(1.0, math.floor(left / count)), each)
 
 
 def _content(folder: Path) -> dict[str, np.ndarray]:
-    """Return the bytes of all files that a model is loaded from, by relative path."""
+    """Return the bytes of all model files, by relative path."""
     return {
         path.relative_to(folder).as_posix(): np.frombuffer(path.read_bytes(), np.uint8)
         for path in model_files(folder)
@@ -268,7 +268,7 @@ def _describe(model: _Model) -> ModelInfo:
 
 
 def _loaded(model: _Model) -> Generator:
-    """Load the model, from the driver's copy of its files if this may be another machine."""
+    """Load the model; on a cluster, load it from the driver's copy of its files."""
     if model.files is None:
         return load_generator(model.folder, model.settings)
     import ray
@@ -301,7 +301,7 @@ class Worker:
         self.steps = steps
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Render the batch of one row (batch, requests) to rows of `_ROWS`."""
+        """Render the batch in a row (batch, requests), and return rows of `_ROWS`."""
         (row,) = batch.to_pylist()
         requests = [Request(**values) for values in json.loads(row["requests"])]
         try:

@@ -1,8 +1,8 @@
-"""A remote store: a second image store on S3 or another storage that fsspec can reach.
+"""A remote store, which is a second image store on S3 or other storage that fsspec supports.
 
-Images that it has are copied into the local store instead of being rendered, and rendered images
-are copied into it. Thus no image is lost with a preempted machine, and machines without a common
-disk share their images.
+Its images are copied to the local store instead of being rendered again, and rendered images are
+copied to it. No image is therefore lost when a machine is preempted, and machines without a shared
+disk can share images.
 """
 
 import logging
@@ -23,7 +23,7 @@ _AT_ONCE = 16  # concurrent requests to the storage
 
 @dataclass(frozen=True)
 class RemoteStore:
-    """A folder of a file system of fsspec; images have the same relative paths as in a store."""
+    """A folder on an fsspec file system, with the same relative paths as in a local store."""
 
     files: Any
     folder: str
@@ -39,7 +39,7 @@ class RemoteStore:
             raise self._unusable(error) from error
 
     def read(self, keys: Collection[str]) -> dict[str, bytes]:
-        """Return the PNG bytes of images by key, without those that are missing."""
+        """Return the PNG bytes of images by key, leaving out missing images."""
         with ThreadPoolExecutor(_AT_ONCE) as threads:
             found = zip(keys, threads.map(self._read, keys), strict=True)
             return {key: png for key, png in found if png is not None}
@@ -77,8 +77,8 @@ class RemoteStore:
 def open_remote(url: str) -> RemoteStore:
     """Open a remote store by its URL, such as s3://bucket/folder.
 
-    The storage's library looks up the credentials. Raise InvalidValueError if fsspec does not know
-    the kind of storage, or if its library is not installed.
+    The library for the storage looks up the credentials. Raise InvalidValueError if fsspec does not
+    know the type of storage, or if the library for it is not installed.
     """
     try:
         files, folder = fsspec.core.url_to_fs(url)

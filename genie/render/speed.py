@@ -1,4 +1,4 @@
-"""Rendering speed of this machine, and forecasts of rendering time."""
+"""The rendering speed of this machine, and forecasts of rendering times."""
 
 import time
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from genie.plan.requests import Request
 from genie.render.engine import Engine, LocalEngine, Rendered
 from genie.render.model import Generator
 
-SHORT = 100  # guided steps per image of a batch below which a measurement is not worthwhile
+SHORT = 100  # guided steps per image of a batch; with fewer, a measurement is not worthwhile
 LONG_MINUTES = 30
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Guided denoising steps per second, including decoding, and mean bytes of a PNG image."""
+    """Guided denoising steps per second, including decoding, and mean size of a PNG in bytes."""
 
     guided_steps: float
     image_bytes: float
@@ -44,8 +44,8 @@ def measure_speed(engine: Engine) -> Speed:
 def fastest_batch_size(generator: Generator) -> int:
     """Return the batch size with the most guided steps per second.
 
-    The search starts at a quarter of the default and doubles the size while that gains at least 5%.
-    The batch size changes images only by rounding.
+    The search starts at a quarter of the default and doubles the size as long as this gains at
+    least 5%. The batch size changes images only by rounding.
     """
 
     def speed(size: int) -> float:
@@ -64,12 +64,13 @@ def fastest_batch_size(generator: Generator) -> int:
 def forecast_line(
     engine: Engine, missing: Sequence[Request], needed: int, steps: int, extra_steps: int
 ) -> str:
-    """Return a message with the expected cost, and with ways to reduce it above LONG_MINUTES.
+    """Return a message with the expected cost and, above LONG_MINUTES, ways to reduce it.
 
-    `missing` are those of the `needed` images that the store lacks. About `extra_steps` more guided
-    steps follow for the levels that previews choose. If there are at least SHORT guided steps per
-    image of a batch, the speed is measured first by rendering three batches. For shorter work, and
-    for workers that render several batches at once, the progress bar gives an estimate sooner.
+    `needed` is the number of images, and `missing` lists the images that the store lacks. About
+    `extra_steps` more guided steps follow for the levels that previews choose. If there are at
+    least SHORT guided steps per image of a batch, the speed is measured first by rendering three
+    batches. For shorter runs, and for workers that render several batches at once, the progress bar
+    gives an estimate sooner.
     """
     ahead = forecast(missing, steps)
     line = (

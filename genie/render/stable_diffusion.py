@@ -1,15 +1,16 @@
 """Rendering with the Stable Diffusion family: a batched `StableDiffusionImg2ImgPipeline`.
 
-It performs the same steps as the pipeline, with three differences: requests are batched across
-sources, targets and noise ratios; every source and prompt is encoded once; every image has its own
-noise. It departs from the defaults of diffusers as follows:
+The renderer performs the same steps as diffusers' pipeline, with three differences: requests are
+batched across sources, targets and noise ratios; every source and prompt is encoded once; every
+image gets its own noise. It departs from the defaults of diffusers as follows:
 
 - The scheduler is DPM-Solver++ multistep, as in the authors' code, with
   `timestep_spacing="linspace"`. The last k of N steps then start within one timestep of 1000 k / N.
-  With Stable Diffusion's default "leading", r = 0.9 would start near 856.
-- Where r N is not an integer, it starts at r and spaces its k steps evenly, while diffusers starts
-  at k / N. Levels that would otherwise coincide therefore differ even with few steps.
-- It takes the mode of the VAE's posterior instead of a sample, as the authors do.
+  With Stable Diffusion's default "leading", r = 0.9 would start near timestep 856.
+- If r N is not an integer, rendering starts at r and spaces its k steps evenly, while diffusers
+  starts at k / N. Levels that would otherwise coincide therefore differ even with few steps.
+- Sources are encoded as the mode of the VAE's posterior instead of a sample, as in the authors'
+  code.
 """
 
 from collections import OrderedDict
@@ -28,7 +29,7 @@ from genie.render.batches import WINDOW, padded, widths
 from genie.render.model import Generator, dpm_solver, encode_images
 from genie.render.noise import initial_noise
 
-_CODEC_BATCH = 8  # images per VAE call; its activations are far larger than the denoiser's
+_CODEC_BATCH = 8  # images per VAE call; a VAE's activations are far larger than a denoiser's
 
 
 class _LRUCache(OrderedDict[str, torch.Tensor]):
@@ -63,9 +64,9 @@ class StableDiffusionRenderer:
     def __call__(
         self, batch: Sequence[Request], sources: Mapping[str, bytes], steps: int, size: int
     ) -> list[Image.Image]:
-        """Render `batch`, at most `size` requests with the most steps first.
+        """Render `batch`, at most `size` requests in descending order of steps.
 
-        `sources` maps image_id to PNG bytes. `steps` is N.
+        `sources` maps image ids to PNG bytes, and `steps` is N.
         """
         levels, latents = [], []
         self._encode_sources([q.source_id for q in batch if q.source_id is not None], sources)
@@ -79,7 +80,7 @@ class StableDiffusionRenderer:
         return self._decode(denoised, min(size, _CODEC_BATCH))
 
     def _scheduler(self, r: float, steps: int) -> Any:
-        """Return a solver that is set to the k timesteps of r."""
+        """Return a solver that is set to the k timesteps for r."""
         scheduler = dpm_solver(self.pipeline.scheduler.config)
         k = denoising_steps(r, steps)
         if coincides(r, steps):
@@ -111,7 +112,7 @@ class StableDiffusionRenderer:
     def _embeddings(self, batch: Sequence[Request]) -> torch.Tensor:
         """Return prompt embeddings (halves, B, tokens, d).
 
-        With guidance there are two halves, and the negative one comes first.
+        With guidance, the first of two halves contains the negative prompts.
         """
         halves = [[q.prompt for q in batch]]
         if self.generator.info.guidance_scale > 1:
@@ -129,9 +130,9 @@ class StableDiffusionRenderer:
     ) -> torch.Tensor:
         """Denoise latents (B, 4, h, w).
 
-        `levels` holds the number of images and the scheduler of each level, most steps first. A
-        level with fewer steps joins later, so that all levels end together. Each level has its own
-        scheduler, which takes its first step at first order.
+        `levels` lists the number of images and the scheduler of each level, in descending order of
+        steps. A level with fewer steps joins later, so that all levels end together. Each level
+        uses its own scheduler, whose first step is of first order.
         """
         parts = list(latents.split([count for count, _ in levels]))
         for left in range(len(levels[0][1].timesteps), 0, -1):
@@ -150,7 +151,7 @@ class StableDiffusionRenderer:
     ) -> torch.Tensor:
         """Predict the guided noise (n, 4, h, w) in float32 for n <= `size` images.
 
-        This takes one call of the denoiser with `size` images, or several smaller calls.
+        This takes one denoiser call with `size` images, or several calls with fewer images.
         """
         denoiser = self.generator.denoiser
         assert denoiser is not None, "only the Stable Diffusion family comes here"
@@ -203,7 +204,7 @@ class StableDiffusionRenderer:
 
 
 def _finite(pixels: torch.Tensor) -> torch.Tensor:
-    """Return pixels (n, 3, H, W) in float32; images with NaN or infinity become black."""
+    """Return pixels (n, 3, H, W) in float32; images that contain NaN or infinity become black."""
     pixels = pixels.float()
     finite = pixels.isfinite().all(dim=(1, 2, 3), keepdim=True)
     return torch.where(finite, pixels, -1.0)

@@ -1,8 +1,8 @@
 """The image store: a content-addressed cache, on disk as `<root>/ab/<key>.png` or in memory.
 
-The store on disk is not an output of DVC. An interrupted run therefore resumes where it stopped,
-and a run with another r reuses earlier images. Writes are atomic: a file is written under a
-temporary name, flushed to the disk and renamed. Several runs can share one store.
+The store on disk is not a DVC output. An interrupted run therefore resumes where it stopped, and a
+run with a different r reuses earlier images. Writes are atomic: a file is written under a temporary
+name, flushed to disk and renamed. Several runs can share one store.
 """
 
 import errno
@@ -35,14 +35,14 @@ _REMOTE_WRITERS = 32  # because each waits for the network
 _COPIED_AT_ONCE = 256
 
 Keys = Mapping[Request, str]
-"""The key of each request; requests with the same key are one image."""
+"""The key of each request; requests with the same key share one image."""
 
 
 class Filling(Protocol):
     """An operation that adds missing images to a store."""
 
     def missing(self) -> list[Request]:
-        """Return the requests of missing images; if called again, first wait for other runs."""
+        """Return the requests for missing images; if called again, first wait for other runs."""
         ...
 
     def claim(self, batch: Sequence[Request]) -> list[Request]:
@@ -50,7 +50,7 @@ class Filling(Protocol):
         ...
 
     def put(self, results: "Sequence[Rendered]") -> None:
-        """Store images; they are on disk, if the store is, when this returns."""
+        """Store images; a store on disk returns only when they are written."""
         ...
 
 
@@ -58,11 +58,11 @@ class Store(Protocol):
     """Images by key."""
 
     def png(self, key: str) -> bytes:
-        """Return the PNG bytes of an image that the store has."""
+        """Return the PNG bytes of a stored image."""
         ...
 
     def image(self, key: str) -> Image.Image:
-        """Return an image that the store has, as RGB."""
+        """Return a stored image as RGB."""
         ...
 
     def filling(self, keys: Keys, *, at_once: int) -> AbstractContextManager[Filling]:
@@ -70,7 +70,7 @@ class Store(Protocol):
         ...
 
     def in_use(self) -> AbstractContextManager[None]:
-        """Prevent other processes from deleting images meanwhile."""
+        """Prevent other processes from deleting images until the context ends."""
         ...
 
 
@@ -81,11 +81,11 @@ class MemoryStore:
         self._pngs: dict[str, bytes] = {}
 
     def png(self, key: str) -> bytes:
-        """Return the PNG bytes of an image that the store has."""
+        """Return the PNG bytes of a stored image."""
         return self._pngs[key]
 
     def image(self, key: str) -> Image.Image:
-        """Return an image that the store has, as RGB."""
+        """Return a stored image as RGB."""
         return decode_image(self._pngs[key])
 
     @contextmanager
@@ -116,8 +116,8 @@ class _MemoryFilling:
 class DiskStore:
     """Images in a folder, which several runs may share.
 
-    Images of the `remote` store are copied from it instead of being rendered, and rendered ones are
-    copied to it.
+    Images in the `remote` store are copied to the folder instead of being rendered, and rendered
+    images are copied to the `remote` store.
     """
 
     def __init__(self, root: Path, remote: RemoteStore | None = None) -> None:
@@ -125,20 +125,20 @@ class DiskStore:
         self.remote = remote
 
     def png(self, key: str) -> bytes:
-        """Return the PNG bytes of an image that the store has."""
+        """Return the PNG bytes of a stored image."""
         return store_path(self.root, key).read_bytes()
 
     def image(self, key: str) -> Image.Image:
-        """Return an image that the store has, as RGB."""
+        """Return a stored image as RGB."""
         return decode_image(self.png(key))
 
     @contextmanager
     def filling(self, keys: Keys, *, at_once: int) -> Iterator[Filling]:
         """Start adding missing images, first from the remote store.
 
-        Images are written in parallel. If another run is rendering an image, wait for it; if that
-        run dies, the image is rendered here. Raise FailedError if images are missing and the store
-        cannot be written.
+        Images are written in parallel. If another run is rendering an image, wait for that run; if
+        it dies, the image is rendered here. Raise FailedError if images are missing and the store
+        is not writable.
         """
         missing = {
             key: request
@@ -159,7 +159,7 @@ class DiskStore:
                 yield _DiskFilling(self, missing, locks, writers)
 
     def in_use(self) -> AbstractContextManager[None]:
-        """Prevent other processes from deleting images meanwhile."""
+        """Prevent other processes from deleting images until the context ends."""
         return in_use(self.root)
 
 
@@ -209,7 +209,7 @@ class _DiskFilling:
 
 
 def _first_by_key(keys: Keys) -> dict[str, Request]:
-    """Return the first request of each key, in the order of the requests."""
+    """Return the first request for each key, in the order of the requests."""
     first: dict[str, Request] = {}
     for request, key in keys.items():
         first.setdefault(key, request)
@@ -229,11 +229,11 @@ def save_image(root: Path, key: str, png: bytes) -> Path:
 
 
 def write_durably(path: Path, content: bytes, *, prefix: str, mode: int = 0o644) -> None:
-    """Write a file atomically and durably: after a power cut it is whole or absent.
+    """Write a file atomically and durably, so that it is complete or absent after a power cut.
 
     The temporary name of the file starts with `prefix`. Hard links to an older file of the same
-    name keep its content. Raise OSError with the file's name if it cannot be written, for example
-    because the disk is full.
+    name keep the old content. Raise OSError with the file's name if it cannot be written, for
+    example because the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
@@ -255,7 +255,7 @@ def write_durably(path: Path, content: bytes, *, prefix: str, mode: int = 0o644)
 
 
 def load_image(root: Path, key: str) -> bytes | None:
-    """Return the PNG bytes of a key, or None if the file is missing, truncated or corrupt."""
+    """Return the PNG bytes for a key, or None if the file is missing, truncated or corrupt."""
     try:
         png = store_path(root, key).read_bytes()
     except FileNotFoundError:
