@@ -77,6 +77,7 @@ class Section(BaseModel):
 class Data(Section):
     path: ExistingPath
     size: Side | None
+    crop: Literal["centre", "pad", "squash"] = "centre"
     broken: Literal["stop", "skip"]
     query_fraction: Annotated[float, Field(gt=0, lt=1)]
     regime: Literal["all", "shots", "longtail", "episodes"]

@@ -20,6 +20,7 @@ def main(params: Params, context: Context) -> str:
     pools = read_and_split(
         data.path,
         size=data.size,
+        crop=data.crop,
         skip_broken=data.broken == "skip",
         query_fraction=data.query_fraction,
         seed=params.seed,

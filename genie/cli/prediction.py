@@ -16,11 +16,12 @@ from genie.classify.backbone import ImageModel, embed, load_backbone, resized
 from genie.classify.classifier import Classifier, predict_proba
 from genie.classify.examples import Examples
 from genie.classify.files import load_classifiers
-from genie.cli.revisions import trained_size
+from genie.cli.revisions import trained_with
 from genie.core.errors import InvalidValueError, MissingFileError
 from genie.core.progress import Progress, silent
 from genie.data.depth import common_depth, read_depth
 from genie.data.folders import USUAL, data_files, is_image_file, others_by_ending
+from genie.data.images import Crop
 from genie.data.readers import open_square
 
 log = logging.getLogger(__name__)
@@ -33,13 +34,14 @@ CHUNK = 512
 class Predictor:
     """Classifiers by task, for the same classes, whose probabilities are averaged.
 
-    `size` is `data.size`, the side length of the training images in pixels. `depth` is the number
+    `size` and `crop` are `data.size` and `data.crop` of the training images. `depth` is the number
     of bits per sample of training images with more than 8 bits, or None.
     """
 
     classifiers: dict[int, Classifier]
     backbone: ImageModel
     size: int | None
+    crop: Crop
     depth: int | None = None
 
     @property
@@ -81,7 +83,8 @@ def load_predictor(root: Path, task: int | None = None) -> Predictor:
     own = {number: replace(c, backbone=root / c.backbone) for number, c in chosen.items()}
     backbone = load_backbone(next(iter(own.values())).backbone)
     depth = read_depth(root / "data/prepared/support")
-    return Predictor(own, backbone, trained_size(root), depth)
+    crop: Crop = trained_with(root, "data.crop") or "centre"
+    return Predictor(own, backbone, trained_with(root, "data.size"), crop, depth)
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
@@ -139,9 +142,8 @@ def predict_files(
 def _read(predictor: Predictor, file: Path) -> Image.Image | InvalidValueError:
     """Return an image at the backbone's input size, or the error of a file that cannot be read."""
     try:
-        return resized(
-            open_square(file, size=predictor.size, depth=predictor.depth), model=predictor.backbone
-        )
+        image = open_square(file, size=predictor.size, crop=predictor.crop, depth=predictor.depth)
+        return resized(image, model=predictor.backbone)
     except InvalidValueError as error:
         return error
 

@@ -10,7 +10,7 @@ from genie.cli.places import require_writable, work_folder
 from genie.core.errors import InvalidValueError, MissingFileError
 from genie.core.tables import UNCLEAR, read_images
 from genie.data.depth import common_depth, read_depth
-from genie.data.images import decode_image
+from genie.data.images import Crop, decode_image
 from genie.data.readers import open_square
 from genie.figures.contact_sheet import ContactRow
 from genie.figures.preview import preview_figure
@@ -21,7 +21,9 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
 """Endings of what can be drawn."""
 
 
-def read_source(path: Path, *, size: int | None, depth: int | None = None) -> Image.Image:
+def read_source(
+    path: Path, *, size: int | None, crop: Crop = "centre", depth: int | None = None
+) -> Image.Image:
     """Read an image as the pipeline does.
 
     Raise MissingFileError if there is no file, and InvalidValueError if it cannot be read.
@@ -30,7 +32,7 @@ def read_source(path: Path, *, size: int | None, depth: int | None = None) -> Im
         raise MissingFileError("does not exist", argument=str(path), remedy="name an image file")
     try:
         depth = common_depth([path], path) if depth is None else depth
-        return open_square(path, size=size, depth=depth)
+        return open_square(path, size=size, crop=crop, depth=depth)
     except InvalidValueError as error:
         raise InvalidValueError(
             f"cannot be read as an image ({error})", argument=str(path), remedy="name another file"
@@ -46,7 +48,7 @@ def preview_image(image: Path, target: str, params: Params, root: Path, out: Pat
     """
     require_writable(out, PICTURES)
     depth = read_depth(root / "data/prepared/support")
-    source = read_source(image, size=params.data.size, depth=depth)
+    source = read_source(image, size=params.data.size, crop=params.data.crop, depth=depth)
     examples = support_of(target, root)
     made = from_params(params, work_folder(root))(
         source,

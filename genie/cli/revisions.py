@@ -104,13 +104,13 @@ def _listing(root: Path) -> Listing:
         return lambda _: None
 
 
-def trained_size(root: Path) -> int | None:
-    """Return data.size of the run that drew the support images, which params.yaml may not have."""
+def trained_with(root: Path, key: str) -> Any:
+    """Return a parameter of the run that drew the support images; params.yaml may have another."""
     if (root / LOCK).is_file():
         with suppress(KeyError):
             lock = (root / LOCK).read_text(encoding="utf-8", errors="replace")
-            return recorded_parameter(lock, "data/prepared/support", "data.size")
-    return read_parameters(root).get("data.size")
+            return recorded_parameter(lock, "data/prepared/support", key)
+    return read_parameters(root).get(key)
 
 
 def require_result(root: Path) -> None:

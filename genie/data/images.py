@@ -6,6 +6,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Mapping
+from typing import Literal
 
 from PIL import Image, ImageOps, PngImagePlugin
 
@@ -14,6 +15,9 @@ from genie.data.depth import PNG, opened, to_eight_bits
 
 warnings.simplefilter("error", Image.DecompressionBombWarning)  # from 89 megapixels on
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # 64 MB; editors write above 1 MB
+
+Crop = Literal["centre", "pad", "squash"]
+"""How an image becomes a square: by cutting off its ends, by white borders, or by distortion."""
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -71,7 +75,7 @@ def is_blank(image: Image.Image) -> bool:
 
 
 def square_of_file(
-    data: bytes, *, size: int | None = None, depth: int | None = None
+    data: bytes, *, size: int | None = None, crop: Crop = "centre", depth: int | None = None
 ) -> Image.Image:
     """Decode an image file and convert it with `to_square_rgb`.
 
@@ -80,7 +84,7 @@ def square_of_file(
     """
     try:
         with opened(data, depth) as image:
-            return to_square_rgb(image, size=size)
+            return to_square_rgb(image, size=size, crop=crop)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, InvalidValueError):
         raise
     except Exception:  # decoders can raise anything
@@ -88,20 +92,29 @@ def square_of_file(
         if bare == data:
             raise
         with opened(bare, depth) as image:
-            return to_square_rgb(image, size=size)
+            return to_square_rgb(image, size=size, crop=crop)
 
 
 def to_square_rgb(
-    image: Image.Image, *, size: int | None = None, depth: int | None = None
+    image: Image.Image,
+    *,
+    size: int | None = None,
+    crop: Crop = "centre",
+    depth: int | None = None,
 ) -> Image.Image:
-    """Convert an image to upright RGB and crop the central square.
+    """Convert an image to a square of upright RGB.
 
     Transparent pixels are blended with white. Greyscale of more than 8 bits is scaled to 8, from
-    `depth` bits (see `to_eight_bits`). The shorter side is resized to `size`
-    (Lanczos), or kept if `size` is None.
+    `depth` bits (see `to_eight_bits`). The square has `size` pixels per side (Lanczos); if `size`
+    is None, it has the length of the shorter side, or of the longer side if `crop` is "pad".
     """
     upright = _to_rgb(_upright(to_eight_bits(image, depth)))
-    return square(upright, size or min(upright.size))
+    side = size or (max(upright.size) if crop == "pad" else min(upright.size))
+    if crop == "centre" or upright.width == upright.height:
+        return square(upright, side)
+    if crop == "pad":
+        return ImageOps.pad(upright, (side, side), method=Image.Resampling.LANCZOS, color="white")
+    return upright.resize((side, side), Image.Resampling.LANCZOS)
 
 
 def _upright(image: Image.Image) -> Image.Image:

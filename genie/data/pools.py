@@ -9,6 +9,7 @@ import pandas as pd
 from genie.core.progress import Progress
 from genie.core.tables import SKIPPED, empty
 from genie.data.folders import linked_folders
+from genie.data.images import Crop
 from genie.data.near_duplicates import drop_near_duplicates, split_queries
 from genie.data.readers import read_pools
 
@@ -48,6 +49,7 @@ def read_and_split(
     path: Path,
     *,
     size: int | None,
+    crop: Crop = "centre",
     skip_broken: bool,
     query_fraction: float,
     seed: int,
@@ -55,7 +57,7 @@ def read_and_split(
 ) -> Pools:
     """Read the images at `path`, and split off query images if there is no test split.
 
-    See `read_pools` for `size` and the errors, and `split_queries` for `query_fraction`.
+    See `read_pools` for `size`, `crop` and the errors, and `split_queries` for `query_fraction`.
     Near-duplicates across given splits are dropped from the support pool. With `skip_broken`,
     images that cannot be read are skipped with a warning.
     """
@@ -71,7 +73,7 @@ def read_and_split(
     broken = skipped.append if skip_broken else None
     depths: list[int] = []
     support, query = read_pools(
-        path, size=size, broken=broken, deep=depths.append, progress=progress
+        path, size=size, crop=crop, broken=broken, deep=depths.append, progress=progress
     )
     if query is None:
         support, query = split_queries(

@@ -35,7 +35,7 @@ from genie.data.folders import (
     split_of,
     sub_folders,
 )
-from genie.data.images import encode_png, image_id, square_of_file
+from genie.data.images import Crop, encode_png, image_id, square_of_file
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ def read_pools(
     path: Path,
     *,
     size: int | None = None,
+    crop: Crop = "centre",
     broken: Broken | None = None,
     deep: Deep | None = None,
     progress: Progress = silent,
@@ -73,8 +74,8 @@ def read_pools(
     The query pool is None if there is no test split. `path` is a folder with one sub-folder per
     class, a Parquet file, a folder of Parquet files, or a data set saved by `datasets`. Each may be
     divided into `train` and `test` by folders (see `find_splits`), files, splits or a `split`
-    column. What is left out of folders is logged (see `labelled_files`). Images are RGB and square:
-    the shorter side is resized to `size` (None: kept) and the centre is cropped. Rows are sorted by
+    column. What is left out of folders is logged (see `labelled_files`). Images are RGB and square,
+    see `to_square_rgb` for `size` and `crop`. Rows are sorted by
     (label, image_id).
 
     Duplicates are dropped with a warning. Of identical images in one class, one is kept. Identical
@@ -97,7 +98,11 @@ def read_pools(
     if depth is not None and deep is not None:
         deep(depth)
     decode = partial(
-        _decode_all, path=path, size=size, depth=depth, broken=broken, progress=progress
+        _decode_all,
+        path=path,
+        decode=partial(_decode, size=size, crop=crop, depth=depth),
+        broken=broken,
+        progress=progress,
     )
     support = drop_duplicates(decode(train), path)
     if test is None:
@@ -546,19 +551,21 @@ def _check_rows(raws: list[Raw]) -> None:
 
 # Decoding
 
+Decoded = tuple[str, str, bytes, str] | InvalidValueError
+"""(image_id, label, png, where) of an image, or the error if it cannot be decoded."""
+
 
 def _decode_all(
     raws: list[Raw],
     *,
     path: Path,
-    size: int | None,
-    depth: int | None,
+    decode: Callable[[Raw], Decoded],
     broken: Broken | None,
     progress: Progress,
 ) -> pd.DataFrame:
     """Decode images to an images table with the extra column `where`."""
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        decoded = threads.map(partial(_decode, size=size, depth=depth), raws)
+        decoded = threads.map(decode, raws)
         try:
             shown = progress(raws, "reading images", total=len(raws), unit="image")
             rows = list(zip(shown, decoded, strict=True))
@@ -587,20 +594,20 @@ def _decode_all(
     return table.sort_values(["label", "image_id", "where"], ignore_index=True)
 
 
-def _decode(
-    raw: Raw, *, size: int | None, depth: int | None
-) -> tuple[str, str, bytes, str] | InvalidValueError:
-    """Return (image_id, label, png, where), or the error of an image that cannot be decoded."""
+def _decode(raw: Raw, *, size: int | None, crop: Crop, depth: int | None) -> Decoded:
+    """Decode an image."""
     if isinstance(raw.data, InvalidValueError):
         return raw.data
     try:
-        rgb = open_square(raw.data, size=size, depth=depth)
+        rgb = open_square(raw.data, size=size, crop=crop, depth=depth)
     except InvalidValueError as error:
         return error
     return image_id(rgb), raw.label, encode_png(rgb), raw.where
 
 
-def open_square(data: bytes | Path, *, size: int | None, depth: int | None = None) -> Image.Image:
+def open_square(
+    data: bytes | Path, *, size: int | None, crop: Crop = "centre", depth: int | None = None
+) -> Image.Image:
     """Decode an image and convert it with `square_of_file`.
 
     Raise InvalidValueError if it cannot be decoded; the message has the reason, but not the name of
@@ -608,7 +615,7 @@ def open_square(data: bytes | Path, *, size: int | None, depth: int | None = Non
     """
     try:
         data = read_file(data) if isinstance(data, Path) else data
-        return square_of_file(data, size=size, depth=depth)
+        return square_of_file(data, size=size, crop=crop, depth=depth)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InvalidValueError("too many pixels, make it smaller") from None
     except Image.UnidentifiedImageError:

@@ -48,7 +48,7 @@ def test_new_parameter_with_a_neutral_default_reruns_no_row():
 def test_renamed_parameter_reruns_no_row(monkeypatch):
     before = digest(check_params(BASE, where="params.yaml"))
     fields = {
-        "support_sets" if name == "tasks" else name: (field.annotation, ...)
+        "support_sets" if name == "tasks" else name: (field.annotation, field)
         for name, field in Data.model_fields.items()
     }
     data: Any = create_model("Data", __base__=Section, **fields)

@@ -226,3 +226,19 @@ def test_damaged_pixels_are_an_error_as_before():
     data = png_with(chunk(b"tEXt", b"a\0b", check=1))
     with pytest.raises(Exception, match="truncated"):
         square_of_file(data[: len(data) - 30])
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 40), (40, 60)])
+def test_wide_and_tall_photographs_become_square_as_asked(width, height):
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    image = Image.fromarray(noise)
+    centre = to_square_rgb(image)
+    left, top = (width - 40) // 2, (height - 40) // 2
+    assert np.array_equal(centre, noise[top : top + 40, left : left + 40])
+    padded = np.asarray(to_square_rgb(image, crop="pad"))
+    assert padded.shape == (60, 60, 3)
+    rows, columns = (60 - height) // 2, (60 - width) // 2
+    assert np.array_equal(padded[rows : rows + height, columns : columns + width], noise)
+    assert padded.sum() == noise.sum(dtype=int) + 255 * 3 * (60 * 60 - width * height)
+    squashed = to_square_rgb(image, crop="squash", size=20)
+    assert np.array_equal(squashed, image.resize((20, 20), Image.Resampling.LANCZOS))
