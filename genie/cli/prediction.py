@@ -26,19 +26,20 @@ CHUNK = 512
 
 @dataclass(frozen=True)
 class Predictor:
-    """Classifiers by task, all of the same classes, whose probabilities are averaged.
+    """The classifier of one task, and its number.
 
     `size` is `data.size`: pixels per side of the images that they were trained on.
     """
 
-    classifiers: dict[int, Classifier]
+    classifier: Classifier
+    task: int
     backbone: ImageModel
     size: int | None
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The class names, in the order of the probabilities."""
-        return next(iter(self.classifiers.values())).classes
+        return self.classifier.classes
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,12 @@ class Part:
 
 
 def load_predictor(root: Path, task: int | None = None) -> Predictor:
-    """Load the classifiers in models/augmented of a project: of one task, or of all.
+    """Load a classifier in models/augmented of a project: that of a task, or of the first one.
 
-    Raise MissingFileError if there are none, and InvalidValueError if there is no such task, or if
-    the tasks have different classes and none is chosen.
+    `metrics/evaluate.json` has the accuracy of the first one; that of a mean over tasks is not
+    known, because a query image of one task may be a support image of another. Raise
+    MissingFileError if there are no classifiers, and InvalidValueError if there is no such task, or
+    if the tasks have different classes and none is chosen.
     """
     found = load_classifiers(root / "models/augmented")
     if task is not None and task not in found:
@@ -64,16 +67,14 @@ def load_predictor(root: Path, task: int | None = None) -> Predictor:
         raise InvalidValueError(
             f"must be one of the tasks {tasks} of models/augmented", argument="--task", value=task
         )
-    chosen = found if task is None else {task: found[task]}
-    if len({classifier.classes for classifier in chosen.values()}) > 1:
+    if task is None and len({classifier.classes for classifier in found.values()}) > 1:
         raise InvalidValueError(
-            "the tasks of models/augmented have different classes, so their probabilities cannot "
-            "be averaged",
+            "the tasks of models/augmented have different classes",
             remedy=f"choose one with --task, from 0 to {max(found)}",
         )
-    own = {number: replace(c, backbone=root / c.backbone) for number, c in chosen.items()}
-    backbone = load_backbone(next(iter(own.values())).backbone)
-    return Predictor(own, backbone, trained_size(root))
+    number = min(found) if task is None else task
+    own = replace(found[number], backbone=root / found[number].backbone)
+    return Predictor(own, number, load_backbone(own.backbone), trained_size(root))
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
@@ -124,8 +125,7 @@ def _table(predictor: Predictor, images: Mapping[Path, Image.Image]) -> pd.DataF
     shares = np.zeros((0, len(predictor.classes)))
     if pictures:
         examples = Examples(pictures, embed(pictures, model=predictor.backbone), labels=[])
-        each = [predict_proba(model, examples) for model in predictor.classifiers.values()]
-        shares = np.mean(each, axis=0)
+        shares = predict_proba(predictor.classifier, examples)
     table = pd.DataFrame(
         {
             "file": [file.as_posix() for file in images],
