@@ -24,8 +24,8 @@ def main(params: Params, context: Context) -> str:
         progress=context.monitor.progress,
     )
     write_evaluation(evaluation, root)
-    gain = evaluation.summary["gain"]
-    return f"evaluate: gain {gain.mean:+.4f} over {gain.n} tasks in metrics/evaluate.json"
+    gain, over = evaluation.summary["gain"], evaluation.summary["interval_over"]
+    return f"evaluate: gain {gain.mean:+.4f} over {gain.n} {over} in metrics/evaluate.json"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from genie.core.tables import SKIPPED, TASKS, write_images, write_table
 from genie.data.depth import write_depth
 from genie.data.licence import licence_text
 from genie.data.pools import read_and_split
-from genie.data.tasks import make_tasks
 from genie.settings import Params, draws
 from stages.runner import Context, stage
 
@@ -17,6 +16,7 @@ from stages.runner import Context, stage
 def main(params: Params, context: Context) -> str:
     """Read the images, split off the query images, and draw the tasks."""
     data, folder = params.data, context.root / "data/prepared"
+    drawn = draws(params)
     pools = read_and_split(
         data.path,
         size=data.size,
@@ -24,9 +24,10 @@ def main(params: Params, context: Context) -> str:
         skip_broken=data.broken == "skip",
         query_fraction=data.query_fraction,
         seed=params.seed,
+        splits=drawn.splits,
         progress=context.monitor.progress,
     )
-    tasks = make_tasks(pools.support, pools.query, draws(params))
+    tasks = pools.tasks(drawn)
     used = pools.used_by(tasks)
     write_images(used.support, folder / "support")
     write_depth(folder / "support", pools.depth)

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import yaml
 
-from genie.classify.model_checks import check_models
+from genie.classify.model_checks import check_models, warn_unjudged
 from genie.cli.places import require_tracked, work_folder
 from genie.cli.repository import committed
 from genie.core.errors import GenieError
 from genie.data.prompts import read_names
 from genie.data.readers import read_class_names
 from genie.plan.known_classes import check_classes
-from genie.plan.methods import ratio_note
+from genie.plan.methods import METHODS, ratio_note
 from genie.settings import Params, check_params, ineffective_changes, require_paths
 from stages.runner import Context, stage
 
@@ -50,6 +50,8 @@ def main(params: Params, context: Context) -> str:
     }
     check_models(models, work_folder(context.root) / "checked-models.json")
     (context.root / ".params.ok").write_text("params.yaml is valid\n")
+    if METHODS[params.method].renders:
+        warn_unjudged(params.oracle.model, read_class_names(params.data.path))
     note = ratio_note(params.method, params.noise.r)
     if ignored := _ineffective(params, context.params_file):
         note += f"; {ignored}"

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,6 +36,22 @@ def check_models(folders: Mapping[str, Path], passed: Path) -> None:
         known.append(content)
         passed.parent.mkdir(parents=True, exist_ok=True)
         passed.write_text(json.dumps(known, indent=1) + "\n")
+
+
+def warn_unjudged(oracle: Path, labels: Iterable[str]) -> None:
+    """Warn if an oracle lacks a class, so that generated images will not be judged.
+
+    A warning after they are rendered would come too late.
+    """
+    config = json.loads((oracle / "config.json").read_text(encoding="utf-8"))
+    if unknown := sorted(set(labels) - set(config.get("id2label", {}).values())):
+        log.warning(
+            "`oracle` %s does not know %d of the classes, such as %r, so generated images will not "
+            "be judged and label consistency will not be measured",
+            oracle,
+            len(unknown),
+            unknown[0],
+        )
 
 
 def _check(argument: str, folder: Path) -> None:

@@ -239,7 +239,7 @@ def compare(
 
 @main.command()
 @click.argument("images", type=FILE, nargs=-1, required=True)
-@click.option("--task", type=int, help="support set  [default: mean over all]")
+@click.option("--task", type=int, help="support set or split  [default: the first]")
 @click.option("--out", type=FILE, help="CSV file to write  [default: standard output]")
 @click.option("--root", type=FILE, default=".", show_default=True)
 def predict(images: tuple[Path, ...], task: int | None, out: Path | None, root: Path) -> None:
@@ -256,12 +256,7 @@ def predict(images: tuple[Path, ...], task: int | None, out: Path | None, root: 
     disable_progress_bar()  # of loading the model, which takes a second
     files = find_images(images)
     predictor = load_predictor(root, task)
-    numbers = ", ".join(map(str, predictor.classifiers))
-    mean = len(predictor.classifiers) > 1
-    which = (
-        f"mean over the support sets {numbers} (--task selects one)" if mean else f"task {numbers}"
-    )
-    click.echo(f"{root / 'models/augmented'}: {which}", err=True)
+    click.echo(f"{root / 'models/augmented'}: task {predictor.task}", err=True)
     if reason := other_parameters(root, ["models/augmented"]):
         click.echo(f"Warning: it is of other parameters than params.yaml: {reason}", err=True)
     broken: dict[Path, str] = {}

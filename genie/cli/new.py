@@ -109,11 +109,13 @@ def project_pipeline(pipeline: str) -> str:
 def project_parameters(parameters: str, *, photos: str) -> str:
     """Return the params.yaml of a project, derived from this repository's, with its comments.
 
-    `photos` becomes `data.path`. The method is "strong", which needs no generator.
+    `photos` becomes `data.path`. The method is "strong", which needs no generator, and one task
+    contains all images.
     """
     editor = _round_trip()
     document = editor.load(parameters)
     document["data"]["path"] = photos
+    document["data"] |= {"regime": "all", "tasks": 1}
     document["method"] = "strong"
     return re.sub(r"docs/[\w/-]+\.md", "README.md", _dumped(editor, document))
 

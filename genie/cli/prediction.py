@@ -32,13 +32,14 @@ CHUNK = 512
 
 @dataclass(frozen=True)
 class Predictor:
-    """Classifiers by task, for the same classes, whose probabilities are averaged.
+    """The classifier of one task, and the task's number.
 
     `size` and `crop` are `data.size` and `data.crop` of the training images. `depth` is the number
     of bits per sample of training images with more than 8 bits, or None.
     """
 
-    classifiers: dict[int, Classifier]
+    classifier: Classifier
+    task: int
     backbone: ImageModel
     size: int | None
     crop: Crop
@@ -47,7 +48,7 @@ class Predictor:
     @property
     def classes(self) -> tuple[str, ...]:
         """The class names, in the order of the probabilities."""
-        return next(iter(self.classifiers.values())).classes
+        return self.classifier.classes
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,12 @@ class Part:
 
 
 def load_predictor(root: Path, task: int | None = None) -> Predictor:
-    """Load the classifiers for one task, or for all tasks, from a project's models/augmented.
+    """Load the classifier for a task, by default the first, from a project's models/augmented.
 
-    Raise MissingFileError if there are no classifiers, and InvalidValueError if the task does not
-    exist, or if the tasks have different classes and no task is chosen.
+    The accuracy of the first classifier is in `metrics/evaluate.json`. A mean over tasks has no
+    known accuracy, because a query image of one task may be a support image of another. Raise
+    MissingFileError if there are no classifiers, and InvalidValueError if the task does not exist,
+    or if the tasks have different classes and no task is chosen.
     """
     found = load_classifiers(root / "models/augmented")
     if task is not None and task not in found:
@@ -73,18 +76,22 @@ def load_predictor(root: Path, task: int | None = None) -> Predictor:
         raise InvalidValueError(
             f"must be one of the tasks {tasks} of models/augmented", argument="--task", value=task
         )
-    chosen = found if task is None else {task: found[task]}
-    if len({classifier.classes for classifier in chosen.values()}) > 1:
+    if task is None and len({classifier.classes for classifier in found.values()}) > 1:
         raise InvalidValueError(
-            "the tasks of models/augmented have different classes, so their probabilities cannot "
-            "be averaged",
+            "the tasks of models/augmented have different classes",
             remedy=f"choose one with --task, from 0 to {max(found)}",
         )
-    own = {number: replace(c, backbone=root / c.backbone) for number, c in chosen.items()}
-    backbone = load_backbone(next(iter(own.values())).backbone)
-    depth = read_depth(root / "data/prepared/support")
+    number = min(found) if task is None else task
+    own = replace(found[number], backbone=root / found[number].backbone)
     crop: Crop = trained_with(root, "data.crop") or "centre"
-    return Predictor(own, backbone, trained_with(root, "data.size"), crop, depth)
+    return Predictor(
+        own,
+        number,
+        load_backbone(own.backbone),
+        trained_with(root, "data.size"),
+        crop,
+        read_depth(root / "data/prepared/support"),
+    )
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
@@ -153,8 +160,7 @@ def _table(predictor: Predictor, images: Mapping[Path, Image.Image]) -> pd.DataF
     shares = np.zeros((0, len(predictor.classes)))
     if pictures:
         examples = Examples(pictures, embed(pictures, model=predictor.backbone), labels=[])
-        each = [predict_proba(model, examples) for model in predictor.classifiers.values()]
-        shares = np.mean(each, axis=0)
+        shares = predict_proba(predictor.classifier, examples)
     table = pd.DataFrame(
         {
             "file": [file.as_posix() for file in images],

@@ -22,8 +22,8 @@ def disagreements(committed: Mapping[str, Any], made: Mapping[str, Any]) -> list
     return wrong
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, float | int | None]:
-    flat: dict[str, float | int | None] = {}
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, float | int | str | None]:
+    flat: dict[str, float | int | str | None] = {}
     for key, inner in value.items():
         if isinstance(inner, Mapping):
             flat |= _flat(inner, f"{prefix}{key}.")
@@ -32,7 +32,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, float | int |
     return flat
 
 
-def _agrees(expected: float | int | None, actual: float | int | None) -> bool:
-    if expected is None or actual is None or isinstance(expected, int):
-        return expected == actual
-    return abs(expected - actual) <= TOLERANCE
+def _agrees(expected: float | int | str | None, actual: float | int | str | None) -> bool:
+    if isinstance(expected, float) and isinstance(actual, float | int):
+        return abs(expected - actual) <= TOLERANCE
+    return expected == actual

@@ -31,15 +31,28 @@ def split_queries(
     `NEAR_DUPLICATE_BITS` of 256 bits, or if a chain of near-duplicates connects them. Raise
     InvalidValueError unless `fraction` is in (0, 1).
     """
+    (split,) = repeated_splits(table, 1, fraction=fraction, seed=seed, progress=progress)
+    return split
+
+
+def repeated_splits(
+    table: pd.DataFrame, count: int, *, fraction: float, seed: int, progress: Progress = silent
+) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Return `count` independent splits (support, query), the first that of `split_queries`."""
     if not 0 < fraction < 1:
         raise InvalidValueError(
             "must be between 0 and 1", argument="query_fraction", value=fraction
         )
-    chosen: set[str] = set()
+    keys = [f"{seed}", *(f"{seed} {number}" for number in range(1, count))]
+    chosen: list[set[str]] = [set() for _ in keys]
     for label, rows in _by_class(table, progress):
-        chosen.update(_draw_queries(clusters(rows), str(label), fraction=fraction, seed=seed))
-    in_query = table["image_id"].isin(chosen)
-    return table[~in_query].reset_index(drop=True), table[in_query].reset_index(drop=True)
+        groups = clusters(rows)
+        for queries, key in zip(chosen, keys, strict=True):
+            queries.update(_draw_queries(groups, str(label), fraction=fraction, key=key))
+    masks = [table["image_id"].isin(queries) for queries in chosen]
+    return [
+        (table[~mask].reset_index(drop=True), table[mask].reset_index(drop=True)) for mask in masks
+    ]
 
 
 def drop_near_duplicates(
@@ -141,12 +154,10 @@ def perceptual_hashes(pngs: Iterable[bytes]) -> np.ndarray:
     return np.packbits(np.array(bits, bool).reshape(-1, 256), axis=1)
 
 
-def _draw_queries(
-    clusters: list[list[str]], label: str, *, fraction: float, seed: int
-) -> list[str]:
+def _draw_queries(clusters: list[list[str]], label: str, *, fraction: float, key: str) -> list[str]:
     """Return about `fraction` of the image_ids, in whole clusters.
 
-    The order in which clusters are drawn depends on their content and the seed.
+    The order in which clusters are drawn depends on their content and the key.
     """
     count = sum(map(len, clusters))
     if len(clusters) < 2:
@@ -156,7 +167,7 @@ def _draw_queries(
             remedy="add images or give train/ and test/ folders",
         )
     target = max(1, round(fraction * count))
-    drawn = sorted(clusters, key=lambda cluster: digest(f"{seed} {min(cluster)}"))
+    drawn = sorted(clusters, key=lambda cluster: digest(f"{key} {min(cluster)}"))
     chosen: list[str] = []
     for cluster in drawn:
         if len(chosen) + len(cluster) <= target and len(chosen) + len(cluster) < count:

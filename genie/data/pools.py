@@ -1,6 +1,7 @@
 """The support and query pools of a data set, which share no images and no near-duplicates."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from genie.core.progress import Progress
 from genie.core.tables import SKIPPED, empty
 from genie.data.folders import linked_folders
 from genie.data.images import Crop
-from genie.data.near_duplicates import drop_near_duplicates, split_queries
+from genie.data.near_duplicates import drop_near_duplicates, repeated_splits
 from genie.data.readers import read_pools
+from genie.data.tasks import Draws, few_queries_warning, make_tasks
 
 log = logging.getLogger(__name__)
 
@@ -20,22 +22,39 @@ log = logging.getLogger(__name__)
 class Pools:
     """Support and query images (columns of IMAGES), and skipped files (columns of SKIPPED).
 
-    `depth` is that of images with more than 8 bits per sample (see `genie.data.depth`), if any.
+    `others` are further splits (support, query) of the same images. `depth` is the number of bits
+    per sample of images with more than 8 bits (see `genie.data.depth`), or None.
     """
 
     support: pd.DataFrame
     query: pd.DataFrame
     skipped: pd.DataFrame
+    others: Sequence[tuple[pd.DataFrame, pd.DataFrame]] = ()
     depth: int | None = None
 
+    def tasks(self, draws: Draws) -> pd.DataFrame:
+        """Draw the tasks of a regime (`make_tasks`); each of several splits is one task.
+
+        Warn if a class has few query images.
+        """
+        first = make_tasks(self.support, self.query, draws)
+        others = [make_tasks(*split, draws) for split in self.others]
+        numbered = [table.assign(task=number) for number, table in enumerate(others, start=1)]
+        tasks = pd.concat([first, *numbered], ignore_index=True)
+        if warning := few_queries_warning(tasks):
+            log.warning(warning)
+        return tasks
+
     def used_by(self, tasks: pd.DataFrame) -> "Pools":
-        """Return the pools reduced to the images that tasks use."""
-        used = set(tasks["image_id"])
+        """Return the pools reduced to the images that tasks use in that role."""
+        images = pd.concat([self.support, self.query])
         support, query = (
-            pool[pool["image_id"].isin(used)].reset_index(drop=True)
-            for pool in (self.support, self.query)
+            images[images["image_id"].isin(tasks.loc[tasks["role"] == role, "image_id"])]
+            for role in ("support", "query")
         )
-        return replace(self, support=support, query=query)
+        return replace(
+            self, support=support.reset_index(drop=True), query=query.reset_index(drop=True)
+        )
 
     def summary(self, tasks: pd.DataFrame) -> str:
         """Return a one-line summary with the numbers of tasks, classes and images."""
@@ -53,11 +72,13 @@ def read_and_split(
     skip_broken: bool,
     query_fraction: float,
     seed: int,
+    splits: int = 1,
     progress: Progress,
 ) -> Pools:
     """Read the images at `path`, and split off query images if there is no test split.
 
     See `read_pools` for `size`, `crop` and the errors, and `split_queries` for `query_fraction`.
+    Without a test split, `splits` splits are drawn; the first is the same for any number.
     Near-duplicates across given splits are dropped from the support pool. With `skip_broken`,
     images that cannot be read are skipped with a warning.
     """
@@ -76,11 +97,19 @@ def read_and_split(
         path, size=size, crop=crop, broken=broken, deep=depths.append, progress=progress
     )
     if query is None:
-        support, query = split_queries(
-            support, fraction=query_fraction, seed=seed, progress=progress
+        if splits > 1:
+            log.info("%d splits: each later stage takes %d times as long", splits, splits)
+        (support, query), *others = repeated_splits(
+            support, splits, fraction=query_fraction, seed=seed, progress=progress
         )
     else:
-        support = _without_near_queries(support, query, progress)
+        support, others = _without_near_queries(support, query, progress), []
+        if splits > 1:
+            log.warning(
+                "`tasks` is %d, but the data have a test split, so there is one task: train and "
+                "test",
+                splits,
+            )
     left_out = pd.concat(skipped)
     if len(left_out):
         log.warning(
@@ -89,7 +118,7 @@ def read_and_split(
             left_out["file"].iloc[0],
             left_out["reason"].iloc[0],
         )
-    return Pools(support, query, left_out, depth=max(depths, default=None))
+    return Pools(support, query, left_out, others, depth=max(depths, default=None))
 
 
 def _without_near_queries(

@@ -21,6 +21,9 @@ Task = tuple[Images, Images]  # support, query
 
 POOL, CLASSES, SUPPORT, QUERY = range(4)  # the purpose of a draw; part of its key
 
+FEW_QUERIES = 30
+"""Fewer query images per class than this leave its accuracy uncertain by 18 points or more."""
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -28,7 +31,8 @@ class Draws:
 
     The regimes are:
 
-    all: one task with every image.
+    all: one task with every image. `splits` is the number of times that images without a test split
+      are divided into support and query images; each split is a task.
     shots: `tasks` support sets of `shots` images per class, each with all query images.
     longtail: `tasks` support sets, each with all query images. Class sizes decrease exponentially
       from the largest class to 1/`imbalance` of it. The same classes are rare in every task.
@@ -46,6 +50,11 @@ class Draws:
     n_way: int = 5
     n_query: int | None = 16
     pool: int | None = None
+
+    @property
+    def splits(self) -> int:
+        """The number of splits of the images into support and query pools."""
+        return self.tasks if self.regime == "all" else 1
 
 
 Regime = Callable[[Images, Images, Draws], Iterator[Task]]
@@ -85,6 +94,25 @@ def task_ids(tasks: pd.DataFrame) -> dict[int, str]:
         int(task): digest(json.dumps(sorted(rows[columns].values.tolist()))).hex()[:16]
         for task, rows in tasks.groupby("task")
     }
+
+
+def queries_per_class(tasks: pd.DataFrame) -> pd.Series:
+    """Return the number of distinct query images of each class, over all tasks."""
+    queries = tasks[tasks["role"] == "query"]
+    return queries.groupby("label")["image_id"].nunique()
+
+
+def few_queries_warning(tasks: pd.DataFrame) -> str | None:
+    """Return a warning if a class has fewer than FEW_QUERIES query images, else None."""
+    counts = queries_per_class(tasks)
+    few = counts[counts < FEW_QUERIES]
+    if few.empty:
+        return None
+    return (
+        f"{len(few)} of {len(counts)} classes have fewer than {FEW_QUERIES} query images (class "
+        f"{few.idxmin()!r} has {few.min()}), so their accuracies are uncertain by up to 18 points "
+        "or more"
+    )
 
 
 def shot_group(count: int) -> str:

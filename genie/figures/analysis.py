@@ -89,7 +89,7 @@ def read_outputs(root: Path, backbone: ImageModel) -> Outputs:
     )
 
 
-def draw_figures(outputs: Outputs, plots: Path, *, seed: int) -> int:
+def draw_figures(outputs: Outputs, plots: Path, *, seed: int, method: str) -> int:
     """Write all tables and figures to `plots`; return the number of images that were analysed."""
     trajectories, webp = outputs.trajectories, outputs.webp
     table = boundary_probabilities(trajectories, outputs.by_task, seed=seed)
@@ -119,6 +119,7 @@ def draw_figures(outputs: Outputs, plots: Path, *, seed: int) -> int:
         metadata=outputs.metadata,
         confusion=confusion_change(outputs.before, outputs.after),
         curves=curves(trajectories),
+        method=method,
     )
     write_report(plots / "report.html", gallery, measured)
     return len(table)

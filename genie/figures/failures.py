@@ -51,7 +51,7 @@ def failure_sheet(rows: Sequence[Failure], path: Path, *, judged: int) -> None:
     columns = max(1, len(rows))
     figure = Figure(figsize=(1.5 * columns, 3.4 if rows else 1), dpi=110)
     if not rows:
-        text = f"the oracle confirms all {judged} labels" if judged else "no image was judged"
+        text = f"the oracle confirms all {judged} labels" if judged else "not judged"
         figure.text(0.5, 0.5, text, ha="center", va="center")
     else:
         grid = figure.subplots(2, columns, squeeze=False)

@@ -16,19 +16,24 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from genie.data.tasks import FEW_QUERIES
 from genie.figures.curves import Curves
 from genie.figures.gallery import Card, Gallery
-from genie.measure.metrics import GROUPS, percent
+from genie.measure.metrics import GROUPS, interval_text, percent
 
 WIDEST = 20
 """Maximum number of classes in a confusion table; with more, only the largest changes are shown."""
 
 CHANGES = 10
 
+VERDICT_QUERIES = 100
+"""Least number of query images for a verdict; an accuracy on them is known to 10 points at worst.
+"""
+
 
 @dataclass(frozen=True)
 class Measured:
-    """The numbers and tables of the report.
+    """The numbers and tables of the report, and the name of the method.
 
     `summary` and `cost` are the contents of metrics/evaluate.json and metrics/cost.json.
     `metadata` has the columns of METADATA. `confusion` is the result of
@@ -40,6 +45,7 @@ class Measured:
     metadata: pd.DataFrame
     confusion: pd.DataFrame
     curves: Curves | None
+    method: str
 
 
 def write_report(path: Path, gallery: Gallery, measured: Measured) -> None:
@@ -53,20 +59,25 @@ def write_report(path: Path, gallery: Gallery, measured: Measured) -> None:
         lstrip_blocks=True,
     )
     pages.filters |= {"data_uri": data_uri}
-    pages.globals |= {"percent": percent}
+    pages.globals |= {"percent": percent, "interval_text": interval_text}
+    generated = summary["images"] > 0
+    judged = [card for card in gallery.cards if card.outcome in ("other class", "confirmed")]
     script = _page_file("report.js")
     page = pages.get_template("report.html.jinja").stream(
         summary=summary,
         cost=measured.cost,
         made=metadata.iloc[0].to_dict() if len(metadata) else None,
-        verdict=_verdict(summary["gain"]),
+        added="generated images" if generated else f"the method {measured.method}",
+        over=summary.get("interval_over", "tasks"),
+        verdict=_verdict(summary, None if generated else measured.method),
         groups=_groups(summary),
         classes=_classes(confusion),
         share=_shares(confusion),
         changes=_changes(confusion),
         curves=measured.curves,
         gallery=gallery,
-        failures=sum(card.outcome == "other class" for card in gallery.cards),
+        judged=len(judged),
+        failures=sum(card.outcome == "other class" for card in judged),
         data=_data(gallery),
         style=Markup(_page_file("report.css")),
         script=Markup(script),
@@ -86,17 +97,50 @@ def _page_file(name: str) -> str:
     return (files("genie.figures") / "page" / name).read_text(encoding="utf-8")
 
 
-def _verdict(gain: Mapping[str, Any]) -> str:
-    """Return a sentence that interprets the interval of the gain."""
+def _verdict(summary: Mapping[str, Any], method: str | None) -> str:
+    """Return sentences that interpret the interval of the gain.
+
+    `method` is the name of a method that added no generated images, else None.
+    """
+    gain = summary["gain"]
     if gain["mean"] is None:
         return "No task was evaluated."
     if gain["low"] is None:
-        return "One task has no interval: increase data.tasks to estimate the uncertainty."
+        return "One task has no interval."
+    return " ".join([_direction(summary, method), *_scope(summary)])
+
+
+def _direction(summary: Mapping[str, Any], method: str | None) -> str:
+    """Return whether the method helps, unless there are too few query images to tell."""
+    gain, queries = summary["gain"], summary.get("queries", VERDICT_QUERIES)
+    if queries < VERDICT_QUERIES:
+        return f"{queries} query images are too few for a verdict."
+    if gain["low"] <= 0 <= gain["high"]:
+        return "The interval contains zero: there is no clear difference."
+    subject, ending = (f"The method {method}", "s") if method else ("Generated images", "")
     if gain["low"] > 0:
-        return "Generated images help: the interval lies above zero."
-    if gain["high"] < 0:
-        return "Generated images hurt: the interval lies below zero."
-    return "The interval contains zero: these tasks show no clear difference."
+        return f"{subject} help{ending}: the interval lies above zero."
+    return f"{subject} hurt{ending}: the interval lies below zero."
+
+
+def _scope(summary: Mapping[str, Any]) -> list[str]:
+    """Return sentences on what the intervals cover, and on classes with few query images."""
+    n, queries = summary["gain"]["n"], summary.get("queries", 0)
+    sentences = {
+        "support sets": f"It is over {n} support sets that all face the same {queries:,} query "
+        "images, and does not cover the choice of these.",
+        "query images": f"It is over the {n:,} query images of one task, and does not cover the "
+        "draw of support images.",
+        "splits": f"It is over {n} splits of the same images, and wider because these overlap.",
+    }
+    found = [sentences[over]] if (over := summary.get("interval_over")) in sentences else []
+    fewest = summary.get("queries_per_class", FEW_QUERIES)
+    if fewest < FEW_QUERIES:
+        found.append(
+            f"A class has only {fewest} query images; with fewer than {FEW_QUERIES}, the accuracy "
+            "of a class is uncertain."
+        )
+    return found
 
 
 def _groups(summary: Mapping[str, Any]) -> list[str]:

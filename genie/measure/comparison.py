@@ -306,8 +306,10 @@ def _row(
 
     `values` (accuracy, gain) and `pairs` (own, other) have a row per task or seed.
     """
-    accuracy, gain = interval(values["accuracy"], bounds=SHARE), interval(values["gain"])
-    test = paired(pairs["own"], pairs["other"])
+    shared = _shared(over, members)
+    accuracy = interval(values["accuracy"], bounds=SHARE, shared=shared)
+    gain = interval(values["gain"], shared=shared)
+    test = paired(pairs["own"], pairs["other"], shared=shared)
     gap = test.difference
     first = members[0].params
     return {
@@ -325,6 +327,20 @@ def _row(
         "guided_steps": _mean([run.guided_steps for run in members]),
         "seconds": _mean([run.seconds for run in members]),
     }
+
+
+def _shared(over: str, members: Sequence[PipelineRun]) -> float:
+    """Return the correlation of tasks or seeds that are splits of the same images, else 0.
+
+    That of two splits is the share of query images (`metrics.spread_of_mean`), and that of means
+    over the splits of two seeds is larger.
+    """
+    params, ids = members[0].params, {name for run in members for name, _ in run.tasks}
+    if params.get("data.regime") != "all" or len(ids) < 2:
+        return 0.0
+    share = float(str(params.get("data.query_fraction", 0)))
+    splits = 1 if over == TASKS else len(members[0].tasks)
+    return share / (share + (1 - share) / splits) if share else 0.0
 
 
 _ENDS = ("", "_low", "_high")

@@ -31,15 +31,21 @@ from genie.core.tables import (
     write_table,
 )
 from genie.data.augmented_set import read_set
-from genie.data.tasks import shot_groups, task_ids
+from genie.data.near_duplicates import clusters
+from genie.data.tasks import queries_per_class, shot_groups, task_ids
 from genie.measure.metrics import (
     GROUPS,
     SHARE,
-    boundary_accuracy,
+    Interval,
+    bootstrap,
+    boundary_right,
     class_accuracies,
     group_accuracies,
     interval,
+    mean_of_parts,
 )
+
+SUPPORT_SETS, SPLITS, ONLY_TASKS, QUERY_IMAGES = "support sets", "splits", "tasks", "query images"
 
 log = logging.getLogger(__name__)
 
@@ -96,18 +102,23 @@ def evaluate(
     examples = load_examples(scored.queries, backbone=backbone)
     query_of = picker(examples, scored.queries["image_id"])
     predictions, boundary = [], []
+    near: dict[str, np.ndarray] = {}
     count = query["task"].nunique()
     for task, rows in progress(query.groupby("task"), "evaluate", total=count, unit="task"):
         matrix = confusion(scored.confusion[scored.confusion["task"] == task])
         pairs, queries = boundary_pairs(matrix), query_of(rows["image_id"])
         for name, classifiers in scored.models.items():
-            predicted, near = predict_queries(classifiers[int(task)], queries, pairs)
+            predicted, near[name] = predict_queries(classifiers[int(task)], queries, pairs)
             predictions.append(predicted.assign(task=task, model=name))
-            boundary.append({"task": task, "model": name, "boundary": near})
+            share = None if np.isnan(near[name]).all() else round(mean_of_parts(near[name]), 6)
+            boundary.append({"task": task, "model": name, "boundary": share})
     table = pd.concat(predictions, ignore_index=True)
     judged = verdicts(scored.members, scored.generated, oracle=oracle)
     scores = score_table(table, tasks=tasks, boundary=pd.DataFrame(boundary))
-    summary = summarise(scores, members=scored.members, verdicts=judged)
+    summary = summarise(scores, tasks=tasks, members=scored.members, verdicts=judged)
+    if summary["interval_over"] == QUERY_IMAGES:
+        asked = scored.queries.set_index("image_id").loc[query["image_id"]].reset_index()
+        summary |= over_queries(table, near, tasks=tasks, groups=near_duplicate_groups(asked))
     return Evaluation(table, judged, scores, summary)
 
 
@@ -125,14 +136,14 @@ def write_evaluation(evaluation: Evaluation, root: Path) -> None:
 
 def predict_queries(
     classifier: Classifier, queries: Examples, pairs: Sequence[tuple[str, str]]
-) -> tuple[pd.DataFrame, float | None]:
-    """Return a task's query predictions (label, predicted) and its boundary accuracy.
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return a task's query predictions (label, predicted) and `boundary_right`.
 
     `pairs` lists the most confused pairs of classes (`classify.confusion.boundary_pairs`).
     """
     shares = predict_proba(classifier, queries)
     predicted = np.array(classifier.classes)[shares.argmax(1)]
-    near = boundary_accuracy(shares, queries.labels, classes=classifier.classes, pairs=pairs)
+    near = boundary_right(shares, queries.labels, classes=classifier.classes, pairs=pairs)
     return pd.DataFrame({"label": queries.labels, "predicted": predicted}), near
 
 
@@ -199,23 +210,84 @@ def verdicts(
     )
 
 
+def interval_over(tasks: pd.DataFrame) -> str:
+    """Return what differs between the tasks, over which intervals are taken.
+
+    It is "query images" for one task, "support sets" for tasks with the same query images, "splits"
+    where an image is a query in one task and support in another, and otherwise "tasks".
+    """
+    if tasks["task"].nunique() == 1:
+        return QUERY_IMAGES
+    ids = {role: rows.groupby("task")["image_id"].agg(frozenset) for role, rows in _by_role(tasks)}
+    if frozenset.union(*ids["support"]) & frozenset.union(*ids["query"]):
+        return SPLITS
+    return SUPPORT_SETS if len(set(ids["query"])) == 1 else ONLY_TASKS
+
+
+def near_duplicate_groups(images: pd.DataFrame) -> list[int]:
+    """Return the number of each image's group of near-duplicates, in the order of the images."""
+    found = enumerate(clusters(images))
+    group = {image_id: number for number, ids in found for image_id in ids}
+    return [group[image_id] for image_id in images["image_id"]]
+
+
+def over_queries(
+    predictions: pd.DataFrame,
+    near: Mapping[str, np.ndarray],
+    *,
+    tasks: pd.DataFrame,
+    groups: Sequence[int],
+) -> dict[str, Interval]:
+    """Return the accuracies and gains of one task with bootstrap intervals over query images.
+
+    `predictions` are those of both models, `near` the results of `predict_queries` by model, and
+    `groups` the groups of near-duplicates of the query images.
+    """
+    label = predictions.loc[predictions["model"] == "baseline", "label"].to_numpy()
+    right = {
+        name: (own["label"] == own["predicted"]).to_numpy(float)[:, None]
+        for name, own in predictions.groupby("model")
+    }
+    gain = right["augmented"] - right["baseline"]
+    found = {name: bootstrap(right[name], groups, bounds=SHARE) for name in right}
+    found |= {"gain": bootstrap(gain, groups)}
+    found |= {"gain_boundary": bootstrap(near["augmented"] - near["baseline"], groups)}
+    support = tasks.loc[tasks["role"] == "support", "label"]
+    group_of = shot_groups(support.value_counts())
+    for group in sorted(set(group_of), key=GROUPS.index):
+        classes = group_of.index[group_of == group]
+        parts = [np.where(label == name, gain[:, 0], np.nan) for name in classes]
+        found[f"gain_{group}"] = bootstrap(np.stack(parts, axis=1), groups)
+    return found
+
+
+def _by_role(tasks: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    return [(role, tasks[tasks["role"] == role]) for role in ("support", "query")]
+
+
 def summarise(
-    scores: pd.DataFrame, *, members: pd.DataFrame, verdicts: pd.DataFrame
+    scores: pd.DataFrame, *, tasks: pd.DataFrame, members: pd.DataFrame, verdicts: pd.DataFrame
 ) -> dict[str, Any]:
     """Return the summary for metrics/evaluate.json.
 
     Accuracies are in [0, 1]. Accuracies and gains are means with 95% t-intervals over tasks, whose
-    bounds are None if there is only one task. Gains are paired by task. `gain_many`, `gain_medium`
-    and `gain_few` are present only if some task has such classes. `mean_r` is None without images,
-    and `label_consistency` is None without verdicts.
+    bounds are None if there is only one task (see `over_queries`). For splits of the same images,
+    the intervals are those of Nadeau and Bengio. Gains are paired by task. `gain_many`,
+    `gain_medium` and `gain_few` are present only if some task has such classes. `mean_r` is None
+    without images, and `label_consistency` is None without verdicts. `predict_accuracy` is the
+    accuracy of the first task's classifier, which `genie predict` applies. `queries` counts
+    distinct query images, and `queries_per_class` those of the class with the fewest.
     """
+    over, per_class = interval_over(tasks), queries_per_class(tasks)
+    roles = tasks["role"].value_counts()
+    shared = float(roles["query"] / len(tasks)) if over == SPLITS else 0.0
     wide = scores.pivot(index="task", columns="model", values="accuracy")
     near = scores.pivot(index="task", columns="model", values="boundary").astype(float)
     summary: dict[str, Any] = {
-        "baseline": interval(wide["baseline"], bounds=SHARE),
-        "augmented": interval(wide["augmented"], bounds=SHARE),
-        "gain": interval(wide["augmented"] - wide["baseline"]),
-        "gain_boundary": interval((near["augmented"] - near["baseline"]).dropna()),
+        "baseline": interval(wide["baseline"], bounds=SHARE, shared=shared),
+        "augmented": interval(wide["augmented"], bounds=SHARE, shared=shared),
+        "gain": interval(wide["augmented"] - wide["baseline"], shared=shared),
+        "gain_boundary": interval((near["augmented"] - near["baseline"]).dropna(), shared=shared),
         "images": int(members["file_name"].nunique()),
         "mean_r": _rounded(members["r"].astype(float).mean()),
         "label_consistency": _rounded(verdicts["consistent"].astype(float).mean()),
@@ -223,8 +295,14 @@ def summarise(
     for group in GROUPS:
         grouped = scores.pivot(index="task", columns="model", values=group).dropna()
         if len(grouped):
-            summary[f"gain_{group}"] = interval(grouped["augmented"] - grouped["baseline"])
-    return summary
+            gain = grouped["augmented"] - grouped["baseline"]
+            summary[f"gain_{group}"] = interval(gain, shared=shared)
+    return summary | {
+        "interval_over": over,
+        "predict_accuracy": float(wide["augmented"].iloc[0]),
+        "queries": int(tasks.loc[tasks["role"] == "query", "image_id"].nunique()),
+        "queries_per_class": int(per_class.min()),
+    }
 
 
 def _rounded(value: float) -> float | None:

@@ -1,11 +1,14 @@
-"""Accuracies, confidence intervals over tasks, and paired tests."""
+"""Accuracies, confidence intervals over tasks or query images, and paired tests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+
+from genie.core.seeding import numbered_rng
 
 GROUPS = ("many", "medium", "few")
 """Groups of classes by their number of training images (`data.tasks.shot_group`)."""
@@ -16,7 +19,7 @@ SHARES = ("boundary", *GROUPS)
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95% interval over n tasks or seeds; undefined values are None."""
+    """A mean with its 95% interval over n tasks, seeds or images; undefined values are None."""
 
     mean: float | None
     low: float | None
@@ -26,6 +29,10 @@ class Interval:
 
 SHARE = (0.0, 1.0)
 DIFFERENCE = (-1.0, 1.0)
+
+RESAMPLES = 2000
+IMAGINED = {SHARE: (0, 0, 1, 1), DIFFERENCE: (-1, 0, 0, 1)}
+"""Four imagined images, on which two models are right and wrong in each of the four ways."""
 
 
 def interval(
@@ -50,6 +57,47 @@ def interval(
     return Interval(round(mean, 6), round(low, 6), round(high, 6), n)
 
 
+def bootstrap(
+    values: np.ndarray, groups: Sequence[object], *, bounds: tuple[float, float] = DIFFERENCE
+) -> Interval:
+    """Return the mean over images with a percentile bootstrap interval (95%).
+
+    `values` (n, k) are by image and part, NaN where an image is not in a part; the mean is that
+    over parts of each part's mean. Images of one of the `groups` (n,), such as near-duplicates, are
+    drawn together. For two models, `values` are the differences, so each draw pairs them.
+
+    Four imagined groups (IMAGINED) are drawn as well. Without them, the interval would be too
+    narrow for few images, and empty for models that never differ (Agresti and Coull 1998; Agresti
+    and Min 2005). `bounds` are the values that are possible, SHARE or DIFFERENCE.
+    """
+    known = ~np.isnan(values)
+    if not known.any():
+        return Interval(None, None, None, 0)
+    names, place = np.unique(np.asarray(groups), return_inverse=True)
+    totals, counts = (np.zeros((len(names), values.shape[1])) for _ in range(2))
+    np.add.at(totals, place, np.nan_to_num(values))
+    np.add.at(counts, place, known)
+    mean = _mean_of_parts(totals.sum(0), counts.sum(0))
+    used = counts.any(1)
+    size = counts[used].sum() / used.sum() / values.shape[1]
+    imagined = np.repeat(np.array(IMAGINED[bounds], float)[:, None], values.shape[1], axis=1)
+    totals = np.vstack([totals[used], size * imagined])
+    counts = np.vstack([counts[used], np.full_like(imagined, size)])
+    rng, number = numbered_rng(0, label="bootstrap"), len(totals)
+    draws = (rng.integers(0, number, number) for _ in range(RESAMPLES))
+    times = (np.bincount(drawn, minlength=number) for drawn in draws)
+    means = [_mean_of_parts(often @ totals, often @ counts) for often in times]
+    low, high = np.quantile(means, (0.025, 0.975))
+    low, high = min(low, mean), max(high, mean)
+    n = int(known.any(1).sum())
+    return Interval(round(mean, 6), round(float(low), 6), round(float(high), 6), n)
+
+
+def _mean_of_parts(totals: np.ndarray, counts: np.ndarray) -> float:
+    """Return the mean of totals / counts over the parts with images."""
+    return float((totals[counts > 0] / counts[counts > 0]).mean())
+
+
 def spread_of_mean(n: int, shared: float) -> float:
     """Return the standard error of a mean over n tasks, in standard deviations between tasks.
 
@@ -58,7 +106,8 @@ def spread_of_mean(n: int, shared: float) -> float:
     not reduce this variance (Nadeau and Bengio 2003, Inference for the generalization error,
     equation 9, for the correlation `shared`). The result is an upper bound, because it attributes
     all spread to support images, although query images and noise differ between tasks too. If
-    `shared` is 0, the result is 1 / sqrt(n).
+    `shared` is 0, the result is 1 / sqrt(n). For random splits of the same images, `shared` is the
+    share of query images.
     """
     return float(np.sqrt(1 / n + shared / (1 - shared)))
 
@@ -68,7 +117,8 @@ def percent(
 ) -> str:
     """Return a share in percent with half the width of its interval, such as "72.5 ± 0.7".
 
-    None and NaN give an empty string. All printed intervals use this function.
+    None and NaN give an empty string. All printed intervals use this function, except bootstrap
+    intervals (`interval_text`), whose ends are not equally far from the mean.
     """
     if mean is None or np.isnan(mean):
         return ""
@@ -76,6 +126,18 @@ def percent(
     if low is None or high is None or np.isnan(low):
         return text
     return f"{text} ± {50 * (high - low):.1f}"
+
+
+def interval_text(value: Mapping[str, Any], over: str, *, signed: bool = False) -> tuple[str, str]:
+    """Return an interval of metrics/evaluate.json as a percentage and what its interval is over.
+
+    For example ("72.5 ± 0.7", "95% interval, n = 5 tasks").
+    """
+    mean, low, high, n = (value[key] for key in ("mean", "low", "high", "n"))
+    if over != "query images":
+        return percent(mean, low, high, signed=signed), f"95% interval, n = {n} {over}"
+    ends = " to ".join(percent(end, signed=signed) for end in (low, high))
+    return percent(mean, signed=signed), f"95% interval {ends}, n = {n} {over}"
 
 
 def class_accuracies(labels: np.ndarray, predicted: np.ndarray) -> pd.Series:
@@ -105,15 +167,35 @@ def boundary_accuracy(
     `probabilities` (n, c) has the columns `classes`, and `labels` has shape (n,). Chance level is
     about 0.5. Return None if no pair has images.
     """
+    right = boundary_right(probabilities, labels, classes=classes, pairs=pairs)
+    return round(mean_of_parts(right), 6) if not np.isnan(right).all() else None
+
+
+def boundary_right(
+    probabilities: np.ndarray,
+    labels: Sequence[str],
+    *,
+    classes: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+) -> np.ndarray:
+    """Return whether each image is assigned to its class of a pair, by image and pair (n, p).
+
+    The arguments are those of `boundary_accuracy`. Values are 1 or 0, and NaN outside of the pair.
+    """
     column = {c: i for i, c in enumerate(classes)}
     truth = np.asarray(labels)
-    scores = []
-    for a, b in pairs:
+    right = np.full((len(truth), len(pairs)), np.nan)
+    for number, (a, b) in enumerate(pairs):
         in_pair = np.isin(truth, (a, b))
-        if in_pair.any():
-            predicted_a = probabilities[in_pair, column[a]] >= probabilities[in_pair, column[b]]
-            scores.append(float((predicted_a == (truth[in_pair] == a)).mean()))
-    return round(float(np.mean(scores)), 6) if scores else None
+        predicted_a = probabilities[in_pair, column[a]] >= probabilities[in_pair, column[b]]
+        right[in_pair, number] = predicted_a == (truth[in_pair] == a)
+    return right
+
+
+def mean_of_parts(values: np.ndarray) -> float:
+    """Return the mean over parts of each part's mean; `values` are those of `bootstrap`."""
+    known = ~np.isnan(values)
+    return _mean_of_parts(np.nan_to_num(values).sum(0), known.sum(0))
 
 
 def paired_p(

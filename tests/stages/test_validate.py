@@ -170,3 +170,21 @@ def test_changed_keys_without_effect_are_named(tmp_path, changes, note):
     assert result.exit_code == 0, result.stderr
     end = f"all paths exist; {note}\n" if note else "all paths exist\n"
     assert result.stdout.endswith(end)
+
+
+@pytest.mark.parametrize(("method", "said"), [("genie", True), ("strong", False)])
+def test_oracle_that_will_not_judge_the_images_is_warned_of_before_they_are_made(
+    tmp_path, caplog, method, said
+):
+    for name in ("bag", "Cantaloupe", "fig"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+    allow = {"data__path": str(tmp_path / "photos"), "generator__unknown_classes": "allow"}
+    result = run(tmp_path, method=method, **allow)
+    assert result.exit_code == 0, result.stderr
+    warned = "does not know 2 of the classes, such as 'Cantaloupe', so generated images will not"
+    assert (warned in caplog.text) == said
+
+
+def test_oracle_that_knows_the_classes_is_not_warned_of(tmp_path, caplog):
+    assert run(tmp_path).exit_code == 0
+    assert caplog.text == ""

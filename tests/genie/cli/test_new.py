@@ -135,13 +135,16 @@ def test_parameters_are_ours_with_comments_but_for_data_and_method():
     ours = (ROOT / "params.yaml").read_text()
     made = project_parameters(ours, photos="photos.parquet")
     expected = read_yaml(ROOT / "params.yaml") | {"method": "strong"}
+    expected["data"] |= {"regime": "all", "tasks": 1}
     expected["data"]["path"] = "photos.parquet"
     assert yaml.safe_load(made) == expected
     check_params(yaml.safe_load(made), where="test")
     before = re.sub(r"docs/\S+\.md", "README.md", ours).splitlines()
     after = made.splitlines()
     changed = [a for b, a in zip(before, after, strict=True) if a != b]
-    assert [line.split(":")[0].strip() for line in changed] == ["path", "method"]
+    assert [line.split(":")[0].strip() for line in changed] == [
+        *("path", "regime", "tasks", "method")
+    ]
 
 
 def test_every_path_in_the_parameters_is_there(project):

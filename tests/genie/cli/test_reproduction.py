@@ -54,3 +54,10 @@ def test_missing_value_is_a_line_for_either_side():
     fewer = {key: value for key, value in COMMITTED.items() if key != "gain"}
     expected = [f"gain.{name}: only on one side" for name in ("low", "mean", "n")]
     assert disagreements(COMMITTED, fewer) == disagreements(fewer, COMMITTED) == expected
+
+
+def test_what_intervals_are_over_must_agree():
+    first = COMMITTED | {"interval_over": "support sets"}
+    assert disagreements(first, dict(first)) == []
+    (line,) = disagreements(first, COMMITTED | {"interval_over": "splits"})
+    assert line == "interval_over: committed support sets, made splits"

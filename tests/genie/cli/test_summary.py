@@ -36,7 +36,25 @@ def test_missing_measurements_are_reported_and_one_task_has_no_interval():
     nothing = {"mean": None, "low": None, "high": None, "n": 0}
     lines = dict(summary_lines(RESULT | {"gain": ONE_TASK, "baseline": nothing}, {}))
     assert lines["gain, paired by task"] == "-12.5 %  (one task, no interval)"
-    assert lines["accuracy without"] == lines["label consistency"] == "not measured"
+    assert lines["accuracy without"] == "not measured"
+    assert lines["label consistency"] == "not judged"
+
+
+def test_intervals_say_what_they_are_over_and_few_query_images_are_told():
+    sets = {"interval_over": "support sets", "queries": 28, "queries_per_class": 2}
+    lines = dict(summary_lines(RESULT | sets | {"predict_accuracy": 0.64}, {}))
+    assert lines["gain, paired by task"].endswith("(95% interval, n = 5 support sets)")
+    assert lines["query images"] == (
+        "28, the same for all support sets; only 2 of a class, which is too few"
+    )
+    assert lines["accuracy of genie predict"] == "64.0 %  (the classifier of the first task)"
+    one = {"interval_over": "query images", "queries": 900, "queries_per_class": 90}
+    lines = dict(summary_lines(RESULT | one | {"predict_accuracy": 0.65}, {}))
+    assert lines["gain, paired by query image"] == (
+        "+5.0 %  (95% interval +4.0 to +6.0, n = 5 query images)"
+    )
+    assert lines["query images"] == "900"
+    assert "accuracy of genie predict" not in lines
 
 
 def test_groups_are_shown_where_there_are_several():

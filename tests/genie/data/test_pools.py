@@ -9,6 +9,7 @@ from genie.core.errors import InvalidValueError
 from genie.core.progress import silent
 from genie.core.tables import SKIPPED
 from genie.data.pools import Pools, read_and_split
+from genie.data.tasks import Draws, leaks
 
 
 def detailed(seed: int) -> Image.Image:
@@ -91,7 +92,8 @@ def test_progress_is_shown_for_reading_and_for_both_comparisons(tmp_path):
 def test_pools_of_tasks_have_only_the_images_that_the_tasks_use(tmp_path):
     every = pools_of(class_folders(tmp_path))
     ids = [every.support["image_id"][1], every.query["image_id"][2]]
-    some = every.used_by(pd.DataFrame({"image_id": [ids[0], ids[1], ids[0]]}))
+    rows = {"role": ["support", "query", "support"], "image_id": [ids[0], ids[1], ids[0]]}
+    some = every.used_by(pd.DataFrame(rows))
     assert list(some.support["image_id"]) == ids[:1]
     assert list(some.query["image_id"]) == ids[1:]
     assert list(some.support.index) == list(some.query.index) == [0]
@@ -109,3 +111,45 @@ def test_links_to_folders_whose_changes_dvc_does_not_see_are_named(tmp_path, cap
     assert len(pools_of(tmp_path / "all").support) == 12
     (line,) = caplog.messages
     assert f"DVC does not follow 2 links to folders, the first is {tmp_path}/all/a; copy" in line
+
+
+def test_several_splits_are_tasks_of_the_same_images_and_begin_with_the_single_one(tmp_path):
+    one, three = (pools_of(class_folders(tmp_path / "d") if n == 1 else tmp_path / "d", splits=n)
+                  for n in (1, 3))  # fmt: skip
+    draws = Draws("all", seed=0, tasks=3)
+    tasks = three.tasks(draws)
+    assert tasks["task"].unique().tolist() == [0, 1, 2]
+    pd.testing.assert_frame_equal(tasks[tasks["task"] == 0], one.tasks(Draws("all", seed=0)))
+    assert leaks(tasks).empty
+    every = set(one.support["image_id"]) | set(one.query["image_id"])
+    queries = []
+    for _, own in tasks.groupby("task"):
+        assert set(own["image_id"]) == every
+        assert own["role"].value_counts().to_dict() == {"support": 12, "query": 4}
+        queries.append(frozenset(own.loc[own["role"] == "query", "image_id"]))
+    assert len(set(queries)) == 3
+    used = three.used_by(tasks)
+    for role, images in (("support", used.support), ("query", used.query)):
+        assert set(images["image_id"]) == set(tasks.loc[tasks["role"] == role, "image_id"])
+        assert images["image_id"].is_unique
+    assert set(one.used_by(one.tasks(draws)).query["image_id"]) == queries[0]
+
+
+def test_a_test_split_leaves_one_task_whatever_number_is_asked_for(tmp_path, caplog):
+    class_folders(tmp_path / "train", count=3)
+    class_folders(tmp_path / "test", count=2, first=50)
+    found = pools_of(tmp_path, splits=5)
+    assert found.tasks(Draws("all", seed=0))["task"].unique().tolist() == [0]
+    assert "`tasks` is 5, but the data have a test split, so there is one task" in caplog.text
+
+
+@pytest.mark.parametrize(("count", "said"), [(29, True), (30, False)])
+def test_a_class_with_few_query_images_is_warned_of(caplog, count, said):
+    rows = {
+        role: pd.DataFrame({"image_id": [f"{role} {c} {i}" for c in "ab" for i in range(n)],
+                            "label": [c for c in "ab" for i in range(n)], "png": b""})
+        for role, n in (("support", 2), ("query", count))
+    }  # fmt: skip
+    Pools(rows["support"], rows["query"], pd.DataFrame()).tasks(Draws("all", seed=0))
+    warned = "2 of 2 classes have fewer than 30 query images (class 'a' has 29)"
+    assert (warned in caplog.text) == said

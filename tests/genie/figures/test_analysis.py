@@ -54,7 +54,7 @@ def test_outputs_of_earlier_stages_are_read_with_embeddings_by_image_and_by_task
 
 def test_every_table_figure_and_the_report_are_drawn(outputs, tmp_path):
     plots = tmp_path / "plots"
-    count = draw_figures(outputs, plots, seed=0)
+    count = draw_figures(outputs, plots, seed=0, method="genie")
     assert count == len(outputs.trajectories) == 2 * len(CLASSES) * len(RATIOS)
     names = {f"{name}.png" for name in FIGURES} | {"levels.csv", "choices.csv", "report.html"}
     assert {path.name for path in plots.iterdir()} == names
@@ -71,7 +71,7 @@ def test_every_table_figure_and_the_report_are_drawn(outputs, tmp_path):
 def test_run_without_images_has_every_output_too(outputs, tmp_path):
     tables = ("members", "metadata", "trajectories", "verdicts")
     nothing = {name: getattr(outputs, name).iloc[:0] for name in tables}
-    assert draw_figures(replace(outputs, **nothing), tmp_path, seed=0) == 0
+    assert draw_figures(replace(outputs, **nothing), tmp_path, seed=0, method="strong") == 0
     assert len(list(tmp_path.iterdir())) == len(FIGURES) + 3
     assert "No images were generated." in (tmp_path / "report.html").read_text(encoding="utf-8")
 

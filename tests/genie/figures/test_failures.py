@@ -28,7 +28,7 @@ def test_without_failures_the_sheet_has_the_number_of_judged_images(shown):
     assert shown(lambda path: failure_sheet([], path, judged=7)).texts == [
         "the oracle confirms all 7 labels"
     ]
-    assert shown(lambda path: failure_sheet([], path, judged=0)).texts == ["no image was judged"]
+    assert shown(lambda path: failure_sheet([], path, judged=0)).texts == ["not judged"]
 
 
 def test_failures_are_read_from_the_set_the_surest_first(tmp_path):

@@ -120,7 +120,7 @@ CURVES = Curves(TABLE, *(f"<svg><text>{name}</text></svg>" for name in ("one", "
 
 
 def written(path: Path, gallery: Gallery = GALLERY, **changes: object) -> Page:
-    measured = Measured(SUMMARY, COST, METADATA, CONFUSION, CURVES)
+    measured = Measured(SUMMARY, COST, METADATA, CONFUSION, CURVES, "strong")
     write_report(path, gallery, replace(measured, **changes))
     page = Page()
     page.feed(path.read_text(encoding="utf-8"))
@@ -140,7 +140,7 @@ def test_headline_is_the_gain_with_its_interval_and_what_it_cost(page):
     assert "for 2,440 rendered images" in page.text
     assert "3 rejected, 1 missing" in page.text
     assert "Label consistency" in page.text
-    assert "not measured" in page.text
+    assert "not judged the oracle does not know all classes" in page.text
     assert page.texts["title"] == ["GeNIe report: gain +5.0 %"]
 
 
@@ -154,6 +154,65 @@ def test_headline_is_the_gain_with_its_interval_and_what_it_cost(page):
 )
 def test_sentence_interprets_the_interval(tmp_path, gain, sentence):
     assert sentence in written(tmp_path / "r.html", summary=SUMMARY | {"gain": gain}).text
+
+
+def test_words_follow_a_method_without_generated_images(tmp_path):
+    own = SUMMARY | {"images": 0, "gain": interval(-0.05, -0.06, -0.04)}
+    page = written(tmp_path / "r.html", EMPTY, summary=own)
+    assert "The method strong hurts: the interval lies below zero." in page.text
+    assert "Accuracy with the method strong" in page.text
+    assert page.texts["h1"] == ["What the method strong changed"]
+    assert "Without the method strong" in page.texts["caption"]
+    assert "enerated images" not in page.text.replace("no generated images", "")
+
+
+def queried(over: str, queries: int, fewest: int, n: int = 5, **changes: object) -> dict:
+    found = {"interval_over": over, "queries": queries, "queries_per_class": fewest}
+    gain = interval(0.05, 0.04, 0.07, n)
+    return SUMMARY | found | {"gain": gain, "predict_accuracy": 0.625} | changes
+
+
+@pytest.mark.parametrize(
+    ("summary", "words"),
+    [
+        (
+            queried("support sets", 5000, 500),
+            ["Generated images help", "all face the same 5,000 query images", "n = 5 support sets",
+             "first task's classifier 62.5 %"],
+        ),
+        (
+            queried("query images", 313, 20, n=313),
+            ["Generated images help", "the 313 query images of one task",
+             "+5.0 % 95% interval +4.0 to +7.0, n = 313 query images",
+             "A class has only 20 query images"],
+        ),
+        (queried("splits", 300, 30), ["5 splits of the same images, and wider"]),
+        (queried("tasks", 300, 30), ["Generated images help: the interval lies above zero. The"]),
+    ],
+)  # fmt: skip
+def test_report_says_what_intervals_are_over(tmp_path, summary, words):
+    text = written(tmp_path / "r.html", summary=summary).text
+    assert [part for part in words if part not in text] == []
+    assert "data.tasks" not in text
+
+
+@pytest.mark.parametrize("over", ["query images", "support sets", "splits"])
+@pytest.mark.parametrize("low", [-0.07, -0.01, 0.02])
+def test_few_query_images_give_no_verdict(tmp_path, over, low):
+    few = queried(over, 28, 2, gain=interval(low + 0.02, low, low + 0.04))
+    text = written(tmp_path / "r.html", summary=few).text
+    assert "28 query images are too few for a verdict." in text
+    assert [word for word in ("help", "hurt", "contains zero") if word in text] == []
+
+
+def test_images_that_nobody_judged_are_not_counted_as_right(tmp_path):
+    cards = [replace(one, outcome="not judged", verdict=None) for one in GALLERY.cards]
+    page = written(tmp_path / "r.html", replace(GALLERY, cards=cards))
+    assert "The labels were not judged, because the oracle does not know all classes" in page.text
+    assert "failures" not in page.text
+    some = [*cards[:2], *GALLERY.cards[2:], card("bag", None, outcome="confirmed")]
+    text = written(tmp_path / "r.html", replace(GALLERY, cards=some)).text
+    assert "10 of 11 judged images are failures" in text
 
 
 def test_groups_of_classes_are_shown_where_there_are_several(page, tmp_path):

@@ -307,3 +307,25 @@ def test_shared_support_images_widen_the_interval_of_a_difference_and_raise_its_
 def test_holm_corrects_over_the_rows_that_have_a_p_value():
     table = with_holm(pd.DataFrame({"p": [0.01, None, 0.04]}))
     assert table["p_holm"].fillna(-1).tolist() == pytest.approx([0.02, -1, 0.04])
+
+
+def test_splits_of_the_same_images_have_the_wider_intervals_of_nadeau_and_bengio():
+    everything = {"data__regime": "all", "data__query_fraction": 0.3}
+    table = compared(run_of("a", A, **everything), run_of("b", B, **everything, method="genie"))
+    gap = np.subtract(B, A)
+    # the variance is that of one split times (1/4 + 3/7)
+    half = stats.t.ppf(0.975, 3) * np.sqrt((1 / 4 + 3 / 7) * gap.var(ddof=1))
+    assert table.loc[1, "to_reference_high"] == pytest.approx(gap.mean() + half, abs=1e-6)
+    t = abs(gap.mean()) / np.sqrt((1 / 4 + 3 / 7) * gap.var(ddof=1))
+    assert table.loc[1, "p"] == pytest.approx(2 * stats.t.sf(t, 3))
+
+
+@pytest.mark.parametrize(("ids", "factor"), [(None, 1 / 2 + 3 / 7), (["test"], 1 / 2)])
+def test_seeds_share_images_unless_the_data_have_a_test_split(ids, factor):
+    everything = {"data__regime": "all", "data__query_fraction": 0.3, "ids": ids}
+    runs = [
+        run_of(f"{s}", [accuracy], seed=s, **everything) for s, accuracy in ((0, 0.6), (1, 0.61))
+    ]
+    (row,) = compared(*runs).query("over == 'seeds'").to_dict("records")
+    half = stats.t.ppf(0.975, 1) * np.sqrt(factor * np.var([0.6, 0.61], ddof=1))
+    assert row["high"] - row["accuracy"] == pytest.approx(half, abs=1e-5)

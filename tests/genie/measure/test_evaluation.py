@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,8 @@ from genie.data.images import decode_image
 from genie.measure.evaluation import (
     class_table,
     evaluate,
+    interval_over,
+    over_queries,
     predict_queries,
     read_scored,
     score_table,
@@ -108,6 +110,7 @@ def accuracies(model: str) -> list[float]:
 def test_summary_pairs_the_gain_by_task_as_scipys_paired_test_does():
     summary = summarise(
         scores(),
+        tasks=tasks({"a": 101, "b": 20, "c": 19}),
         members=pd.DataFrame({"file_name": ["x", "y", "x"], "r": [0.5, 0.7, 0.5]}),
         verdicts=pd.DataFrame({"consistent": [True, False]}),
     )
@@ -128,6 +131,7 @@ def test_summary_pairs_the_gain_by_task_as_scipys_paired_test_does():
 def test_summary_without_images_measures_no_ratio_and_no_consistency():
     summary = summarise(
         scores(),
+        tasks=tasks({"a": 101, "b": 20, "c": 19}),
         members=pd.DataFrame({"file_name": [], "r": []}),
         verdicts=pd.DataFrame({"consistent": []}),
     )
@@ -157,7 +161,8 @@ def test_queries_are_predicted_by_the_highest_probability_and_pairs_compete_alon
         classifier, Examples([], scores, ["a", "b", "b", "c"]), [("a", "b")]
     )
     assert predicted.to_dict("list") == {"label": ["a", "b", "b", "c"], "predicted": list("accc")}
-    assert near == pytest.approx(2 / 3)  # of a and b alone: right, right, wrong
+    assert near[:3, 0].tolist() == [1, 1, 0]
+    assert np.isnan(near[3, 0])  # of a and b alone: right, right, wrong
 
 
 def test_label_consistency_is_the_share_that_transformers_own_model_predicts_as_the_label():
@@ -184,6 +189,81 @@ def test_oracle_that_does_not_know_a_class_gives_no_verdicts(caplog):
     judged = verdicts(members, [picture], oracle=load_oracle(Path("zoo/oracle")))
     assert judged.empty
     assert "does not know the class 'zebra'" in caplog.text
+
+
+def rows_of(task: int, support: list[str], query: list[str]) -> list[tuple[int, str, str, str]]:
+    named = [("support", support), ("query", query)]
+    return [(task, role, image, image[0]) for role, images in named for image in images]
+
+
+@pytest.mark.parametrize(
+    ("second", "over"),
+    [
+        (None, "query images"),
+        ((["a2", "b2"], ["a8", "b8"]), "support sets"),
+        ((["a2", "b2"], ["a9", "b9"]), "tasks"),
+        ((["a8", "b8"], ["a1", "b1"]), "splits"),
+    ],
+)
+def test_intervals_are_over_what_differs_between_tasks(second, over):
+    rows = rows_of(0, ["a1", "b1"], ["a8", "b8"])
+    rows += rows_of(1, *second) if second else []
+    assert interval_over(pd.DataFrame(rows, columns=list(TASKS))) == over
+
+
+def test_intervals_over_splits_are_wider_by_the_share_of_queries_as_nadeau_and_bengio_have_it():
+    splits = [rows_of(task, [f"a{i}" for i in range(10) if i % 5 != task] + ["b0"],
+                      [f"a{i}" for i in range(10) if i % 5 == task] + ["b1"])
+              for task in (0, 1)]  # fmt: skip
+    table = pd.DataFrame([row for split in splits for row in split], columns=list(TASKS))
+    nothing = {"members": pd.DataFrame({"file_name": [], "r": []}),
+               "verdicts": pd.DataFrame({"consistent": []})}  # fmt: skip
+    found = summarise(scores(), tasks=table, **nothing)
+    gains = np.array(accuracies("augmented")) - accuracies("baseline")
+    # nine support and three query images: the variance is (1/2 + 3/9) times that of a split
+    half = stats.t.ppf(0.975, 1) * np.sqrt((1 / 2 + 3 / 9) * gains.var(ddof=1))
+    assert found["gain"].high == pytest.approx(min(1, gains.mean() + half), abs=1e-5)
+    assert found["gain"].low == pytest.approx(max(-1, gains.mean() - half), abs=1e-5)
+    assert found["interval_over"] == "splits"
+    assert found["predict_accuracy"] == pytest.approx(accuracies("augmented")[0], abs=1e-6)
+
+
+def test_default_metrics_are_those_of_the_committed_scores_with_their_intervals():
+    committed = json.loads(Path("metrics/evaluate.json").read_text())
+    table = read_table(Path("metrics/tasks.csv"), SCORES)
+    sets = [rows_of(task, [f"a{task}", f"b{task}"], ["a8", "b8"]) for task in range(5)]
+    nothing = {"members": pd.DataFrame({"file_name": [], "r": []}),
+               "verdicts": pd.DataFrame({"consistent": []})}  # fmt: skip
+    rows = pd.DataFrame([row for own in sets for row in own], columns=list(TASKS))
+    found = summarise(table, tasks=rows, **nothing)
+    for name in ("baseline", "augmented", "gain", "gain_boundary", "gain_few"):
+        assert asdict(found[name]) == pytest.approx(committed[name], abs=2e-6)
+    assert found["interval_over"] == "support sets"
+
+
+def test_one_task_has_intervals_over_its_query_images_with_near_duplicates_together():
+    label = np.repeat(["a", "b"], 40)
+    block = np.arange(80) // 8  # ten blocks of equal images
+    wrong = {"baseline": block % 4 == 0, "augmented": block % 8 == 0}
+    table = pd.concat(
+        pd.DataFrame({"label": label, "predicted": np.where(wrong[name], "c", label)}).assign(
+            model=name
+        )
+        for name in ("augmented", "baseline")
+    )
+    near = {name: np.where(wrong[name], 0.0, 1.0)[:, None] for name in wrong}
+    tasks = pd.DataFrame({"role": "support", "label": ["a"] * 25 + ["b"] * 2})
+    alone, together = (
+        over_queries(table, near, tasks=tasks, groups=groups) for groups in (range(80), block)
+    )
+    assert alone["gain"].mean == together["gain"].mean == pytest.approx(0.1)
+    assert alone["gain"].n == 80
+    assert alone["gain_boundary"] == alone["gain"]
+    assert alone["gain_few"].n == alone["gain_medium"].n == 40
+    assert "gain_many" not in alone
+    for name in ("baseline", "gain"):
+        own, joint = (found[name].high - found[name].low for found in (alone, together))
+        assert joint > 1.8 * own  # eight times fewer independent images
 
 
 # A whole run
@@ -227,7 +307,10 @@ def test_evaluation_is_the_scores_and_the_summary_of_its_predictions(run, evalua
         assert accuracy[task, model] == pytest.approx(expected, abs=1e-6)
     assert evaluated.scores["boundary"].between(0, 1).all()
     members = read_table(run / "data/augmented/members.csv", MEMBERS)
-    expected = summarise(evaluated.scores, members=members, verdicts=evaluated.verdicts)
+    tasks = read_table(run / "data/prepared/tasks.csv", TASKS)
+    expected = summarise(
+        evaluated.scores, tasks=tasks, members=members, verdicts=evaluated.verdicts
+    )
     assert evaluated.summary == expected
     assert len(evaluated.verdicts) == members["file_name"].nunique() == expected["images"]
 
@@ -248,6 +331,26 @@ def test_written_evaluation_is_read_back(evaluated, tmp_path):
     summary = json.loads((tmp_path / "metrics/evaluate.json").read_text())
     assert summary["gain"] == asdict(evaluated.summary["gain"])
     assert summary["images"] == evaluated.summary["images"]
+
+
+def test_evaluation_of_one_task_has_intervals_over_its_query_images(run):
+    scored = read_scored(run)
+    first = scored.tasks[scored.tasks["task"] == 0]
+    one = evaluate(
+        replace(scored, tasks=first),
+        backbone=load_backbone(Path("zoo/backbone"), device="cpu"),
+        oracle=load_oracle(Path("zoo/oracle"), device="cpu"),
+    )
+    queries = (first["role"] == "query").sum()
+    assert one.summary["interval_over"] == "query images"
+    for name in ("baseline", "augmented", "gain"):
+        found = one.summary[name]
+        assert found.n == queries == one.summary["queries"]
+        assert found.low <= found.mean <= found.high
+    accuracy = one.scores.set_index("model")["accuracy"]
+    assert one.summary["augmented"].mean == accuracy["augmented"]
+    assert one.summary["predict_accuracy"] == accuracy["augmented"]
+    assert one.summary["queries_per_class"] == 3
 
 
 @pytest.mark.parametrize(

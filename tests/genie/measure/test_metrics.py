@@ -9,6 +9,7 @@ from statsmodels.stats.multitest import multipletests
 from genie.measure.metrics import (
     SHARE,
     Interval,
+    bootstrap,
     boundary_accuracy,
     class_accuracies,
     group_accuracies,
@@ -135,3 +136,37 @@ def test_spread_of_a_mean_is_that_of_draws_from_one_pool(n, size, pool):
 def test_tasks_of_one_support_set_have_a_mean_and_no_interval():
     assert interval([0.1, 0.3], shared=1.0) == Interval(0.2, None, None, 2)
     assert paired_p([0.1, 0.3], [0.2, 0.2], shared=1.0) is None
+
+
+def test_bootstrap_of_many_images_is_that_of_scipy():
+    right = (np.random.default_rng(0).random(800) < 0.7).astype(float)
+    expected = stats.bootstrap((right,), np.mean, method="percentile", rng=0).confidence_interval
+    found = bootstrap(right[:, None], range(800), bounds=SHARE)
+    assert found.mean == pytest.approx(right.mean(), abs=1e-6)
+    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.006)
+    assert found.n == 800
+
+
+def test_groups_are_drawn_together_so_that_copies_add_no_certainty():
+    right = np.random.default_rng(1).integers(0, 2, 50).astype(float)
+    alone = bootstrap(right[:, None], range(50), bounds=SHARE)
+    copied = bootstrap(np.repeat(right, 7)[:, None], np.repeat(range(50), 7), bounds=SHARE)
+    assert (copied.low, copied.high) == pytest.approx((alone.low, alone.high), abs=1e-6)
+    assert copied.n == 350
+
+
+@pytest.mark.parametrize("n", [1, 3, 28])
+def test_models_that_never_differ_on_few_images_are_not_known_to_be_equal(n):
+    found = bootstrap(np.zeros((n, 1)), range(n))
+    assert found.mean == 0
+    # with no difference in n images, up to 3/n of all may differ (rule of three)
+    assert found.low < -0.5 / n < 0 < 0.5 / n < found.high
+    all_right = bootstrap(np.ones((n, 1)), range(n), bounds=SHARE)
+    assert all_right.low < 1 == all_right.high
+
+
+def test_bootstrap_of_parts_averages_their_means():
+    values = np.array([[1, np.nan], [0, np.nan], [np.nan, 1.0], [np.nan, 1.0], [np.nan, np.nan]])
+    found = bootstrap(values, range(5), bounds=SHARE)
+    assert (found.mean, found.n) == (0.75, 4)
+    assert bootstrap(np.full((3, 1), np.nan), range(3)) == Interval(None, None, None, 0)
