@@ -16,11 +16,12 @@ from genie.cli.integrity import faults
 from genie.cli.log import show_log
 from genie.cli.messages import in_keys
 from genie.cli.new import new_project
-from genie.cli.places import require_writable, runs_folder, store_folder
+from genie.cli.places import require_writable, store_folder
 from genie.cli.reproduction import TOLERANCE, disagreements
 from genie.cli.revisions import Selection, other_parameters, position, read_runs, require_result
+from genie.cli.run_notes import seconds_by_stage
 from genie.cli.styles import ENDINGS, STYLES, style_of
-from genie.cli.summary import seconds_by_stage, summary_lines
+from genie.cli.summary import summary_lines
 from genie.core.errors import (
     FailedError,
     GenieError,
@@ -176,12 +177,12 @@ def methods(names: bool) -> None:
 def summary(root: Path) -> None:
     """Show the results of the pipeline.
 
-    Seconds are shown for the stages that have run on this machine. Metrics of other parameters than
-    those in params.yaml are an error.
+    Seconds are shown for the stages whose results were made on this machine. Metrics of other
+    parameters than those in params.yaml are an error.
     """
     found = _metrics(root / "metrics")
     require_result(root)
-    for name, value in summary_lines(found, seconds_by_stage(runs_folder(root))):
+    for name, value in summary_lines(found, seconds_by_stage(root)):
         click.echo(f"  {name:<28}{value}")
     if (report := root / "plots/report.html").is_file():
         click.echo(f"  {'report, for a browser':<28}{report}")

@@ -1,22 +1,10 @@
 """The table that `make repro` prints at the end, from metrics/ and run times on this machine."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from genie.cli.run_notes import STAGES
 from genie.measure.metrics import GROUPS, percent
-
-STAGES = (
-    "validate",
-    "prepare",
-    "train_baseline",
-    "select_sources",
-    "generate",
-    "retrain",
-    "evaluate",
-    "analyse",
-)
 
 
 def summary_lines(
@@ -41,22 +29,8 @@ def summary_lines(
         ("images generated", str(summary["images"])),
         ("mean r of the kept images", _number(summary["mean_r"])),
         ("label consistency", _number(summary["label_consistency"])),
-        ("seconds per stage, last run", spent),
+        ("seconds per stage", spent or "not measured"),
     ]
-
-
-def seconds_by_stage(folder: Path) -> dict[str, float]:
-    """Return the run time of each stage recorded in a folder; stages that never ran are left out.
-
-    The folder is .genie/runs for the last run of each stage on this machine, and
-    .genie/runs/experiments/NAME for an experiment.
-    """
-    files = {name: folder / f"{name}.json" for name in STAGES}
-    return {
-        name: json.loads(path.read_text())["seconds"]
-        for name, path in files.items()
-        if path.is_file()
-    }
 
 
 def _interval(value: Mapping[str, Any], *, signed: bool = False) -> str:

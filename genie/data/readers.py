@@ -70,15 +70,15 @@ def read_pools(
     class needs at least one image that can be read.
     """
     train, test = _raw_pools(path)
+    _check_names(_labels(train), None if test is None else _labels(test), path)
     decode = partial(_decode_all, path=path, size=size, broken=broken, progress=progress)
     support = drop_duplicates(decode(train), path)
     if test is None:
-        _check_classes(support, path)
+        _check_names(set(support["label"]), None, path)
         return support, None
     query = drop_duplicates(decode(test), path)
     support = _drop_shared(support, query, path)
-    _check_classes(support, path)
-    _check_same_classes(support, query, path)
+    _check_names(set(support["label"]), set(query["label"]), path)
     return support, query
 
 
@@ -86,20 +86,26 @@ def read_class_names(path: Path) -> list[str]:
     """Return the sorted class names of the data at `path`, without reading images.
 
     `path` is as in `read_pools`; of several splits, the names are those of `train`. Raise
-    MissingFileError if there is nothing at `path`, and InvalidValueError if there is no class.
+    MissingFileError if there is nothing at `path`, and InvalidValueError for fewer than two classes
+    or a class that only one split has.
     """
+    train, test = _label_pools(path)
+    _check_names(train, test, path)
+    return sorted(train)
+
+
+def _label_pools(path: Path) -> tuple[set[str], set[str] | None]:
+    """Return the labels of the pools that `_raw_pools` returns, without reading images."""
     _require(path)
     if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
-        train, _ = _load_saved(path)
-        column = _find_column(train.column_names, LABEL_NAMES, path)
-        names = _label_names(_as_table(train.select_columns(column)), column, path)
-    elif path.is_dir() and _is_pool(path / "train"):
-        return read_class_names(path / "train")
-    elif files := ([path] if path.is_file() else sorted(path.glob("*.parquet"))):
-        names = [name for file in files for name in _parquet_labels(file)]
-    else:
-        names = [class_name(folder.name) for folder in _class_folders(path)]
-    return sorted(set(names))
+        train, test = (part and _saved_labels(part, path) for part in _load_saved(path))
+        return train or set(), test
+    if _is_pool(path / "train"):
+        test = _part_labels(path / "test") if _is_pool(path / "test") else None
+        return _part_labels(path / "train"), test
+    if files := ([path] if path.is_file() else sorted(path.glob("*.parquet"))):
+        return _parquet_label_pools(files, path)
+    return _part_labels(path), None
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -142,6 +148,15 @@ def _is_pool(folder: Path) -> bool:
 def _raw_part(folder: Path) -> list[Raw]:
     files = sorted(folder.glob("*.parquet"))
     return _parquet_raws(files) if files else _folder_raws(folder)
+
+
+def _part_labels(folder: Path) -> set[str]:
+    files = sorted(folder.glob("*.parquet"))
+    return _parquet_labels(files) if files else _labels(_folder_raws(folder))
+
+
+def _labels(raws: list[Raw]) -> set[str]:
+    return {raw.label for raw in raws}
 
 
 def _sub_folders(folder: Path) -> list[Path]:
@@ -218,10 +233,37 @@ def _parquet_raws(files: list[Path]) -> list[Raw]:
     return [raw for file in files for raw in _arrow_raws(_read_parquet(file), file)]
 
 
-def _parquet_labels(file: Path) -> list[str]:
+def _parquet_label_pools(files: list[Path], path: Path) -> tuple[set[str], set[str] | None]:
+    """Return the labels of the pools that `_parquet_pools` returns."""
+    if path.is_dir() and (train := [f for f in files if f.name.startswith("train")]):
+        test = [f for f in files if f.name.startswith("test")]
+        return _parquet_labels(train), _parquet_labels(test) if test else None
+    if not all("split" in _parquet_columns(file) for file in files):
+        return _parquet_labels(files), None
+    pools: dict[str, set[str]] = {}
+    for file in files:
+        table, column = _label_columns(file, "split")
+        splits = table["split"].to_pylist()
+        for name, split in zip(_label_names(table, column, file), splits, strict=True):
+            pools.setdefault(str(split), set()).add(name)
+    return pools.get("train", set()), pools.get("test")
+
+
+def _parquet_labels(files: list[Path]) -> set[str]:
+    return {name for f in files for name in _label_names(*_label_columns(f), f)}
+
+
+def _label_columns(file: Path, *others: str) -> tuple[pa.Table, str]:
+    """Read the label column of a Parquet file, and others; return the table and its name."""
+    column = _find_column(_parquet_columns(file), LABEL_NAMES, file)
     with _parquet_errors(file):
-        column = _find_column(pq.read_schema(file).names, LABEL_NAMES, file)
-        return _label_names(pq.read_table(file, columns=[column]), column, file)
+        return pq.read_table(file, columns=[column, *others]), column
+
+
+def _parquet_columns(file: Path) -> list[str]:
+    with _parquet_errors(file):
+        names: list[str] = pq.read_schema(file).names
+        return names
 
 
 def _read_parquet(file: Path) -> pa.Table:
@@ -331,6 +373,11 @@ def _load_saved(path: Path) -> tuple[Any, Any]:
     return saved["train"], saved.get("test")
 
 
+def _saved_labels(dataset: Any, path: Path) -> set[str]:
+    column = _find_column(dataset.column_names, LABEL_NAMES, path)
+    return set(_label_names(_as_table(dataset.select_columns(column)), column, path))
+
+
 def _as_table(dataset: Any) -> pa.Table:
     table = dataset.with_format("arrow")[:]
     return table.replace_schema_metadata(dataset.features.arrow_schema.metadata)
@@ -428,23 +475,22 @@ def _drop_shared(support: pd.DataFrame, query: pd.DataFrame, path: Path) -> pd.D
     return support[~shared].reset_index(drop=True)
 
 
-def _check_classes(table: pd.DataFrame, path: Path) -> None:
-    classes = sorted(table["label"].unique())
-    if not classes:
+def _check_names(train: set[str], test: set[str] | None, path: Path) -> None:
+    """Raise InvalidValueError for fewer than two classes or a class that only one split has."""
+    if not train:
         raise InvalidValueError(f"must have images, but found none in {path}", argument="path")
-    if len(classes) == 1:
-        raise InvalidValueError(
-            f"must have at least 2 classes, but {path} has only {classes[0]!r}", argument="path"
-        )
-
-
-def _check_same_classes(support: pd.DataFrame, query: pd.DataFrame, path: Path) -> None:
-    for here, there, table in (("train", "test", query), ("test", "train", support)):
-        other = support if table is query else query
-        if missing := sorted(set(other["label"]) - set(table["label"])):
+    for here, there, only in (
+        ("train", "test", train - (train if test is None else test)),
+        ("test", "train", (test or set()) - train),
+    ):
+        if only:
             raise InvalidValueError(
-                f"must have each class in both splits, but in {path} class {missing[0]!r} is in "
-                f"{here} but has no images in {there} ({len(missing)} such classes)",
+                f"must have each class in both splits, but in {path} class {min(only)!r} is in "
+                f"{here} but has no images in {there} ({len(only)} such classes)",
                 argument="path",
                 remedy="add images or remove the class",
             )
+    if len(train) == 1:
+        raise InvalidValueError(
+            f"must have at least 2 classes, but {path} has only {min(train)!r}", argument="path"
+        )

@@ -103,6 +103,7 @@ def test_images_edited_within_their_class_take_the_ratio_of_their_method(tmp_pat
 def classes_of(tmp_path: Path, *names: str) -> str:
     for name in names:
         (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "1.png").touch()
     return str(tmp_path / "photos")
 
 
@@ -141,3 +142,25 @@ def test_class_is_known_by_its_name_in_the_folder_of_prompts(tmp_path):
     path = classes_of(tmp_path, "t_shirt", "Ankle_Boot")
     result = run(tmp_path, data__path=path, prompt__folder=str(tmp_path / "prompts"))
     assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.parametrize("method", ["genie", "strong"])
+@pytest.mark.parametrize(("lacks", "has"), [("train", "test"), ("test", "train")])
+def test_class_that_only_one_split_has_is_found_from_names(tmp_path, method, lacks, has):
+    for part in ("train", "test"):
+        classes_of(tmp_path / part, "bag", "coat", *(["dress"] if part == has else []))
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / part / "photos").rename(tmp_path / "data" / part)
+    result = run(tmp_path, data__path=str(tmp_path / "data"), method=method)
+    assert result.exit_code == 1
+    assert "data.path must have each class in both splits" in result.stderr
+    assert f"class 'dress' is in {has} but has no images in {lacks}" in result.stderr
+    assert not (tmp_path / ".params.ok").exists()
+
+
+def test_class_folder_without_images_and_a_single_class_are_found_from_names(tmp_path):
+    path = classes_of(tmp_path, "bag", "coat")
+    (tmp_path / "photos/bag/1.png").unlink()
+    assert "must have images in each class folder" in run(tmp_path, data__path=path).stderr
+    (tmp_path / "photos/bag").rmdir()
+    assert "at least 2 classes, but" in run(tmp_path, data__path=path).stderr
