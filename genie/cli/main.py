@@ -284,8 +284,9 @@ def doctor(root: Path) -> None:
     """Check this machine and project before a run; exit with code 1 if the run would fail."""
     from genie.cli.doctor import STOP, findings
 
+    show_log()
     stops = []
-    for finding in findings(root):
+    for finding in findings(root, progress=_progress()):
         click.echo(f"  {finding.about:<12}{finding.state:<9}{finding.text}")
         stops += [finding.about] if finding.state == STOP else []
     if stops:

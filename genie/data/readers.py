@@ -108,6 +108,12 @@ def _label_pools(path: Path) -> tuple[set[str], set[str] | None]:
     return _part_labels(path), None
 
 
+def raw_images(path: Path) -> list[Raw]:
+    """Return the images of all splits of the data at `path`, which is as in `read_pools`."""
+    train, test = _raw_pools(path)
+    return [*train, *(test or [])]
+
+
 def image_files(folder: Path) -> list[Path]:
     """Return the image files in a folder and its sub-folders, sorted."""
     return sorted(f for f in folder.rglob("*") if _is_image_file(f))
