@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from genie.core.progress import silent
 from genie.data import checks
@@ -81,13 +82,13 @@ def test_half_of_the_kinds_of_files_can_be_read(tmp_path):
 
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     decoded: list[str] = []
-    load: Callable[..., object] = Image.Image.load
+    load: Callable[..., object] = JpegImageFile.load
 
     def counted(image: Image.Image, *args: object) -> object:
         decoded.append(str(image.format))
         return load(image, *args)
 
-    monkeypatch.setattr("PIL.JpegImagePlugin.JpegImageFile.load", counted)
+    monkeypatch.setattr(JpegImageFile, "load", counted)
     return decoded
 
 
