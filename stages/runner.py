@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ from genie.cli.log import show_log
 from genie.cli.messages import in_keys, line_in_keys
 from genie.cli.places import features_file, note_run
 from genie.cli.repository import kept_values, show_to_git
+from genie.cli.run_notes import outputs, result_of
 from genie.cli.signals import ends_on_signals, finishing_whole_items
 from genie.core.errors import (
     GenieError,
@@ -30,7 +31,7 @@ from genie.core.errors import (
 )
 from genie.core.progress import Monitor
 from genie.progress import bar, is_first_process
-from genie.settings import Params, read_params, read_yaml
+from genie.settings import Params, read_params
 
 _VERSION_FILE = "genie-version.txt"
 """File in a project made by `genie new` that pins the version of genie-pipeline."""
@@ -82,7 +83,9 @@ def stage(run: Callable[[Params, Context], str], *, trains: bool = False) -> cli
             line = run(params, Context(root, params_file, monitor, is_first_process()))
             curves.end()
             if is_first_process():
-                note_run(root, name, seconds=round(time.perf_counter() - start, 2))
+                seconds = round(time.perf_counter() - start, 2)
+                result = result_of(root, name, pipeline=Path("dvc.yaml"), params=params_file)
+                note_run(root, name, seconds=seconds, result=result)
                 click.echo(line_in_keys(line))
 
     return command
@@ -93,15 +96,12 @@ def _unlink_outputs(root: Path, name: str) -> None:
 
     A stage that is started without dvc would write through them into DVC's cache.
     """
-    with suppress(GenieError, KeyError, TypeError):
-        stage = read_yaml(Path("dvc.yaml"))["stages"][name]
-        listed = [out for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
-        for out in listed:
-            place = root / (out if isinstance(out, str) else next(iter(out)))
-            for file in (place, *place.rglob("*")):
-                linked = file.is_symlink() or (file.is_file() and file.stat().st_nlink > 1)
-                if linked and not file.is_dir():
-                    file.unlink()
+    for out in outputs(Path("dvc.yaml"), name):
+        place = root / out
+        for file in (place, *place.rglob("*")):
+            linked = file.is_symlink() or (file.is_file() and file.stat().st_nlink > 1)
+            if linked and not file.is_dir():
+                file.unlink()
 
 
 def _require_version(file: Path) -> None:

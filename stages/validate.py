@@ -24,7 +24,7 @@ from stages.runner import Context, stage
 
 @stage
 def main(params: Params, context: Context) -> str:
-    """Validate params.yaml, its paths and models, and that the generator knows the classes."""
+    """Validate params.yaml, its paths and models, and the names of the classes."""
     require_tracked(
         [
             params.data.path,
@@ -36,9 +36,10 @@ def main(params: Params, context: Context) -> str:
         ]
     )
     require_paths(params)
+    classes = read_class_names(params.data.path)
     if params.generator.unknown_classes == "stop":
         check_classes(
-            lambda: read_class_names(params.data.path),
+            lambda: classes,
             method=params.method,
             model=params.generator.model,
             names=read_names(params.prompt.names),

@@ -1,5 +1,6 @@
 """Checks of the machine, the models and the data before `dvc repro` runs."""
 
+import logging
 import os
 import re
 import shlex
@@ -9,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,11 @@ from genie.cli.messages import in_keys
 from genie.cli.repository import require_own, show_to_git
 from genie.cli.revisions import read_parameters
 from genie.core.errors import FailedError, GenieError, one_line
-from genie.data.readers import count_image_files, read_class_names
+from genie.core.progress import Progress, silent
+from genie.data.checks import check_images
+from genie.data.readers import read_class_names
+
+log = logging.getLogger(__name__)
 
 OK, WARNING, STOP = "ok", "warning", "stop"
 
@@ -47,10 +53,15 @@ class Finding:
     text: str
 
 
-def findings(root: Path) -> Iterator[Finding]:
-    """Run all checks on the project at `root`; STOP means that `dvc repro` would fail."""
+def findings(root: Path, *, progress: Progress = silent) -> Iterator[Finding]:
+    """Run all checks on the project at `root`; STOP means that `dvc repro` would fail.
+
+    Slow steps are logged, and `progress` shows how many images have been read.
+    """
     params = _parameters(root)
     for about, check in CHECKS.items():
+        if check is data:
+            check = partial(data, progress=progress)
         state, text = check(root, params)
         yield Finding(about, state, text)
 
@@ -138,18 +149,24 @@ def parameters(root: Path, params: dict[str, Any]) -> Outcome:
         return STOP, f"dvc.yaml has no stage validate ({one_line(error)}); restore it from git"
     if command[0] == "python":
         command[0] = sys.executable
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        subprocess.Popen(
             [*command, "--root", folder],
             cwd=root,
             env={**os.environ, "DVC_ROOT": str(root)},  # where models that passed are listed
             text=True,
-            capture_output=True,
-            check=False,
-        )
-    last = (done.stderr if done.returncode else done.stdout).strip().splitlines()[-1:]
-    text = re.sub(r"^(Error|validate): ", "", last[0] if last else "no message")
-    return (STOP if done.returncode else OK), text
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        last = ""
+        for line in process.stdout or ():
+            if last:
+                log.info(last)
+            last = line.strip()
+    text = re.sub(r"^(Error|validate): ", "", last or "no message")
+    return (STOP if process.returncode else OK), text
 
 
 def models(root: Path, params: dict[str, Any]) -> Outcome:
@@ -166,20 +183,27 @@ def models(root: Path, params: dict[str, Any]) -> Outcome:
     )
 
 
-def data(root: Path, params: dict[str, Any]) -> Outcome:
-    """Count the classes of the data, and the image files if the data is an image folder."""
+def data(root: Path, params: dict[str, Any], *, progress: Progress = silent) -> Outcome:
+    """Count the classes and images of the data, and check that the images can be read."""
     path = root / str(params.get("data.path", ""))
     try:
         classes = read_class_names(path)
-        images = count_image_files(path)
+        found = check_images(path, progress=progress)
     except GenieError as error:
         return STOP, in_keys(error)
     except OSError as error:
         return STOP, f"{one_line(error)}; set data.path"
-    if len(classes) < 2:
-        return STOP, f"{path} has {len(classes)} classes, at least 2 are required"
-    counted = f", {images} image files" if images else ""
-    return OK, f"{len(classes)} classes{counted} in {path}"
+    if found.broken:
+        first = ", ".join(f"{place} ({why})" for place, why in found.broken[:3])
+        more = ", ..." if len(found.broken) > 3 else ""
+        text = f"{len(found.broken)} of {found.count} images cannot be read: {first}{more}"
+        if params.get("data.broken") == "skip":
+            return WARNING, f"{text}; data.broken leaves them out"
+        return STOP, f"{text}; repair or remove them, or set data.broken to skip"
+    text = f"{len(classes)} classes, {found.count} images in {path}"
+    if found.step > 1:
+        text += f"; one in {found.step} was decoded, of the others header and end were checked"
+    return OK, text
 
 
 def cache(root: Path, params: dict[str, Any]) -> Outcome:

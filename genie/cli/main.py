@@ -17,11 +17,12 @@ from genie.cli.log import show_log
 from genie.cli.messages import in_keys
 from genie.cli.new import VERSION_FILE, new_project
 from genie.cli.origin import is_on_this_machine, requirement
-from genie.cli.places import require_writable, runs_folder, store_folder
+from genie.cli.places import require_writable, store_folder
 from genie.cli.reproduction import TOLERANCE, disagreements
 from genie.cli.revisions import Selection, other_parameters, position, read_runs, require_result
+from genie.cli.run_notes import seconds_by_stage
 from genie.cli.styles import ENDINGS, STYLES, style_of
-from genie.cli.summary import seconds_by_stage, summary_lines
+from genie.cli.summary import summary_lines
 from genie.core.errors import (
     FailedError,
     GenieError,
@@ -183,12 +184,12 @@ def methods(names: bool) -> None:
 def summary(root: Path) -> None:
     """Show the results of the pipeline.
 
-    Run times are shown for the stages that have run on this machine. Fail if the metrics were
-    computed with parameters other than those in params.yaml.
+    Run times are shown for the stages whose results were made on this machine. Fail if the metrics
+    were computed with parameters other than those in params.yaml.
     """
     found = _metrics(root / "metrics")
     require_result(root)
-    for name, value in summary_lines(found, seconds_by_stage(runs_folder(root))):
+    for name, value in summary_lines(found, seconds_by_stage(root)):
         click.echo(f"  {name:<28}{value}")
     if (report := root / "plots/report.html").is_file():
         click.echo(f"  {'report, for a browser':<28}{report}")
@@ -285,8 +286,9 @@ def doctor(root: Path) -> None:
     """Check this machine and project before a run; exit with code 1 if the run would fail."""
     from genie.cli.doctor import STOP, findings
 
+    show_log()
     stops = []
-    for finding in findings(root):
+    for finding in findings(root, progress=_progress()):
         click.echo(f"  {finding.about:<12}{finding.state:<9}{finding.text}")
         stops += [finding.about] if finding.state == STOP else []
     if stops:

@@ -32,7 +32,7 @@ def runs_folder(root: Path) -> Path:
     return root / ".genie" / "runs"
 
 
-def note_run(root: Path, name: str, **facts: float) -> None:
+def note_run(root: Path, name: str, **facts: float | str) -> None:
     """Write facts about this run to the JSON file `name`.
 
     In a DVC experiment, also write them to the experiment's folder in the shared work folder.

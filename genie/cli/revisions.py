@@ -24,7 +24,7 @@ from scmrepo.exceptions import SCMError
 from genie.cli.dvc_cache import listed
 from genie.cli.recorded import PARAMS, RESULTS, Listing, mismatch, recorded_parameter
 from genie.cli.repository import require_own
-from genie.cli.summary import seconds_by_stage
+from genie.cli.run_notes import seconds_by_stage, seconds_of_experiment
 from genie.core.errors import InvalidValueError, MissingFileError, one_line
 from genie.core.progress import Progress, silent
 from genie.core.tables import SCORES
@@ -298,10 +298,11 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _seconds(root: Path, names: Iterable[str]) -> float | None:
     """Return the total run time of a revision's stages on this machine, or None if unknown."""
-    runs = root / ".genie/runs"
+    runs = root / ".genie/runs/experiments"
     for name in names:
-        folder = runs if name == WORKSPACE else runs / "experiments" / name
-        if spent := seconds_by_stage(folder):
+        here = name == WORKSPACE
+        spent = seconds_by_stage(root) if here else seconds_of_experiment(runs / name)
+        if spent:
             return sum(spent.values())
     return None
 

@@ -1,23 +1,11 @@
 """The table of metrics and of run times on this machine that `make repro` prints at the end."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from genie.cli.run_notes import STAGES
 from genie.data.tasks import FEW_QUERIES
 from genie.measure.metrics import GROUPS, interval_text, percent
-
-STAGES = (
-    "validate",
-    "prepare",
-    "train_baseline",
-    "select_sources",
-    "generate",
-    "retrain",
-    "evaluate",
-    "analyse",
-)
 
 
 def summary_lines(
@@ -50,22 +38,8 @@ def summary_lines(
         ("images generated", str(summary["images"])),
         ("mean r of the kept images", _number(summary["mean_r"])),
         ("label consistency", _number(summary["label_consistency"], "not judged")),
-        ("seconds per stage, last run", spent),
+        ("seconds per stage", spent or "not measured"),
     ]
-
-
-def seconds_by_stage(folder: Path) -> dict[str, float]:
-    """Return the run time of each stage recorded in a folder; stages that never ran are left out.
-
-    The folder is .genie/runs for the last run of each stage on this machine, and
-    .genie/runs/experiments/NAME for an experiment.
-    """
-    files = {name: folder / f"{name}.json" for name in STAGES}
-    return {
-        name: json.loads(path.read_text())["seconds"]
-        for name, path in files.items()
-        if path.is_file()
-    }
 
 
 def _queries(summary: Mapping[str, Any], over: str) -> str:

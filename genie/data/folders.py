@@ -300,12 +300,6 @@ def has_images(folder: Path) -> bool:
     return any(is_image_file(file) for file in _walk(folder, ()))
 
 
-def class_labels(folder: Path) -> list[str]:
-    """Return the class names of a pool without looking for images; raise as `labelled_files`."""
-    labels = metadata_labels(folder)
-    return [_class_of(f) for f in _class_folders(folder)] if labels is None else [*labels.values()]
-
-
 def labelled_files(folder: Path) -> tuple[dict[Path, str], list[str]]:
     """Return the labels of a pool's image files, and notes on what is left out.
 

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +27,6 @@ from genie.core.tables import IMAGES, SKIPPED, inside
 from genie.data.depth import common_depth
 from genie.data.folders import (
     LABEL_NAMES,
-    class_labels,
     find_splits,
     has_images,
     labelled_files,
@@ -93,6 +92,7 @@ def read_pools(
     raws = [*train, *(test or [])]
     if broken is None:
         _check_rows(raws)
+    _check_names(_names(train), None if test is None else _names(test), path)
     sources = (raw.data for raw in raws if not isinstance(raw.data, InvalidValueError))
     depth = common_depth(sources, path)
     if depth is not None and deep is not None:
@@ -106,12 +106,11 @@ def read_pools(
     )
     support = drop_duplicates(decode(train), path)
     if test is None:
-        _check_classes(support, path)
+        _check_names(set(support["label"]), None, path)
         return support, None
     query = drop_duplicates(decode(test), path)
     support = _drop_shared(support, query, path)
-    _check_classes(support, path)
-    _check_same_classes(support, query, path)
+    _check_names(set(support["label"]), set(query["label"]), path)
     return support, query
 
 
@@ -119,36 +118,33 @@ def read_class_names(path: Path) -> list[str]:
     """Return the sorted class names of the data at `path`, without reading images.
 
     `path` is as in `read_pools`; of several splits, the names are those of `train`. Raise
-    MissingFileError if there is nothing at `path`, and InvalidValueError if there is no class.
+    MissingFileError if there is nothing at `path`, and InvalidValueError for fewer than two classes
+    or a class that only one split has.
     """
+    train, test = _label_pools(path)
+    _check_names(train, test, path)
+    return sorted(train)
+
+
+def _label_pools(path: Path) -> tuple[set[str], set[str] | None]:
+    """Return the labels of the pools that `_raw_pools` returns, without reading images."""
     _require(path)
     path = _tables_of_clone(path)
     if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
-        train, _ = _load_saved(path)
-        column = _label_column(train.features.arrow_schema, path)
-        names = _known_labels(_as_table(train.select_columns(column)), column, path)
-        return sorted(set(names))
+        train, test = _load_saved(path)
+        return _saved_labels(train, path), None if test is None else _saved_labels(test, path)
     if path.is_dir() and (splits := find_splits(path)):
-        path = splits.train
+        query = _part_labels(splits.query) if splits.query else None
+        return _part_labels(splits.train), query
     if files := ([path] if path.is_file() else sorted(path.glob("*.parquet"))):
-        train_files = _by_split(files).get("train", files)
-        names = [name for file in train_files for name in _parquet_labels(file)]
-    else:
-        names = class_labels(path)
-    return sorted(set(names))
+        return _parquet_label_pools(files, path)
+    return _part_labels(path), None
 
 
-def count_image_files(path: Path) -> int:
-    """Return the number of image files in the class folders at `path`, 0 for tables.
-
-    Raise InvalidValueError as `read_pools` does for folders, without reading images.
-    """
-    if not path.is_dir() or any(path.glob("dataset_*.json")):
-        return 0
-    splits = find_splits(path)
-    parts = [splits.train, splits.query] if splits else [path]
-    folders = [part for part in parts if part and not any(part.glob("*.parquet"))]
-    return sum(len(labelled_files(folder)[0]) for folder in folders)
+def raw_images(path: Path) -> list[Raw]:
+    """Return the images of all splits of the data at `path`, which is as in `read_pools`."""
+    train, test = _raw_pools(path)
+    return [*train, *(test or [])]
 
 
 # Finding images
@@ -195,6 +191,15 @@ def _report_folders(folder: Path) -> None:
             folder,
             ", ".join(beside[:4]) + (", ..." if len(beside) > 4 else ""),
         )
+
+
+def _part_labels(folder: Path) -> set[str]:
+    files = sorted(folder.glob("*.parquet"))
+    return _parquet_labels(files) if files else set(labelled_files(folder)[0].values())
+
+
+def _names(raws: list[Raw]) -> set[str]:
+    return {raw.label for raw in raws} - {""}  # of rows without a label
 
 
 def _folder_raws(folder: Path) -> list[Raw]:
@@ -282,10 +287,14 @@ def _by_split(files: list[Path]) -> dict[str, list[Path]]:
     return splits
 
 
+def _query_of(splits: Container[str]) -> str | None:
+    return next((name for name in ("test", "validation") if name in splits), None)
+
+
 def _query_split(splits: Iterable[str], path: Path) -> str | None:
     """Return the split with the query images, None if there is none; warn of those not read."""
     names = set(splits)
-    query = next((name for name in ("test", "validation") if name in names), None)
+    query = _query_of(names)
     if query == "validation":
         log.warning("%s: no test split, so queries are from the split validation", path)
     if unread := sorted(names - {"train", query}):
@@ -299,11 +308,33 @@ def _parquet_raws(files: list[Path]) -> list[Raw]:
     return [raw for file in files for raw in _arrow_raws(_read_parquet(file), file, file.parent)]
 
 
-def _parquet_labels(file: Path) -> list[str]:
+def _parquet_label_pools(files: list[Path], path: Path) -> tuple[set[str], set[str] | None]:
+    """Return the labels of the pools that `_parquet_pools` returns."""
+    splits = _by_split(files) if path.is_dir() else {}
+    if "train" in splits:
+        query = _query_of(splits)
+        return _parquet_labels(splits["train"]), _parquet_labels(splits[query]) if query else None
+    if not all("split" in _parquet_schema(file).names for file in files):
+        return _parquet_labels(files), None
+    pools: dict[str, set[str]] = {}
+    for file in files:
+        table, column = _label_columns(file, "split")
+        names = map(str, table["split"].to_pylist())
+        for label, name in zip(_labels(table, column, file), names, strict=True):
+            pools.setdefault(split_of(name) or name, set()).update({label} if label else ())
+    query = _query_of(pools)
+    return pools.get("train", set()), pools[query] if query else None
+
+
+def _parquet_labels(files: list[Path]) -> set[str]:
+    return {name for file in files for name in _known_labels(*_label_columns(file), file)}
+
+
+def _label_columns(file: Path, *others: str) -> tuple[pa.Table, str]:
+    """Read the label column of a Parquet file, and others; return the table and its name."""
     column = _label_column(_parquet_schema(file), file)
     with _parquet_errors(file):
-        table = pq.read_table(file, columns=[column])
-    return _known_labels(table, column, file)
+        return pq.read_table(file, columns=[column, *others]), column
 
 
 def _read_parquet(file: Path) -> pa.Table:
@@ -532,6 +563,11 @@ def _load_saved(path: Path) -> tuple[Any, Any]:
     return saved["train"], saved[query] if query else None
 
 
+def _saved_labels(dataset: Any, path: Path) -> set[str]:
+    column = _label_column(dataset.features.arrow_schema, path)
+    return set(_known_labels(_as_table(dataset.select_columns(column)), column, path))
+
+
 def _as_table(dataset: Any) -> pa.Table:
     table = dataset.with_format("arrow")[:]
     return table.replace_schema_metadata(dataset.features.arrow_schema.metadata)
@@ -657,23 +693,22 @@ def _drop_shared(support: pd.DataFrame, query: pd.DataFrame, path: Path) -> pd.D
     return support[~shared].reset_index(drop=True)
 
 
-def _check_classes(table: pd.DataFrame, path: Path) -> None:
-    classes = sorted(table["label"].unique())
-    if not classes:
+def _check_names(train: set[str], test: set[str] | None, path: Path) -> None:
+    """Raise InvalidValueError for fewer than two classes or a class that only one split has."""
+    if not train:
         raise InvalidValueError(f"must have images, but found none in {path}", argument="path")
-    if len(classes) == 1:
-        raise InvalidValueError(
-            f"must have at least 2 classes, but {path} has only {classes[0]!r}", argument="path"
-        )
-
-
-def _check_same_classes(support: pd.DataFrame, query: pd.DataFrame, path: Path) -> None:
-    for here, there, table in (("train", "test", query), ("test", "train", support)):
-        other = support if table is query else query
-        if missing := sorted(set(other["label"]) - set(table["label"])):
+    for here, there, only in (
+        ("train", "test", train - (train if test is None else test)),
+        ("test", "train", (test or set()) - train),
+    ):
+        if only:
             raise InvalidValueError(
-                f"must have each class in both splits, but in {path} class {missing[0]!r} is in "
-                f"{here} but has no images in {there} ({len(missing)} such classes)",
+                f"must have each class in both splits, but in {path} class {min(only)!r} is in "
+                f"{here} but has no images in {there} ({len(only)} such classes)",
                 argument="path",
                 remedy="add images or remove the class",
             )
+    if len(train) == 1:
+        raise InvalidValueError(
+            f"must have at least 2 classes, but {path} has only {min(train)!r}", argument="path"
+        )

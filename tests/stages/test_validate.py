@@ -103,6 +103,7 @@ def test_images_edited_within_their_class_take_the_ratio_of_their_method(tmp_pat
 def classes_of(tmp_path: Path, *names: str) -> str:
     for name in names:
         (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "1.png").touch()
     return str(tmp_path / "photos")
 
 
@@ -176,9 +177,8 @@ def test_changed_keys_without_effect_are_named(tmp_path, changes, note):
 def test_oracle_that_will_not_judge_the_images_is_warned_of_before_they_are_made(
     tmp_path, caplog, method, said
 ):
-    for name in ("bag", "Cantaloupe", "fig"):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-    allow = {"data__path": str(tmp_path / "photos"), "generator__unknown_classes": "allow"}
+    path = classes_of(tmp_path, "bag", "Cantaloupe", "fig")
+    allow = {"data__path": path, "generator__unknown_classes": "allow"}
     result = run(tmp_path, method=method, **allow)
     assert result.exit_code == 0, result.stderr
     warned = "does not know 2 of the classes, such as 'Cantaloupe', so generated images will not"
@@ -187,4 +187,26 @@ def test_oracle_that_will_not_judge_the_images_is_warned_of_before_they_are_made
 
 def test_oracle_that_knows_the_classes_is_not_warned_of(tmp_path, caplog):
     assert run(tmp_path).exit_code == 0
-    assert caplog.text == ""
+    assert "WARNING" not in caplog.text
+
+
+@pytest.mark.parametrize("method", ["genie", "strong"])
+@pytest.mark.parametrize(("lacks", "has"), [("train", "test"), ("test", "train")])
+def test_class_that_only_one_split_has_is_found_from_names(tmp_path, method, lacks, has):
+    for part in ("train", "test"):
+        classes_of(tmp_path / part, "bag", "coat", *(["dress"] if part == has else []))
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / part / "photos").rename(tmp_path / "data" / part)
+    result = run(tmp_path, data__path=str(tmp_path / "data"), method=method)
+    assert result.exit_code == 1
+    assert "data.path must have each class in both splits" in result.stderr
+    assert f"class 'dress' is in {has} but has no images in {lacks}" in result.stderr
+    assert not (tmp_path / ".params.ok").exists()
+
+
+def test_class_folder_without_images_and_a_single_class_are_found_from_names(tmp_path):
+    path = classes_of(tmp_path, "bag", "coat")
+    (tmp_path / "photos/bag/1.png").unlink()
+    assert "must have images in each class folder" in run(tmp_path, data__path=path).stderr
+    (tmp_path / "photos/bag").rmdir()
+    assert "at least 2 classes, but" in run(tmp_path, data__path=path).stderr

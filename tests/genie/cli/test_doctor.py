@@ -1,3 +1,7 @@
+import logging
+import os
+import re
+import shlex
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -6,6 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from dvc.repo import Repo
+from PIL import Image
 
 from genie.cli import doctor
 from genie.cli.doctor import CHECKS, OK, STOP, WARNING
@@ -87,7 +92,7 @@ def test_missing_and_empty_model_folders_stop(project):
 
 
 def test_data_are_counted(project):
-    assert check(project, "data") == (OK, f"3 classes, 30 image files in {project}/photos")
+    assert check(project, "data") == (OK, f"3 classes, 30 images in {project}/photos")
     state, text = check(project, "data", data__path="photos/train/bag")
     assert (state, "found no images" in text) == (STOP, True)
 
@@ -107,6 +112,46 @@ def test_folders_that_stop_a_run_are_named(project, change, words):
     assert state == STOP
     assert text.startswith("data.path must have")
     assert words in text
+
+
+@pytest.mark.parametrize(
+    ("broken", "state", "remedy"),
+    [("stop", STOP, "set data.broken to skip"), ("skip", WARNING, "data.broken leaves them out")],
+)
+def test_truncated_photograph_is_found(project, broken, state, remedy):
+    first = sorted((project / "photos/train/bag").iterdir())[0]
+    with Image.open(first) as image:
+        image.convert("RGB").resize((256, 256)).save(first.with_suffix(".jpg"))
+    first.unlink()
+    os.truncate(first.with_suffix(".jpg"), 1000)
+    found = check(project, "data", data__broken=broken)
+    assert found[0] == state
+    assert f"1 of 30 images cannot be read: {first.with_suffix('.jpg')} (" in found[1]
+    assert found[1].endswith(remedy)
+
+
+def test_of_many_photographs_a_sample_is_decoded_and_said(project, monkeypatch):
+    monkeypatch.setattr("genie.data.checks.DECODED_BYTES", 1)
+    state, text = check(project, "data")
+    assert state == OK
+    assert re.search(r"; one in \d+ was decoded, of the others header and end were checked", text)
+
+
+def test_class_of_one_split_stops(project):
+    shutil.rmtree(project / "photos/train/bag")
+    state, text = check(project, "data")
+    assert state == STOP
+    assert "class 'bag' is in test but has no images in train" in text
+
+
+def test_slow_steps_of_the_first_stage_are_logged(project, caplog):
+    (project / "dvc.yaml").unlink()
+    lines = ["embedder: checking the model in zoo/backbone", "validate: all is valid"]
+    command = shlex.join(["python", "-c", f"print({lines[0]!r}); print({lines[1]!r})"])
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"validate": {"cmd": command}}}))
+    caplog.set_level(logging.INFO, logger="genie")
+    assert check(project, "parameters") == (OK, "all is valid")
+    assert [record.getMessage() for record in caplog.records] == lines[:1]
 
 
 def test_versions_that_differ_from_the_tested_ones_are_a_warning(project):

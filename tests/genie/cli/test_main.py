@@ -12,6 +12,7 @@ from PIL import Image
 
 from genie.cli.main import _progress, main
 from genie.cli.places import note_run
+from genie.cli.run_notes import result_of
 from genie.core.progress import silent
 from genie.plan.methods import METHODS
 from genie.progress import bar
@@ -52,7 +53,7 @@ def error_of(result: Result) -> str:
 
 def test_summary_is_a_table_of_what_the_pipeline_found(tmp_path):
     metrics(tmp_path)
-    note_run(tmp_path, "generate", seconds=12)
+    note_run(tmp_path, "generate", seconds=12, result=result_of(tmp_path, "generate"))
     result = run("summary", "--root", tmp_path)
     assert result.exit_code == 0
     assert "+5.0 ± 1.0 %  (95% interval, n = 5 tasks)" in result.stdout

@@ -242,7 +242,9 @@ def test_copy_has_what_links_lead_to_and_nothing_hidden_or_technical(photos, tmp
 
 @pytest.mark.parametrize("name", ["coat", "bag/1.png"])
 def test_links_without_a_target_are_named_before_anything_is_written(tmp_path, name):
-    (tmp_path / "images/bag").mkdir(parents=True)
+    for label in ("bag", "shoe"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        (tmp_path / "images" / label / "0.png").touch()
     (tmp_path / "images" / name).symlink_to("/no/where")
     line = error_of(new(tmp_path / "project", "--data", tmp_path / "images"))
     assert line.startswith("Error: --data must have only links whose targets exist")

@@ -19,6 +19,7 @@ from genie.cli.main import main
 from genie.cli.places import note_run
 from genie.cli.recorded import RESULTS
 from genie.cli.revisions import Selection, position, read_parameters, read_runs
+from genie.cli.run_notes import result_of
 from genie.core.errors import GenieError
 from genie.core.tables import SCORES
 from tests.scratch import call
@@ -173,14 +174,15 @@ def test_seconds_are_those_noted_on_this_machine(repository, tmp_path, monkeypat
     shutil.copytree(repository, clone, symlinks=True)
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
     monkeypatch.setenv("DVC_ROOT", str(clone))
-    note_run(clone, "generate", seconds=3)
-    note_run(clone, "retrain", seconds=2)
+    for stage, seconds in (("generate", 3), ("retrain", 2)):
+        note_run(clone, stage, seconds=seconds, result=result_of(clone, stage))
+    note_run(clone, "evaluate", seconds=100, result="of another experiment")
     monkeypatch.setenv("DVC_EXP_NAME", "r0.5-s1")
     note_run(tmp_path / "a temporary folder of dvc", "generate", seconds=1.5)
-    seconds = {run.names[0]: run.seconds for run in read_runs(clone, Selection())[0]}
-    assert seconds["HEAD"] == 5  # the workspace is HEAD
-    assert seconds["r0.5-s1"] == 1.5
-    assert seconds["r0.5-s2"] is None
+    spent = {run.names[0]: run.seconds for run in read_runs(clone, Selection())[0]}
+    assert spent["HEAD"] == 5  # the workspace is HEAD
+    assert spent["r0.5-s1"] == 1.5
+    assert spent["r0.5-s2"] is None
 
 
 @pytest.mark.parametrize(

@@ -594,6 +594,65 @@ def test_class_names_of_a_saved_data_set_are_those_of_its_labels(tmp_path, split
     assert read_class_names(tmp_path / "saved") == ["x", "z"]
 
 
+def split_folders(root: Path, train: list[str], test: list[str]) -> Path:
+    class_folders(root / "train", *train)
+    class_folders(root / "test", *test, first=50)
+    return root
+
+
+def split_parts(root: Path, train: list[str], test: list[str]) -> Path:
+    for first, (part, labels) in enumerate({"train": train, "test": test}.items()):
+        write_images(images_table(dict.fromkeys(labels, 2), first=50 * first), root / part)
+    return root
+
+
+def split_files(root: Path, train: list[str], test: list[str]) -> Path:
+    for part in ("train", "test"):
+        (split_parts(root / "parts", train, test) / part / "images.parquet").rename(
+            root / f"{part}-0.parquet"
+        )
+    return root
+
+
+def split_column(root: Path, train: list[str], test: list[str]) -> Path:
+    parts = {"train": train, "test": test, "validation": ["other"]}
+    tables = [
+        images_table(dict.fromkeys(labels, 2), first=50 * first).assign(split=part)
+        for first, (part, labels) in enumerate(parts.items())
+    ]
+    root.mkdir()
+    pd.concat(tables).to_parquet(root / "all.parquet")
+    return root / "all.parquet"
+
+
+LAYOUTS = [split_folders, split_parts, split_files, split_column]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_class_names_are_those_of_the_images_that_are_read(tmp_path, layout):
+    path = layout(tmp_path / "data", ["a", "b"], ["a", "b"])
+    assert read_class_names(path) == sorted(set(read_pools(path)[0]["label"])) == ["a", "b"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("read", [read_class_names, read_pools])
+@pytest.mark.parametrize(
+    ("train", "test", "where"),
+    [
+        ("ab", "abc", "class 'c' is in test but has no images in train"),
+        ("abc", "ab", "class 'c' is in train but has no images in test"),
+        ("a", "a", "only 'a'"),
+    ],
+)
+def test_class_that_only_one_split_has_is_found_without_reading_images(
+    tmp_path, monkeypatch, layout, read, train, test, where
+):
+    path = layout(tmp_path / "data", list(train), list(test))
+    monkeypatch.setattr("genie.data.readers.open_square", pytest.fail)
+    with pytest.raises(InvalidValueError, match=where):
+        read(path)
+
+
 # Skipping
 
 

@@ -1,0 +1,85 @@
+"""A check that images can be read, before a run; faster than reading them for the run."""
+
+import io
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image
+
+from genie.core.errors import InvalidValueError
+from genie.core.progress import Progress, silent
+from genie.data.readers import Raw, open_square, raw_images
+
+DECODED_BYTES = 400e6
+"""Size of the files that are decoded, about five seconds of one processor."""
+
+_LAST = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+"""Last bytes of complete files by format; zeros or ends of lines may follow."""
+
+
+@dataclass(frozen=True)
+class Readable:
+    """How many images there are, every how many one was decoded, and (place, reason) of the bad."""
+
+    count: int
+    step: int
+    broken: Sequence[tuple[str, str]]
+
+
+def check_images(path: Path, *, progress: Progress = silent) -> Readable:
+    """Check the images of the data at `path`, which is as in `read_pools`.
+
+    All images are decoded, JPEG at a lower resolution. Of data above `DECODED_BYTES`, a part that
+    is evenly spaced is; of the others, the header and the last bytes are checked. No image is
+    reported that `read_pools` can read.
+    """
+    raws = raw_images(path)
+    step = max(1, math.ceil(sum(map(_size, raws)) / DECODED_BYTES))
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        reasons = threads.map(partial(_reason, step=step), range(len(raws)), raws)
+        try:
+            shown = progress(raws, "checking images", total=len(raws), unit="image")
+            found = [(raw.where, why) for raw, why in zip(shown, reasons, strict=True) if why]
+        finally:
+            threads.shutdown(cancel_futures=True)  # on an interrupt by the user
+    return Readable(len(raws), step, found)
+
+
+def _size(raw: Raw) -> int:
+    if isinstance(raw.data, Path):
+        return raw.data.stat().st_size if raw.data.is_file() else 0
+    return len(raw.data) if isinstance(raw.data, bytes) else 0
+
+
+def _reason(number: int, raw: Raw, *, step: int) -> str | None:
+    """Return why an image cannot be read, or None."""
+    if isinstance(raw.data, InvalidValueError):
+        return str(raw.data)
+    if _seems_good(raw.data, decode=number % step == 0):
+        return None
+    try:
+        open_square(raw.data, size=None)
+    except InvalidValueError as error:
+        return str(error)
+    return None
+
+
+def _seems_good(data: bytes | Path, *, decode: bool) -> bool:
+    with suppress(Exception):  # decoders can raise anything on damaged bytes
+        file: BinaryIO = io.BytesIO(data) if isinstance(data, bytes) else data.open("rb")
+        with file, Image.open(file) as image:
+            last = _LAST.get(str(image.format), b"")
+            if decode:
+                image.draft(None, (1, 1))
+                image.load()
+                return not image.mode.startswith(("I", "F"))  # whose values may be out of range
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 64))
+            return file.read().rstrip(b"\0\r\n ").endswith(last)
+    return False
