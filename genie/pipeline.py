@@ -303,8 +303,8 @@ class GeNIe:
         - `dataset`: the images, as the path of an image folder, a list of (PIL image, label) pairs,
           a torchvision-style data set, or a Hugging Face `Dataset` (see
           `data.datasets.labelled_images`); `class_names` names the integer labels
-        - `per_class`: the number of images per class; `classes` "few" leaves out classes with 20
-          or more real images
+        - `per_class`: the number of images per class; `classes` "few" leaves out classes with 20 or
+          more real images
         - `r`, `levels`: the noise ratio, or "ada" to choose it among the levels for each image
         - `prompts`, `filter`, `seed`: the prompts, the filter, and the seed of all random draws
         - `inversion_steps`: the number of training steps for each learned token

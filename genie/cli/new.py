@@ -91,8 +91,8 @@ def pinned_version() -> str:
 def project_pipeline(pipeline: str) -> str:
     """Return the dvc.yaml of a project, derived from this repository's dvc.yaml.
 
-    Each stage depends on its file in the project's stages/. Instead of on the library's code, it
-    depends on the file that pins the library's version.
+    Each stage depends on its file in the project's stages/, and on the file that pins the library's
+    version instead of on the library's code.
     """
     editor = _round_trip()
     document = editor.load(pipeline)
@@ -107,7 +107,7 @@ def project_pipeline(pipeline: str) -> str:
 
 
 def project_parameters(parameters: str, *, photos: str) -> str:
-    """Return the params.yaml of a project, derived from this repository's, with its comments.
+    """Return the params.yaml of a project, with the comments of this repository's params.yaml.
 
     `photos` becomes `data.path`. The method is "strong", which needs no generator, and one task
     contains all images.

@@ -82,7 +82,7 @@ def support_of(target: str, root: Path) -> list[Image.Image]:
 
 
 def summary(made: HardNegative, examples: int) -> Sequence[str]:
-    """Return a line per level, a line on the clarity of the choice, and a line on Z_T's origin."""
+    """Return one line per level, then how clear the choice is and how Z_T was computed."""
     lines, before = ["     r  position     shift"], None
     for (r, _), position in zip(made.levels, made.positions, strict=True):
         shift = "" if before is None else f"{position - before:+.2f}"

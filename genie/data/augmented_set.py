@@ -68,7 +68,7 @@ class AugmentedSet(Sequence[tuple[Image.Image, Any]]):
     - `png_of`: a function from a file name to the PNG bytes of the image
     - `label_of`: item labels by class name, such as class indices; classes that are not listed are
       labelled by name
-    - `facts`: facts for the data card that none of the tables contains
+    - `facts`: facts for the data card that are not in the tables
     - `copied`: further files that are saved with the set, such as learned tokens
     - `folder`: the folder that the set was loaded from, if any
     - `transform`: a function that is applied to each image (see `with_transform`)

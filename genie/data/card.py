@@ -17,7 +17,7 @@ SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M
 
 @dataclass(frozen=True)
 class SetFacts:
-    """Facts about a set that none of its tables contains.
+    """Facts about a set that are not in its tables.
 
     `rejected` is the number of images that a filter rejected, and `short` is the number of images
     that are missing as a result. Licences are strings, which are empty if unknown.

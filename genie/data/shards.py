@@ -142,7 +142,7 @@ def _image(row: ShardRow) -> dict[str, bytes | str]:
 
 
 def _grouped(rows: Iterable[ShardRow]) -> Iterator[list[ShardRow]]:
-    """Yield groups of rows; a group ends once its images reach GROUP bytes."""
+    """Yield groups of rows; a group ends once its images reach a total of GROUP bytes."""
     group: list[ShardRow] = []
     size = 0
     for row in rows:

@@ -1,4 +1,4 @@
-"""Planning of a method's images, as requests for rendering. Nothing here imports torch.
+"""Planning of the images that a method needs, as requests. Nothing here imports torch.
 
 Start with `requests` (images to render, and the slots that they compete for), then read `levels`
 (the noise ratio r and its denoising steps), `methods` (the registry of methods) and `tasks` (the

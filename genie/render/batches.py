@@ -43,8 +43,8 @@ def widths(count: int, size: int) -> list[int]:
     """Split `count` images into the batch sizes of successive denoiser calls.
 
     Batches come in three sizes: `size`, a quarter of it, and a sixteenth of it. A denoiser that is
-    compiled for each shape therefore sees at most three shapes. The last batch may be padded with
-    fewer images than the smallest size.
+    compiled for each shape therefore sees at most three shapes. The last batch may need padding,
+    but always less than the smallest batch size.
     """
     shapes = [shape for shape in (size, size // 4, size // 16) if shape]
     widths = []

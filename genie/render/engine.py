@@ -1,9 +1,9 @@
-"""Engines, which render batches of requests, and the engine that renders in this process.
+"""Engines, which render batches of requests in this process or on Ray (`ray_engine`).
 
-The engine on Ray is in `ray_engine`. For models of the Stable Diffusion family, images are rendered
-by `stable_diffusion`. The pipelines of all other models are called unchanged, with one random
-generator per image (`generic`). This includes models distilled to few steps (LCM, Turbo and
-similar), because they are trained for their own schedulers.
+For models of the Stable Diffusion family, images are rendered by `stable_diffusion`. The pipelines
+of all other models are called unchanged, with one random generator per image (`generic`). This
+includes models distilled to few steps (LCM, Turbo and similar), because they are trained for their
+own schedulers.
 """
 
 import logging
