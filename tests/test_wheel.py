@@ -34,7 +34,9 @@ def test_wheel_has_every_other_file_of_the_library(unpacked):
     assert missing == []
 
 
-@pytest.mark.parametrize("model", ["backbone", "clip", "generator", "oracle"])
+@pytest.mark.parametrize(
+    "model", ["backbone", "clip", "generator", "oracle", "photographs/backbone", "photographs/clip"]
+)
 def test_wheel_has_every_file_of_the_embedded_models(unpacked, model):
     there, ours = unpacked / "genie/project/zoo" / model, ROOT / "zoo" / model
     files = sorted(p.relative_to(ours) for p in ours.rglob("*") if p.is_file())

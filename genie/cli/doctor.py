@@ -34,6 +34,8 @@ from genie.data.readers import read_class_names
 
 log = logging.getLogger(__name__)
 
+LEAST_CUT = 0.1  # of an image, below which nobody needs to know
+
 OK, WARNING, STOP = "ok", "warning", "stop"
 
 PACKAGE = "genie-pipeline"
@@ -203,6 +205,11 @@ def data(root: Path, params: dict[str, Any], *, progress: Progress = silent) -> 
     text = f"{len(classes)} classes, {found.count} images in {path}"
     if found.step > 1:
         text += f"; one in {found.step} was decoded, of the others header and end were checked"
+    if params.get("data.crop", "centre") == "centre" and found.look.cut >= LEAST_CUT:
+        text += (
+            f"; data.crop centre cuts off {found.look.cut:.0%} of an image on average, pad or "
+            "squash keep all of it"
+        )
     return OK, text
 
 

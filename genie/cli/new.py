@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from genie.cli.origin import PACKAGE, requirement
 from genie.core.errors import FailedError, GenieError, InvalidValueError, one_line
 from genie.core.progress import Progress, silent
+from genie.data.checks import Look, look_at
 from genie.data.folders import data_files
 from genie.data.readers import read_class_names
 
@@ -37,8 +38,16 @@ COPIED = (
     "zoo/clip",
     "zoo/generator",
     "zoo/oracle",
+    "zoo/photographs/backbone",
+    "zoo/photographs/clip",
 )
 """Files and folders of this repository that are copied to a project."""
+
+PHOTOGRAPHS = {
+    "classifier": {"backbone": "zoo/photographs/backbone"},
+    "filter": {"clip": "zoo/photographs/clip", "min_text": 0.16, "min_image": 0.55},
+}
+"""Parameters for photographs: models that were trained on CIFAR-10, and thresholds of this CLIP."""
 
 WRITTEN = {
     "README.md": "README.md",
@@ -71,7 +80,11 @@ def new_project(
         _copy(_TEMPLATE / name, folder / target)
     (folder / VERSION_FILE).write_text(pinned_version())
     (folder / "dvc.yaml").write_text(project_pipeline((_ORIGIN / "dvc.yaml").read_text()))
-    parameters = project_parameters((_ORIGIN / "params.yaml").read_text(), photos=photos)
+    parameters = project_parameters(
+        (_ORIGIN / "params.yaml").read_text(),
+        photos=photos,
+        photographs=images is None or are_photographs(look_at(images)),
+    )
     (folder / "params.yaml").write_text(parameters)
     tracked = ["zoo"]
     if images:
@@ -106,17 +119,24 @@ def project_pipeline(pipeline: str) -> str:
     return _dumped(editor, document)
 
 
-def project_parameters(parameters: str, *, photos: str) -> str:
+def are_photographs(look: Look) -> bool:
+    """Return whether images have colour or are large, unlike those of Fashion-MNIST."""
+    return look.colour >= 0.1 or look.side > 64
+
+
+def project_parameters(parameters: str, *, photos: str, photographs: bool) -> str:
     """Return the params.yaml of a project, with the comments of this repository's params.yaml.
 
     `photos` becomes `data.path`. The method is "strong", which needs no generator, and one task
-    contains all images.
+    contains all images. Backbone and CLIP are those for photographs or for small grey images.
     """
     editor = _round_trip()
     document = editor.load(parameters)
     document["data"]["path"] = photos
     document["data"] |= {"regime": "all", "tasks": 1}
     document["method"] = "strong"
+    for section, values in PHOTOGRAPHS.items() if photographs else ():
+        document[section] |= values
     return re.sub(r"docs/[\w/-]+\.md", "README.md", _dumped(editor, document))
 
 

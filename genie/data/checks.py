@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from PIL import Image
 
 from genie.core.errors import InvalidValueError
@@ -20,8 +21,27 @@ from genie.data.readers import Raw, open_square, raw_images
 DECODED_BYTES = 400e6
 """Size of the files that are decoded, about five seconds of one processor."""
 
+LOOKED_AT = 50
+"""Number of images that `look_at` decodes."""
+
+COLOURFUL = 8
+"""Mean difference between the strongest and the weakest channel of an image with colour."""
+
 _LAST = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 """Last bytes of complete files by format; zeros or ends of lines may follow."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a sample of images looks like.
+
+    `colour` is the fraction of images with colour, `side` the median shorter side in pixels, and
+    `cut` the mean fraction of an image that lies outside its central square.
+    """
+
+    colour: float
+    side: float
+    cut: float
 
 
 @dataclass(frozen=True)
@@ -30,6 +50,7 @@ class Readable:
 
     count: int
     step: int
+    look: Look
     broken: Sequence[tuple[str, str]]
 
 
@@ -49,7 +70,32 @@ def check_images(path: Path, *, progress: Progress = silent) -> Readable:
             found = [(raw.where, why) for raw, why in zip(shown, reasons, strict=True) if why]
         finally:
             threads.shutdown(cancel_futures=True)  # on an interrupt by the user
-    return Readable(len(raws), step, found)
+    return Readable(len(raws), step, _look(raws), found)
+
+
+def look_at(path: Path) -> Look:
+    """Decode a sample of the images at `path`, which is as in `read_pools`."""
+    return _look(raw_images(path))
+
+
+def _look(raws: Sequence[Raw]) -> Look:
+    places = np.linspace(0, len(raws), LOOKED_AT, endpoint=False, dtype=int)
+    sample = [raws[place] for place in sorted(set(places.tolist()))]
+    seen = [found for raw in sample if (found := _seen(raw.data))]
+    colour, side, cut = np.array(seen or [(0.0, 0, 0.0)]).T
+    return Look(float((colour >= COLOURFUL).mean()), float(np.median(side)), float(cut.mean()))
+
+
+def _seen(data: bytes | Path | InvalidValueError) -> tuple[float, int, float] | None:
+    """Return the strength of colour, the shorter side and the part outside the central square."""
+    if isinstance(data, InvalidValueError):
+        return None
+    with suppress(Exception):  # decoders can raise anything on damaged bytes
+        with Image.open(data if isinstance(data, Path) else io.BytesIO(data)) as image:
+            short, long = sorted(image.size)
+        pixels = np.asarray(open_square(data, size=64), np.int16)
+        return float(np.ptp(pixels, axis=2).mean()), short, 1 - short / long
+    return None
 
 
 def _size(raw: Raw) -> int:

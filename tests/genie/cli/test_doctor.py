@@ -97,6 +97,15 @@ def test_data_are_counted(project):
     assert (state, "found no images" in text) == (STOP, True)
 
 
+def test_how_much_the_centre_crop_cuts_off_is_said(project):
+    for file in (project / "photos").rglob("*.png"):
+        with Image.open(file) as image:
+            image.resize((40, 30)).save(file)
+    state, text = check(project, "data")
+    assert (state, "centre cuts off 25% of an image on average" in text) == (OK, True)
+    assert "cuts off" not in check(project, "data", data__crop="pad")[1]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from genie.cli.main import main
 from genie.cli.new import project_parameters, project_pipeline
@@ -133,7 +135,7 @@ def test_old_project_that_follows_the_line_works_again(project, tmp_path):
 
 def test_parameters_are_ours_with_comments_but_for_data_and_method():
     ours = (ROOT / "params.yaml").read_text()
-    made = project_parameters(ours, photos="photos.parquet")
+    made = project_parameters(ours, photos="photos.parquet", photographs=False)
     expected = read_yaml(ROOT / "params.yaml") | {"method": "strong"}
     expected["data"] |= {"regime": "all", "tasks": 1}
     expected["data"]["path"] = "photos.parquet"
@@ -145,6 +147,24 @@ def test_parameters_are_ours_with_comments_but_for_data_and_method():
     assert [line.split(":")[0].strip() for line in changed] == [
         *("path", "regime", "tasks", "method")
     ]
+
+
+@pytest.mark.parametrize(
+    ("mode", "side", "photographs"), [("RGB", 40, True), ("L", 40, False), ("L", 200, True)]
+)
+def test_models_fit_the_images(tmp_path, mode, side, photographs):
+    for number, label in enumerate(("bag", "coat")):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        noise = np.random.default_rng(number).integers(0, 256, (side, side, 3), np.uint8)
+        Image.fromarray(noise).convert(mode).save(tmp_path / "images" / label / "1.png")
+    assert new(tmp_path / "project", "--data", tmp_path / "images").exit_code == 0
+    params = check_params(read_yaml(tmp_path / "project/params.yaml"), where="test")
+    place = "zoo/photographs" if photographs else "zoo"
+    assert str(params.classifier.backbone) == f"{place}/backbone"
+    assert str(params.filter.clip) == f"{place}/clip"
+    assert params.filter.min_text == (0.16 if photographs else 0.37)
+    size = sum(p.stat().st_size for p in (tmp_path / "project/zoo").rglob("*") if p.is_file())
+    assert size < 40e6
 
 
 def test_every_path_in_the_parameters_is_there(project):
