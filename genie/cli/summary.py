@@ -55,7 +55,8 @@ def _interval(value: Mapping[str, Any], over: str, *, signed: bool = False) -> s
     if value["mean"] is None:
         return "not measured"
     if value["low"] is None:
-        return f"{percent(value['mean'], signed=signed)} %  (one task, no interval)"
+        why = "one task" if value["n"] == 1 else f"equal in all {value['n']} {over}"
+        return f"{percent(value['mean'], signed=signed)} %  ({why}, no interval)"
     share, interval = interval_text(value, over, signed=signed)
     return f"{share} %  ({interval})"
 

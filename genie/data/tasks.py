@@ -110,8 +110,8 @@ def few_queries_warning(tasks: pd.DataFrame) -> str | None:
         return None
     return (
         f"{len(few)} of {len(counts)} classes have fewer than {FEW_QUERIES} query images (class "
-        f"{few.idxmin()!r} has {few.min()}), so their accuracies are uncertain by up to 18 points "
-        "or more"
+        f"{few.idxmin()!r} has {few.min()}), so the accuracy of such a class may be wrong by 18 "
+        "points or more"
     )
 
 

@@ -26,6 +26,8 @@ WIDEST = 20
 
 CHANGES = 10
 
+EQUAL = "All splits have the same gain, so there is no interval."
+
 VERDICT_QUERIES = 100
 """Least number of query images for a verdict; an accuracy on them is known to 10 points at worst.
 """
@@ -106,7 +108,7 @@ def _verdict(summary: Mapping[str, Any], method: str | None) -> str:
     if gain["mean"] is None:
         return "No task was evaluated."
     if gain["low"] is None:
-        return "One task has no interval."
+        return "One task has no interval." if gain["n"] == 1 else EQUAL
     return " ".join([_direction(summary, method), *_scope(summary)])
 
 
@@ -127,11 +129,12 @@ def _scope(summary: Mapping[str, Any]) -> list[str]:
     """Return sentences on what the intervals cover, and on classes with few query images."""
     n, queries = summary["gain"]["n"], summary.get("queries", 0)
     sentences = {
-        "support sets": f"It is over {n} support sets that all face the same {queries:,} query "
-        "images, and does not cover the choice of these.",
-        "query images": f"It is over the {n:,} query images of one task, and does not cover the "
-        "draw of support images.",
-        "splits": f"It is over {n} splits of the same images, and wider because these overlap.",
+        "support sets": f"The interval is over {n} support sets that all face the same "
+        f"{queries:,} query images, and does not cover the choice of these.",
+        "query images": f"The interval is over the {n:,} query images of one task, and does not "
+        "cover the draw of support images.",
+        "splits": f"The interval is over {n} splits of the same images, and wider because these "
+        "overlap.",
     }
     found = [sentences[over]] if (over := summary.get("interval_over")) in sentences else []
     fewest = summary.get("queries_per_class", FEW_QUERIES)

@@ -3,7 +3,8 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from genie.data.augmented_set import read_set
 from genie.data.near_duplicates import clusters
 from genie.data.tasks import queries_per_class, shot_groups, task_ids
 from genie.measure.metrics import (
+    DIFFERENCE,
     GROUPS,
     SHARE,
     Interval,
@@ -280,14 +282,15 @@ def summarise(
     """
     over, per_class = interval_over(tasks), queries_per_class(tasks)
     roles = tasks["role"].value_counts()
-    shared = float(roles["query"] / len(tasks)) if over == SPLITS else 0.0
+    share = float(roles["query"] / len(tasks))
+    mean_of = partial(_over_splits, shared=share) if over == SPLITS else interval
     wide = scores.pivot(index="task", columns="model", values="accuracy")
     near = scores.pivot(index="task", columns="model", values="boundary").astype(float)
     summary: dict[str, Any] = {
-        "baseline": interval(wide["baseline"], bounds=SHARE, shared=shared),
-        "augmented": interval(wide["augmented"], bounds=SHARE, shared=shared),
-        "gain": interval(wide["augmented"] - wide["baseline"], shared=shared),
-        "gain_boundary": interval((near["augmented"] - near["baseline"]).dropna(), shared=shared),
+        "baseline": mean_of(wide["baseline"], bounds=SHARE),
+        "augmented": mean_of(wide["augmented"], bounds=SHARE),
+        "gain": mean_of(wide["augmented"] - wide["baseline"]),
+        "gain_boundary": mean_of((near["augmented"] - near["baseline"]).dropna()),
         "images": int(members["file_name"].nunique()),
         "mean_r": _rounded(members["r"].astype(float).mean()),
         "label_consistency": _rounded(verdicts["consistent"].astype(float).mean()),
@@ -295,14 +298,21 @@ def summarise(
     for group in GROUPS:
         grouped = scores.pivot(index="task", columns="model", values=group).dropna()
         if len(grouped):
-            gain = grouped["augmented"] - grouped["baseline"]
-            summary[f"gain_{group}"] = interval(gain, shared=shared)
+            summary[f"gain_{group}"] = mean_of(grouped["augmented"] - grouped["baseline"])
     return summary | {
         "interval_over": over,
         "predict_accuracy": float(wide["augmented"].iloc[0]),
         "queries": int(tasks.loc[tasks["role"] == "query", "image_id"].nunique()),
         "queries_per_class": int(per_class.min()),
     }
+
+
+def _over_splits(
+    values: Sequence[float], *, bounds: tuple[float, float] = DIFFERENCE, shared: float
+) -> Interval:
+    """Return `interval`, but none for splits of equal results, which are not certain."""
+    found = interval(values, bounds=bounds, shared=shared)
+    return replace(found, low=None, high=None) if found.low == found.high else found
 
 
 def _rounded(value: float) -> float | None:

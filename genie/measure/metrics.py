@@ -30,7 +30,7 @@ class Interval:
 SHARE = (0.0, 1.0)
 DIFFERENCE = (-1.0, 1.0)
 
-RESAMPLES = 2000
+RESAMPLES, BLOCK = 2000, 100
 IMAGINED = {SHARE: (0, 0, 1, 1), DIFFERENCE: (-1, 0, 0, 1)}
 """Four imagined images, on which two models are right and wrong in each of the four ways."""
 
@@ -77,25 +77,28 @@ def bootstrap(
     totals, counts = (np.zeros((len(names), values.shape[1])) for _ in range(2))
     np.add.at(totals, place, np.nan_to_num(values))
     np.add.at(counts, place, known)
-    mean = _mean_of_parts(totals.sum(0), counts.sum(0))
+    mean = float(_mean_of_parts(totals.sum(0), counts.sum(0)))
     used = counts.any(1)
     size = counts[used].sum() / used.sum() / values.shape[1]
     imagined = np.repeat(np.array(IMAGINED[bounds], float)[:, None], values.shape[1], axis=1)
     totals = np.vstack([totals[used], size * imagined])
     counts = np.vstack([counts[used], np.full_like(imagined, size)])
-    rng, number = numbered_rng(0, label="bootstrap"), len(totals)
-    draws = (rng.integers(0, number, number) for _ in range(RESAMPLES))
-    times = (np.bincount(drawn, minlength=number) for drawn in draws)
-    means = [_mean_of_parts(often @ totals, often @ counts) for often in times]
-    low, high = np.quantile(means, (0.025, 0.975))
+    rng, number, means = numbered_rng(0, label="bootstrap"), len(totals), []
+    for _ in range(RESAMPLES // BLOCK):  # a matrix of all resamples would be large
+        drawn = rng.integers(0, number, (BLOCK, number)) + number * np.arange(BLOCK)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=BLOCK * number).reshape(BLOCK, number)
+        means.append(_mean_of_parts(times @ totals, times @ counts))
+    low, high = np.quantile(np.concatenate(means), (0.025, 0.975))
     low, high = min(low, mean), max(high, mean)
     n = int(known.any(1).sum())
     return Interval(round(mean, 6), round(float(low), 6), round(float(high), 6), n)
 
 
-def _mean_of_parts(totals: np.ndarray, counts: np.ndarray) -> float:
-    """Return the mean of totals / counts over the parts with images."""
-    return float((totals[counts > 0] / counts[counts > 0]).mean())
+def _mean_of_parts(totals: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the mean of totals / counts (..., k) over the parts with images."""
+    shares = np.full(totals.shape, np.nan)
+    np.divide(totals, counts, out=shares, where=counts > 0)
+    return np.nanmean(shares, axis=-1)
 
 
 def spread_of_mean(n: int, shared: float) -> float:
@@ -195,7 +198,7 @@ def boundary_right(
 def mean_of_parts(values: np.ndarray) -> float:
     """Return the mean over parts of each part's mean; `values` are those of `bootstrap`."""
     known = ~np.isnan(values)
-    return _mean_of_parts(np.nan_to_num(values).sum(0), known.sum(0))
+    return float(_mean_of_parts(np.nan_to_num(values).sum(0), known.sum(0)))
 
 
 def paired_p(

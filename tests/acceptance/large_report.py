@@ -42,11 +42,12 @@ def large_report(path: Path, count: int) -> None:
     interval = {"mean": 0.05, "low": 0.02, "high": 0.08, "n": 5}
     summary = dict.fromkeys(("gain", "gain_boundary", "baseline", "augmented"), interval)
     measured = Measured(
-        summary=summary | {"label_consistency": 0.9, "mean_r": 0.7},
+        summary=summary | {"label_consistency": 0.9, "mean_r": 0.7, "images": 1},
         cost=dict.fromkeys(("needed", "guided_steps_needed", "rejected", "short", "images"), count),
         metadata=pd.DataFrame(),
         confusion=confusion_change(predictions, predictions),
         curves=curves(table),
+        method="genie",
     )
     write_report(path, gallery_of(table, verdicts, support, png=webp, webp=webp), measured)
 

@@ -49,6 +49,9 @@ def test_intervals_say_what_they_are_over_and_few_query_images_are_told():
         "+5.0 %  (95% interval +4.0 to +6.0, n = 5 query images)"
     )
     assert lines["query images"] == "900"
+    equal = {"interval_over": "splits", "gain": ONE_TASK | {"n": 4}}
+    gain = dict(summary_lines(RESULT | equal, {}))["gain, paired by task"]
+    assert gain == "-12.5 %  (equal in all 4 splits, no interval)"
     assert "accuracy of genie predict" not in lines
 
 

@@ -150,6 +150,7 @@ def test_headline_is_the_gain_with_its_interval_and_what_it_cost(page):
         (interval(-0.05, -0.06, -0.04), "Generated images hurt"),
         (interval(0.01, -0.01, 0.03), "The interval contains zero"),
         (interval(0.01, n=1), "One task has no interval"),
+        (interval(0.0, n=4), "All splits have the same gain, so there is no interval."),
     ],
 )
 def test_sentence_interprets_the_interval(tmp_path, gain, sentence):

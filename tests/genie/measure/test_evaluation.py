@@ -38,6 +38,7 @@ from genie.measure.evaluation import (
     verdicts,
     write_evaluation,
 )
+from genie.measure.metrics import Interval
 from tests.genie.measure.small_run import CLASSES, write_small_run
 
 LABELS = ("a", "b", "c")
@@ -225,6 +226,8 @@ def test_intervals_over_splits_are_wider_by_the_share_of_queries_as_nadeau_and_b
     assert found["gain"].high == pytest.approx(min(1, gains.mean() + half), abs=1e-5)
     assert found["gain"].low == pytest.approx(max(-1, gains.mean() - half), abs=1e-5)
     assert found["interval_over"] == "splits"
+    equal = summarise(scores().assign(accuracy=0.7), tasks=table, **nothing)
+    assert equal["gain"] == Interval(0, None, None, 2)  # which is not certain
     assert found["predict_accuracy"] == pytest.approx(accuracies("augmented")[0], abs=1e-6)
 
 
