@@ -17,7 +17,7 @@ from tests.scratch import ROOT
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NEEDS = {"network", "gpu", "hours"}
 SHELL = ("", "sh", "bash")
-ELSEWHERE = {"make repro": ".ci/run", "make test": ".ci/run"}
+ELSEWHERE = {"make repro": ".ci/run", "make test": ".ci/run", "make setup": ".ci/run"}
 """Commands that no test can run, by the file that runs them."""
 
 _BLOCK = re.compile(

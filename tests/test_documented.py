@@ -146,7 +146,7 @@ def test_every_page_that_code_or_parameters_name_exists():
 
 def test_guide_and_readme_stay_short():
     guide = (ROOT / "docs/guide").glob("*.md")
-    assert sum(len(page.read_text().split()) for page in guide) <= 4_600
+    assert sum(len(page.read_text().split()) for page in guide) <= 5_200
     assert len((ROOT / "README.md").read_text().splitlines()) <= 130
 
 
