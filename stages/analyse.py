@@ -19,7 +19,12 @@ def main(params: Params, context: Context) -> str:
     """Analyse the decision boundary, the trajectories and the chosen noise ratios."""
     root = context.root
     backbone = load_backbone(params.classifier.backbone, cache=features_file(root))
-    count = draw_figures(read_outputs(root, backbone), root / "plots", seed=params.seed)
+    count = draw_figures(
+        read_outputs(root, backbone),
+        root / "plots",
+        seed=params.seed,
+        progress=context.monitor.progress,
+    )
     return f"analyse: {count} images in plots/levels.csv, 5 figures and report.html in plots/"
 
 
