@@ -90,17 +90,17 @@ constraints: ## update constraints.txt to the newest versions that pyproject.tom
 $(VENV)/.torch:
 	@echo "Setting up $(VENV): PyTorch first, then the other packages. This takes a few minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "torch>=2.6,<2.14"
+	$(BIN)/python -m pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "torch>=2.6,<2.14"
 	@touch $@
 
 $(VENV)/.pipeline: $(VENV)/.torch pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet $(CONSTRAIN) --editable .
+	$(BIN)/python -m pip install $(CONSTRAIN) --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet $(CONSTRAIN) --editable ".[dev]"
+	$(BIN)/python -m pip install $(CONSTRAIN) --editable ".[dev]"
 	@touch $@ $(VENV)/.pipeline
 
 $(VENV)/.audit: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet $(CONSTRAIN) --editable ".[audit]"
+	$(BIN)/python -m pip install $(CONSTRAIN) --editable ".[audit]"
 	@touch $@

@@ -5,4 +5,8 @@ evaluate, analyse. Each stage reads files, calls the library and writes files. `
 their command line.
 """
 
-import genie.cli.log  # noqa: F401 - before other libraries, whose hints it hides
+import gc
+
+gc.disable()  # until `runner.stage`: imports leave no garbage, and looking for it takes a second
+
+import genie.cli.log  # noqa: E402, F401 - before other libraries, whose hints it hides

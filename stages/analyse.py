@@ -19,8 +19,13 @@ def main(params: Params, context: Context) -> str:
     """Analyse the decision boundary, the trajectories and the chosen noise ratios."""
     root = context.root
     backbone = load_backbone(params.classifier.backbone, cache=features_file(root))
-    outputs, plots = read_outputs(root, backbone), root / "plots"
-    count = draw_figures(outputs, plots, seed=params.seed, method=params.method)
+    count = draw_figures(
+        read_outputs(root, backbone),
+        root / "plots",
+        seed=params.seed,
+        method=params.method,
+        progress=context.monitor.progress,
+    )
     return f"analyse: {count} images in plots/levels.csv, 5 figures and report.html in plots/"
 
 

@@ -1,5 +1,6 @@
 """The command line of the stages: options, progress, signals, error messages and run notes."""
 
+import gc
 import os
 import re
 import sqlite3
@@ -59,6 +60,8 @@ def stage(run: Callable[[Params, Context], str], *, trains: bool = False) -> cli
     command with one line on stderr and exit code 1. Signals end it as described in
     `genie.cli.signals`.
     """
+    gc.freeze()  # what has been imported by now stays; see `stages`
+    gc.enable()
     name = run.__module__.rpartition(".")[2]
     started_alone = name == "__main__"
     if started_alone:

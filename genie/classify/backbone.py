@@ -5,8 +5,9 @@ identical in any batch.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from genie.classify import features
 from genie.classify.model_checks import model_fingerprint
 from genie.core.device import default_device
 from genie.core.errors import FailedError, MissingFileError, one_line
+from genie.core.progress import Progress, silent
 from genie.data.images import image_id
 
 BATCH = 64
@@ -199,22 +201,34 @@ def resized(image: Image.Image, *, model: ImageModel) -> Image.Image:
     return model.resize(image.convert("RGB"))
 
 
-def embed(images: Sequence[Image.Image], *, model: ImageModel) -> np.ndarray:
+def embed(
+    images: Sequence[Image.Image],
+    *,
+    model: ImageModel,
+    progress: Progress = silent,
+    label: str = "embed images",
+) -> np.ndarray:
     """Return (n, d) float32 embeddings, L2-normalised as in the authors' code."""
 
     def unit(batch: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.normalize(pooled(model.model(batch)), dim=1)
 
-    return vectors(images, model, unit, kind="embedding")
+    return vectors(images, model, unit, kind="embedding", progress=progress, label=label)
 
 
-def classify(images: Sequence[Image.Image], *, model: ImageModel) -> np.ndarray:
+def classify(
+    images: Sequence[Image.Image],
+    *,
+    model: ImageModel,
+    progress: Progress = silent,
+    label: str = "classify images",
+) -> np.ndarray:
     """Return (n, c) probabilities in the order of `class_names(model)`."""
 
     def shares(batch: torch.Tensor) -> torch.Tensor:
         return model.model(batch).logits.float().softmax(1)
 
-    return vectors(images, model, shares, kind="probabilities")
+    return vectors(images, model, shares, kind="probabilities", progress=progress, label=label)
 
 
 @torch.inference_mode()
@@ -224,46 +238,66 @@ def vectors(
     run: Callable[[torch.Tensor], torch.Tensor],
     *,
     kind: str,
+    progress: Progress = silent,
+    label: str = "embed images",
 ) -> np.ndarray:
     """Return the output (n, d) of `run` in float32, one row per image, from the cache if possible.
 
-    Only the images of one batch are in memory at a time. Under `torchrun` or `accelerate launch`,
-    each process computes a part of the vectors, and every process returns the whole result.
+    Each image is loaded once, and only the images of two batches are in memory at a time. Under
+    `torchrun` or `accelerate launch`, each process computes a part of the vectors, and every
+    process returns the whole result.
     """
     if not images:
         return np.zeros((0, 0), np.float32)
-    names = [image_id(image) for image in images]
-    place = {name: i for i, name in enumerate(names)}
     source = f"{model.fingerprint} {kind} {model.device} v{VECTORS_VERSION}"
 
-    def compute(own: Sequence[str]) -> dict[str, np.ndarray]:
-        known = features.known(model.cache, source, own) if model.cache else {}
-        missing = [name for name in own if name not in known]
-        for start in range(0, len(missing), BATCH):
-            part = missing[start : start + BATCH]
-            batch = [images[place[name]] for name in part]
-            padded = [*batch, *[batch[-1]] * (BATCH - len(batch))]
-            rows = run(pixels(padded, model=model).to(model.device)).float().cpu().numpy()
-            fresh = dict(zip(part, rows, strict=False))
-            if model.cache:
-                features.keep(model.cache, source, fresh)
-            known |= fresh
-        return known
+    def run_batch(batch: Mapping[str, Image.Image]) -> dict[str, np.ndarray]:
+        some = list(batch.values())
+        padded = [*some, *[some[-1]] * (BATCH - len(some))]
+        rows = run(pixels(padded, model=model).to(model.device)).float().cpu().numpy()
+        fresh = dict(zip(batch, rows, strict=False))
+        if model.cache:
+            features.keep(model.cache, source, fresh)
+        return fresh
 
-    known = _shared_out(list(place), compute)
-    return np.stack([known[name] for name in names])
+    def compute(places: Sequence[int]) -> list[np.ndarray]:
+        names: list[str] = []
+        known: dict[str, np.ndarray] = {}
+        waiting: dict[str, Image.Image] = {}
+        starts = range(0, len(places), BATCH)
+
+        def size(start: int) -> int:
+            return min(BATCH, len(places) - start)
+
+        for start in progress(starts, label, total=len(places), unit="image", weight=size):
+            part = [images[i] for i in places[start : start + BATCH]]
+            own = [image_id(image) for image in part]
+            names += own
+            if model.cache:
+                known |= features.known(model.cache, source, [n for n in own if n not in known])
+            missing = zip(own, part, strict=True)
+            waiting |= {name: image for name, image in missing if name not in known}
+            if len(waiting) >= BATCH:
+                full = dict(islice(waiting.items(), BATCH))
+                known |= run_batch(full)
+                waiting = {n: image for n, image in waiting.items() if n not in full}
+        if waiting:
+            known |= run_batch(waiting)
+        return [known[name] for name in names]
+
+    return np.stack(_shared_out(range(len(images)), compute))
 
 
 def _shared_out(
-    names: list[str], compute: Callable[[Sequence[str]], dict[str, np.ndarray]]
-) -> dict[str, np.ndarray]:
-    """Compute the vectors of `names`, divided among the processes, and return all vectors."""
+    places: Sequence[int], compute: Callable[[Sequence[int]], list[np.ndarray]]
+) -> list[np.ndarray]:
+    """Compute the vectors of `places`, divided among the processes, and return all vectors."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return compute(names)
+        return compute(places)
     state = PartialState(cpu=not torch.cuda.is_available())
-    with state.split_between_processes(names) as own:
+    with state.split_between_processes(list(places)) as own:
         parts = gather_object([compute(own)])
-    return {name: vector for part in parts for name, vector in part.items()}
+    return [vector for part in parts for vector in part]
 
 
 def _vision_tower(model: torch.nn.Module) -> torch.nn.Module:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from genie.classify.examples import Examples, take, weights_of
-from genie.classify.finetune import network_probabilities, train_network
 from genie.classify.heads import HEADS, Weights, head_probabilities
 from genie.classify.settings import TrainingSettings
 from genie.core.errors import InvalidValueError
@@ -41,6 +40,8 @@ def fit(examples: Examples, settings: TrainingSettings) -> Classifier:
         raise InvalidValueError("a classifier needs at least two classes", value=list(classes))
     targets = np.array([classes.index(label) for label in examples.labels])
     if settings.head == FINETUNE:
+        from genie.classify.finetune import train_network  # slow to import, as accelerate is
+
         weights = train_network(examples, targets, classes, settings)
     else:
         fit_head = HEADS[settings.head]
@@ -51,6 +52,8 @@ def fit(examples: Examples, settings: TrainingSettings) -> Classifier:
 def predict_proba(classifier: Classifier, examples: Examples) -> np.ndarray:
     """Return (n, c) probabilities in the order of `classifier.classes`."""
     if classifier.head == FINETUNE:
+        from genie.classify.finetune import network_probabilities  # slow to import
+
         return network_probabilities(
             classifier.weights,
             examples.images,

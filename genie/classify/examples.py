@@ -8,6 +8,7 @@ import pandas as pd
 from PIL import Image
 
 from genie.classify.backbone import ImageModel, embed
+from genie.core.progress import Progress, silent
 from genie.data.images import decode_image
 from genie.data.pictures import Pictures, joined
 
@@ -27,10 +28,13 @@ class Examples:
     weights: np.ndarray | None = None
 
 
-def load_examples(images: pd.DataFrame, *, backbone: ImageModel) -> Examples:
+def load_examples(
+    images: pd.DataFrame, *, backbone: ImageModel, progress: Progress = silent
+) -> Examples:
     """Return the examples of an images table, in the order of the table."""
     pictures = Pictures(decode_image, list(images["png"]))
-    return Examples(pictures, embed(pictures, model=backbone), list(images["label"]))
+    embeddings = embed(pictures, model=backbone, progress=progress)
+    return Examples(pictures, embeddings, list(images["label"]))
 
 
 def picker(examples: Examples, ids: Iterable[str]) -> Callable[[Iterable[str]], Examples]:

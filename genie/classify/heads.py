@@ -8,8 +8,6 @@ iterations on L2-normalised features (section 4.1), and a linear SVM for fine-gr
 from collections.abc import Callable
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.svm import LinearSVC
 
 Weights = dict[str, np.ndarray]
 """Arrays by name; a head has the arrays `weight` (c, d) and `bias` (c,)."""
@@ -22,6 +20,8 @@ def fit_logistic(
     embeddings: np.ndarray, targets: np.ndarray, weights: np.ndarray, seed: int
 ) -> Weights:
     """Fit multinomial logistic regression."""
+    from sklearn.linear_model import LogisticRegression  # slow to import, and not for predictions
+
     model = LogisticRegression(C=1.0, solver="lbfgs", max_iter=1000)
     model.fit(embeddings, targets, sample_weight=weights)
     return _linear(model.coef_, model.intercept_, two_sided=False)
@@ -29,6 +29,8 @@ def fit_logistic(
 
 def fit_svm(embeddings: np.ndarray, targets: np.ndarray, weights: np.ndarray, seed: int) -> Weights:
     """Fit a linear SVM, one-vs-rest."""
+    from sklearn.svm import LinearSVC  # slow to import
+
     model = LinearSVC(C=1.0, random_state=seed, max_iter=10_000)
     model.fit(embeddings, targets, sample_weight=weights)
     return _linear(model.coef_, model.intercept_, two_sided=True)

@@ -83,7 +83,9 @@ def train_baselines(
 
     `images` has the columns of IMAGES, and `support` the support rows of a tasks table.
     """
-    example_of = picker(load_examples(images, backbone=backbone), images["image_id"])
+    example_of = picker(
+        load_examples(images, backbone=backbone, progress=monitor.progress), images["image_id"]
+    )
     models, predictions = {}, []
     for task, rows in _by_task(support, monitor):
         examples = example_of(rows["image_id"])
@@ -109,10 +111,12 @@ def retrain(
     per mixture of a generated and a real image (MIXTURES), which is empty if nothing is mixed.
     """
     members = read_table(folder / "members.csv", MEMBERS)
-    real_of = picker(load_examples(images, backbone=backbone), images["image_id"])
+    real_of = picker(
+        load_examples(images, backbone=backbone, progress=monitor.progress), images["image_id"]
+    )
     files, pictures = read_set(folder, members)
     label = dict(zip(members["file_name"], members["label"], strict=True))
-    embeddings = embed(pictures, model=backbone)
+    embeddings = embed(pictures, model=backbone, progress=monitor.progress)
     generated_of = picker(Examples(pictures, embeddings, [label[f] for f in files]), files)
     models, mixtures = {}, [empty(MIXTURES)]
     for task, rows in _by_task(support, monitor):

@@ -1,6 +1,7 @@
 """All tables and figures of the stage `analyse`, made from the outputs of earlier stages."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pandas as pd
 
 from genie.classify.backbone import ImageModel
 from genie.classify.examples import Examples, load_examples, picker
+from genie.core.progress import Progress, silent
 from genie.core.tables import (
     CHOICES,
     LEVELS,
@@ -89,37 +91,61 @@ def read_outputs(root: Path, backbone: ImageModel) -> Outputs:
     )
 
 
-def draw_figures(outputs: Outputs, plots: Path, *, seed: int, method: str) -> int:
+def draw_figures(
+    outputs: Outputs, plots: Path, *, seed: int, method: str, progress: Progress = silent
+) -> int:
     """Write all tables and figures to `plots`; return the number of images that were analysed."""
-    trajectories, webp = outputs.trajectories, outputs.webp
+    trajectories = outputs.trajectories
     table = boundary_probabilities(trajectories, outputs.by_task, seed=seed)
     write_table(by_level(table), plots / "levels.csv", LEVELS)
     write_table(choices(trajectories, outputs.verdicts), plots / "choices.csv", CHOICES)
+    figures: list[Callable[[], None]] = [
+        lambda: _contact_sheet(outputs, plots),
+        lambda: boundary_figure(table, plots / "boundary.png"),
+        lambda: trajectory_figure(
+            trajectory_panels(trajectories, outputs.embeddings, outputs.by_task),
+            plots / "trajectories.png",
+        ),
+        lambda: ratio_figure(trajectories, plots / "ratios.png"),
+        lambda: _failure_sheet(outputs, plots),
+        lambda: _report(outputs, plots, method),
+    ]
+    for draw in progress(figures, "draw", total=len(figures), unit="figure"):
+        draw()
+    return len(table)
+
+
+def _contact_sheet(outputs: Outputs, plots: Path) -> None:
     rows = contact_rows(
-        trajectories,
+        outputs.trajectories,
         outputs.images,
         outputs.support,
-        picture_of=lambda key: decode_image(webp[key]),
+        picture_of=lambda key: decode_image(outputs.webp[key]),
     )
     contact_sheet(rows, plots / "contact_sheet.png")
-    boundary_figure(table, plots / "boundary.png")
-    panels = trajectory_panels(trajectories, outputs.embeddings, outputs.by_task)
-    trajectory_figure(panels, plots / "trajectories.png")
-    ratio_figure(trajectories, plots / "ratios.png")
+
+
+def _failure_sheet(outputs: Outputs, plots: Path) -> None:
     failures = failure_rows(
         outputs.members, outputs.verdicts, outputs.png, folder=outputs.augmented
     )
     failure_sheet(failures, plots / "failures.png", judged=len(outputs.verdicts))
+
+
+def _report(outputs: Outputs, plots: Path, method: str) -> None:
     gallery = gallery_of(
-        trajectories, outputs.verdicts, outputs.support, png=outputs.png, webp=webp
+        outputs.trajectories,
+        outputs.verdicts,
+        outputs.support,
+        png=outputs.png,
+        webp=outputs.webp,
     )
     measured = Measured(
         summary=outputs.summary,
         cost=outputs.cost,
         metadata=outputs.metadata,
         confusion=confusion_change(outputs.before, outputs.after),
-        curves=curves(trajectories),
+        curves=curves(outputs.trajectories),
         method=method,
     )
     write_report(plots / "report.html", gallery, measured)
-    return len(table)

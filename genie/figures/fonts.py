@@ -51,7 +51,7 @@ def families_for(needed: Iterable[str]) -> tuple[list[str], set[str]]:
 
 
 def _installed() -> dict[str, str]:
-    """Return a font file per family, sorted by name; upright fonts of regular weight come first."""
+    """Return a font file per family, sorted by name, preferring upright fonts of regular weight."""
     known = {font.fname for font in font_manager.fontManager.ttflist}
     for file in sorted(set(font_manager.findSystemFonts()) - known):
         try:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from genie.core.tables import UNCLEAR
 from genie.data.images import decode_image
-from genie.measure.analysis import single_trajectories
+from genie.measure.analysis import rows_of_trajectories
 
 MOST = 5000
 """Maximum number of cards; larger reports would be hard to open and send."""
@@ -101,8 +101,9 @@ def gallery_of(
     judged = {str(row.key): row for row in verdicts.itertuples()}
     firsts = support.drop_duplicates(["task", "label"])
     example = {(row.task, row.label): str(row.image_id) for row in firsts.itertuples()}
-    requested = single_trajectories(trajectories)
-    ranked = sorted((_card(levels, judged, example) for levels in requested), key=_rank)
+    levels: list[Any] = list(trajectories.itertuples())
+    requested = [[levels[i] for i in rows] for rows in rows_of_trajectories(trajectories)]
+    ranked = sorted((_card(rows, judged, example) for rows in requested), key=_rank)
     cards = _part(ranked, MOST)
     names = dict.fromkeys(name for card in cards for name in _images_of(card))
     originals = {name: png[name] if name in png else webp[name] for name in names}
@@ -126,24 +127,23 @@ def fit(images: Mapping[str, bytes], limit: int) -> dict[str, bytes]:
 
 
 def _card(
-    levels: pd.DataFrame, judged: Mapping[str, Any], example: Mapping[tuple[int, str], str]
+    rows: Sequence[Any], judged: Mapping[str, Any], example: Mapping[tuple[int, str], str]
 ) -> Card:
-    first = levels.iloc[0]
-    kept = np.flatnonzero(levels["chosen"])
-    verdict = judged.get(levels["key"].iloc[kept[0]]) if len(kept) else None
+    first, kept = rows[0], [i for i, row in enumerate(rows) if row.chosen]
+    verdict = judged.get(rows[kept[0]].key) if kept else None
     return Card(
-        task=int(first["task"]),
-        source=first["source_label"] or None,
-        target=first["target_label"],
-        source_image=first["source_id"] or None,
-        target_image=example[first["task"], first["target_label"]],
-        levels=[_level(row) for row in levels.itertuples()],
-        chosen=int(kept[0]) if len(kept) else None,
-        outcome=_outcome(len(kept) > 0, verdict),
+        task=int(first.task),
+        source=first.source_label or None,
+        target=first.target_label,
+        source_image=first.source_id or None,
+        target_image=example[first.task, first.target_label],
+        levels=[_level(row) for row in rows],
+        chosen=kept[0] if kept else None,
+        outcome=_outcome(bool(kept), verdict),
         verdict=verdict.verdict if verdict else None,
         probability=float(verdict.probability) if verdict else None,
-        choice=_choice(float(first["shift_ratio"])),
-        shift_ratio=_finite(first["shift_ratio"]),
+        choice=_choice(float(first.shift_ratio)),
+        shift_ratio=_finite(first.shift_ratio),
     )
 
 

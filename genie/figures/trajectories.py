@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from genie.classify.examples import Examples
@@ -87,17 +88,22 @@ def ratio_figure(trajectories: pd.DataFrame, path: Path) -> None:
     edited = trajectories[trajectories["position"].notna()]
     ratios = sorted(trajectories["r"].unique())
     chosen = between_classes(trajectories).loc[lambda rows: rows["chosen"], "r"]
-    curves = spread_out(trajectories, len(edited))
+    curves = spread_out(trajectories.drop(columns="embedding"), len(edited))
     figure = Figure(figsize=(7, 2.8), dpi=110)
     left, right = figure.subplots(1, 2)
     counts = [sum(abs(chosen - r) < 1e-9) for r in ratios]
     left.bar([f"{r:g}" for r in ratios], counts)
     left.set(xlabel="chosen noise ratio r*", ylabel="images")
     if curves:
-        for rows in curves:
-            right.plot(rows["r"], rows["position"], color="tab:blue", alpha=0.05, lw=0.7)
-        median = pd.concat(curves).groupby("r")["position"].median()
+        drawn = pd.concat(curves)
+        points = drawn[["r", "position"]].to_numpy(float)
+        lines = np.split(points, np.cumsum([len(rows) for rows in curves])[:-1])
+        many = LineCollection(lines, colors="tab:blue", alpha=0.05, linewidths=0.7)
+        many.set(capstyle="projecting", joinstyle="round")  # as `plot`, which is slow for many
+        right.add_collection(many)
+        right.autoscale_view()
+        median = drawn.groupby("r")["position"].median()
         right.plot(median.index, median, "o-", color="black", label="median")
-        right.legend(fontsize=7)
+        right.legend(fontsize=7, loc="upper left")
     right.set(xlabel="noise ratio r", ylabel="position d (0 source, 1 target)")
     save_figure(figure, path)

@@ -153,16 +153,24 @@ def plane(vectors: np.ndarray) -> np.ndarray:
     return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
 
 
+def rows_of_trajectories(table: pd.DataFrame) -> list[np.ndarray]:
+    """Return the row numbers of each trajectory by ascending level, in table order."""
+    number = table.groupby(PAIR, sort=False, dropna=False).ngroup().to_numpy()
+    order = np.lexsort((table["level"].to_numpy(), number))
+    return np.split(order, np.cumsum(np.bincount(number))[:-1]) if len(table) else []
+
+
 def single_trajectories(table: pd.DataFrame) -> list[pd.DataFrame]:
     """Return the rows of each trajectory in ascending level; trajectories are in table order."""
-    return [rows.sort_values("level") for _, rows in table.groupby(PAIR, sort=False, dropna=False)]
+    return [table.iloc[rows] for rows in rows_of_trajectories(table)]
 
 
 def spread_out(table: pd.DataFrame, count: int) -> Sequence[pd.DataFrame]:
     """Return `count` evenly spaced trajectories among those with a source and a chosen level."""
     edited = table[table["source_id"].notna()].sort_values(PAIR)
-    eligible = [rows for rows in single_trajectories(edited) if rows["chosen"].any()]
+    chosen = edited["chosen"].to_numpy(bool)
+    eligible = [rows for rows in rows_of_trajectories(edited) if chosen[rows].any()]
     if not eligible:
         return []
     places = np.linspace(0, len(eligible) - 1, min(count, len(eligible)))
-    return [eligible[i] for i in np.unique(places.round().astype(int))]
+    return [edited.iloc[eligible[i]] for i in np.unique(places.round().astype(int))]

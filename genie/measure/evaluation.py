@@ -101,7 +101,7 @@ def evaluate(
     """Evaluate both models on each task's query images, and generated images with the oracle."""
     tasks = scored.tasks
     query = tasks[tasks["role"] == "query"]
-    examples = load_examples(scored.queries, backbone=backbone)
+    examples = load_examples(scored.queries, backbone=backbone, progress=progress)
     query_of = picker(examples, scored.queries["image_id"])
     predictions, boundary = [], []
     near: dict[str, np.ndarray] = {}
@@ -115,7 +115,7 @@ def evaluate(
             share = None if np.isnan(near[name]).all() else round(mean_of_parts(near[name]), 6)
             boundary.append({"task": task, "model": name, "boundary": share})
     table = pd.concat(predictions, ignore_index=True)
-    judged = verdicts(scored.members, scored.generated, oracle=oracle)
+    judged = verdicts(scored.members, scored.generated, oracle=oracle, progress=progress)
     scores = score_table(table, tasks=tasks, boundary=pd.DataFrame(boundary))
     summary = summarise(scores, tasks=tasks, members=scored.members, verdicts=judged)
     if summary["interval_over"] == QUERY_IMAGES:
@@ -184,7 +184,11 @@ def class_table(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdicts(
-    members: pd.DataFrame, images: Sequence[Image.Image], *, oracle: ImageModel
+    members: pd.DataFrame,
+    images: Sequence[Image.Image],
+    *,
+    oracle: ImageModel,
+    progress: Progress = silent,
 ) -> pd.DataFrame:
     """Return the oracle's class for each distinct generated image, and whether it is the label.
 
@@ -203,7 +207,7 @@ def verdicts(
             unknown[0],
         )
         return empty(VERDICTS)
-    probabilities = classify(images, model=oracle)
+    probabilities = classify(images, model=oracle, progress=progress, label="judge images")
     verdict = np.array(names)[probabilities.argmax(1)]
     return table[["key", "label"]].assign(
         verdict=verdict,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtr, stdtrit  # as scipy.stats.t, which is slow to import
 
 from genie.core.seeding import numbered_rng
 
@@ -52,7 +52,7 @@ def interval(
     mean = float(array.mean())
     if n == 1 or shared == 1:
         return Interval(round(mean, 6), None, None, n)
-    half = float(stats.t.ppf(0.975, n - 1) * array.std(ddof=1) * spread_of_mean(n, shared))
+    half = float(stdtrit(n - 1, 0.975) * array.std(ddof=1) * spread_of_mean(n, shared))
     low, high = max(mean - half, bounds[0]), min(mean + half, bounds[1])
     return Interval(round(mean, 6), round(low, 6), round(high, 6), n)
 
@@ -216,7 +216,7 @@ def paired_p(
     if spread == 0:
         return 1.0 if gaps.mean() == 0 else 0.0
     t = gaps.mean() / (spread * spread_of_mean(len(gaps), shared))
-    return float(2 * stats.t.sf(abs(t), len(gaps) - 1))
+    return float(2 * stdtr(len(gaps) - 1, -abs(t)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

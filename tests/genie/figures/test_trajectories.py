@@ -92,8 +92,8 @@ def test_ratios_are_counted_and_positions_drawn_with_their_median(shown):
     counts, curves = figure.axes
     assert [bar.get_height() for bar in counts.patches] == [0, 3, 2]
     assert [tick.get_text() for tick in counts.get_xticklabels()] == ["0.5", "0.7", "0.9"]
-    *single, median = curves.lines
-    drawn = sorted(line.get_ydata()[0] for line in single)
+    (median,), (single,) = curves.lines, curves.collections
+    drawn = sorted(line[0, 1] for line in single.get_segments())
     assert drawn == pytest.approx([0, 0, 0.1, 0.1, 0.2])
     assert median.get_label() == "median"
     assert list(median.get_ydata()) == pytest.approx([0.1, 0.4, 0.7])
@@ -103,8 +103,8 @@ def test_ratios_are_counted_and_positions_drawn_with_their_median(shown):
 def test_pairs_may_have_levels_of_their_own(shown):
     full, other = trajectories(1), trajectories(1).assign(source_id="other").iloc[1:2]
     figure = shown(lambda path: ratio_figure(pd.concat([full, other]), path)).figure
-    *single, median = figure.axes[1].lines
-    assert sorted(len(line.get_xdata()) for line in single) == [1, 3]
+    (median,), (single,) = figure.axes[1].lines, figure.axes[1].collections
+    assert sorted(len(line) for line in single.get_segments()) == [1, 3]
     assert list(median.get_xdata()) == list(RATIOS)
 
 
@@ -115,6 +115,7 @@ def test_own_class_and_text_to_image_choose_no_ratio(shown):
         figure = shown(lambda path, table=table: ratio_figure(table, path)).figure
         assert {bar.get_height() for bar in figure.axes[0].patches} == {0}
     assert not figure.axes[1].lines
+    assert not figure.axes[1].collections
 
 
 def test_without_images_both_panels_are_empty(shown):

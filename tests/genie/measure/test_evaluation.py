@@ -290,7 +290,8 @@ def evaluated(run):
     backbone = load_backbone(Path("zoo/backbone"), device="cpu")
     oracle = load_oracle(Path("zoo/oracle"), device="cpu")
     found = evaluate(read_scored(run), backbone=backbone, oracle=oracle, progress=progress)
-    assert shown == [("evaluate", 2, "task")]
+    labels = [(label, unit) for label, _, unit in shown]
+    assert labels == [("embed images", "image"), ("evaluate", "task"), ("judge images", "image")]
     return found
 
 
