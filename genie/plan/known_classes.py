@@ -1,6 +1,7 @@
 """A check that a generator knows the classes to be rendered."""
 
 import difflib
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -9,21 +10,33 @@ from genie.data.prompts import readable_name
 from genie.plan.methods import METHODS
 from genie.plan.model_card import known_classes
 
+log = logging.getLogger(__name__)
+
 
 def check_classes(
     labels: Callable[[], Iterable[str]], *, method: str, model: Path, names: Mapping[str, str]
 ) -> None:
     """Raise InvalidValueError if a method renders a class that the generator does not know.
 
-    `labels` is a function that returns the classes. It is called only if the method renders classes
-    by name and the generator's card lists the classes that it knows. `names` maps classes to
-    readable names.
+    `labels` is a function that returns the classes. It is called only if the method renders images
+    and the generator's card lists the classes that it knows. `names` maps classes to readable
+    names. Log a warning if a method has to learn classes that the generator does not know.
     """
-    if not needs_known_classes(method):
+    known = known_classes(model) if METHODS[method].renders else None
+    if known is None:
         return
-    known = known_classes(model)
-    if known is not None:
+    if needs_known_classes(method):
         require_known(labels(), known, names, model=model)
+    elif unknown := unknown_classes(labels(), known, names):
+        log.warning(
+            "%s was trained on %s alone, so the tokens that %s learns for %s may give images of "
+            "these classes with your labels; a generator that was trained on many classes, such "
+            "as Stable Diffusion, is needed, and `inversion_steps` of a few hundred or more",
+            model,
+            ", ".join(known),
+            method,
+            ", ".join(map(repr, unknown[:3])) + (", ..." if len(unknown) > 3 else ""),
+        )
 
 
 def needs_known_classes(method: str) -> bool:
@@ -51,7 +64,7 @@ def require_known(
     if not unknown:
         return
     shown = ", ".join(map(repr, unknown[:3])) + (", ..." if len(unknown) > 3 else "")
-    others = [name for name in METHODS if not needs_known_classes(name)]
+    others = [name for name, method in METHODS.items() if not method.renders]
     raise InvalidValueError(
         f"{model} does not know {len(unknown)} of the classes: {shown} (it knows "
         f"{', '.join(known)}){_other_word(unknown, known)}",
@@ -59,8 +72,7 @@ def require_known(
         remedy="go on in one of three ways: fetch one that knows them, such as `genie fetch "
         "stable-diffusion-v1-5/stable-diffusion-v1-5 models/sd15` (5.5 GB, licence CreativeML "
         "OpenRAIL-M), and set `model` to models/sd15; set `method` to one that needs none "
-        f"({', '.join(others)}; da-fusion learns the classes from their images); or insist by "
-        'setting `unknown_classes` to "allow"',
+        f'({", ".join(others)}); or insist by setting `unknown_classes` to "allow"',
     )
 
 

@@ -51,7 +51,7 @@ def test_error_names_the_classes_and_three_remedies():
     assert "T-shirt/top, T-shirt, ankle boot, trouser" in text
     assert "`genie fetch stable-diffusion-v1-5/stable-diffusion-v1-5 models/sd15` (5.5 GB" in text
     assert "CreativeML OpenRAIL-M" in text
-    assert "(none, weak, strong, cutmix, mixup, da-fusion; da-fusion learns" in text
+    assert "(none, weak, strong, cutmix, mixup); or" in text
     assert text.endswith('or insist by setting `unknown_classes` to "allow"')
     assert "names.csv" not in text
     assert "\n" not in text
@@ -73,7 +73,7 @@ def test_methods_that_render_a_class_by_its_name_need_to_know_it():
     assert [m for m in ("weak", "mixup", "da-fusion") if needs_known_classes(m)] == []
 
 
-def test_classes_are_checked_against_the_card_of_the_model(tmp_path):
+def test_classes_are_checked_against_the_card_of_the_model(tmp_path, caplog):
     (tmp_path / "genie.json").write_text(json.dumps({"classes": ["trouser"]}))
 
     def check(labels, method="genie", names=None):
@@ -81,7 +81,11 @@ def test_classes_are_checked_against_the_card_of_the_model(tmp_path):
 
     check(["trouser"])
     check(["t1"], names={"t1": "trouser"})
+    assert caplog.text == ""
     check(["plane"], method="da-fusion")
+    assert (
+        "trained on trouser alone, so the tokens that da-fusion learns for 'plane'" in caplog.text
+    )
     with pytest.raises(InvalidValueError, match="does not know 1 of the classes: 'plane'"):
         check(["plane"])
 
