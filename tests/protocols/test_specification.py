@@ -84,7 +84,7 @@ def test_rows_of_a_setting_share_a_folder_of_their_own(tmp_path):
     settings = {"1-shot": {}, "5 shots": {"params": {"data.shots": 5}}}
     rows = rows_of(read_protocol(written(tmp_path, settings=settings)), BASE, Path("work"))
     places = {row.setting: row.place for row in rows}
-    assert places == {"1-shot": Path("work/1-shot"), "5 shots": Path("work/5%20shots")}
+    assert places == {"1-shot": Path("work/1-shot"), "5 shots": Path("work/5 shots")}
 
 
 def test_setting_may_name_some_of_the_rows(tmp_path):
