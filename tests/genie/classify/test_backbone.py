@@ -42,6 +42,7 @@ from genie.classify.backbone import (
     pixels,
 )
 from genie.core.errors import FailedError, MissingFileError
+from genie.data.pictures import Pictures
 
 BACKBONE, ORACLE = Path("zoo/backbone"), Path("zoo/oracle")
 
@@ -350,3 +351,29 @@ def test_processor_that_does_more_than_scale_and_normalise_is_refused(tmp_path):
     ImageGPTImageProcessor(clusters=clusters, size=SIDE).save_pretrained(folder)
     with pytest.raises(FailedError, match="is not supported"):
         load_backbone(folder, device="cpu")
+
+
+@pytest.mark.parametrize("cached", [0, 40, 150])
+def test_each_image_is_loaded_once_whatever_the_cache_has(tmp_path, cached):
+    model = load_backbone(BACKBONE, device="cpu", cache=tmp_path / "features.sqlite")
+    images = noise(2 * BATCH + 20)
+    embed(images[:cached], model=model)
+    loaded: list[int] = []
+
+    def load(place: int) -> Image.Image:
+        loaded.append(place)
+        return images[place % len(images)]
+
+    shown: list[tuple[str, int, int]] = []
+
+    def progress(items, label, *, total, weight, **options):
+        items = list(items)
+        shown.append((label, total, sum(map(weight, items))))
+        return items
+
+    twice = Pictures(load, range(2 * len(images)))  # with duplicates
+    found = embed(twice, model=model, progress=progress)
+    assert sorted(loaded) == list(range(2 * len(images)))
+    assert shown == [("embed images", 2 * len(images), 2 * len(images))]
+    expected = embed(images, model=replace(model, cache=None))
+    assert (found == np.concatenate([expected, expected])).all()
