@@ -123,7 +123,7 @@ def to_eight_bits(
 
 
 def write_depth(folder: Path, depth: int | None) -> None:
-    """Write the depth of a data set to the folder of its images; if it is None, write no file."""
+    """Write the depth of a data set to the folder of its images; None removes the file."""
     (folder / "depth.txt").unlink(missing_ok=True)
     if depth is not None:
         (folder / "depth.txt").write_text(f"{depth}\n")

@@ -253,7 +253,7 @@ def _words(name: str) -> list[str]:
 
 
 def _is_exact(name: str) -> bool:
-    """Return whether a name has only the keyword of a split, as in `Train` or `val2017`."""
+    """Return whether a name consists only of a split's keyword, as in `Train` or `val2017`."""
     return len(_words(name)) == 1 and split_of(name) is not None
 
 

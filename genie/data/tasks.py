@@ -132,9 +132,9 @@ def generated_per_class(
 ) -> dict[str, int]:
     """Return the number of images that every method adds to each class of a task.
 
-    `labels` lists the labels of the task's support images. `classes` is "all", or "few" to leave
-    out classes with 20 or more support images. With `every_source` (strategy "all"), a class gets
-    one image per support image of all other classes, and `per_class` is ignored.
+    `labels` contains the label of each support image of the task. `classes` is "all", or "few" to
+    leave out classes with 20 or more support images. With `every_source` (strategy "all"), a class
+    gets one image per support image of all other classes, and `per_class` is ignored.
     """
     counts = pd.Series(list(labels)).value_counts().sort_index()
     group = shot_groups(counts)
