@@ -98,8 +98,7 @@ def read_scored(root: Path) -> Scored:
 def evaluate(
     scored: Scored, *, backbone: ImageModel, oracle: ImageModel, progress: Progress = silent
 ) -> Evaluation:
-    """Evaluate both models on each task's query images, and let the oracle judge generated
-    images."""
+    """Evaluate both models on each task's query images, and generated images with the oracle."""
     tasks = scored.tasks
     query = tasks[tasks["role"] == "query"]
     examples = load_examples(scored.queries, backbone=backbone, progress=progress)
