@@ -224,7 +224,7 @@ class Params(Section):
 
 
 def ignored_keys(params: Params) -> dict[str, str]:
-    """Return the keys that have no effect, each with the value of another key that makes it so."""
+    """Return the keys that have no effect, each with the value of a key that disables it."""
     from genie.plan.methods import METHODS, genie
 
     method, by_method = METHODS[params.method], f"method {params.method}"
