@@ -2,19 +2,20 @@
 
     python -m benchmarks.coverage
 
-Each draw trains classifiers on images of the bundled training pool: without and with more real
-images (`added` per class), which stand in for generated ones. The truth is the accuracy, or the
-gain, of these classifiers on all 5,000 images of the test pool.
+Each draw trains classifiers on images from the bundled training pool, without and with `added` more
+real images per class in place of generated images. The truth is the accuracy, or the gain, of these
+classifiers on all 5,000 images in the test pool.
 
-- query images: one task with 20 support images per class, and a part of the test pool as its query
-  images; the interval is the paired bootstrap
-- splits: five splits of drawn images into support and query images; the interval is that of Nadeau
-  and Bengio
+- query images: one task has 20 support images per class, and a part of the test pool as query
+  images; the interval is the paired bootstrap interval
+- splits: drawn images are split five times into support and query images; the interval is that of
+  Nadeau and Bengio
 
-Out: benchmarks/coverage.csv. `coverage` is the share of draws whose 95% interval contains the
-truth, and `width` its mean width. `exact_width` is that of Clopper and Pearson's interval; for a
-gain, of two of them at 97.5%. `needed_width` is the width around the estimate that contains the
-truth in 95% of the draws. `added` is 0 for the accuracy of the baseline.
+The output is benchmarks/coverage.csv. `coverage` is the share of draws whose 95% interval contains
+the truth, and `width` is the mean width of the interval. `exact_width` is the width of Clopper and
+Pearson's interval or, for a gain, the sum of two such widths at 97.5%. `needed_width` is the width
+around the estimate that contains the truth in 95% of the draws. `added` is 0 for the accuracy of
+the baseline.
 """
 
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ Row = dict[str, object]
 
 
 def answers(examples: Examples, support: np.ndarray, spare: np.ndarray) -> list[np.ndarray]:
-    """Return for each image whether the baseline is right, and the gains with more images."""
+    """Return whether the baseline is right for each image, and the gains from added images."""
     right = []
     for added in ADDED:
         rows = np.concatenate([support.ravel(), spare[:, :added].ravel()])
@@ -68,9 +69,10 @@ def row_of(over: str, added: int, queries: int, found: Interval, truth: float) -
 
 
 def rows_of(examples: Examples, places: np.ndarray, groups: np.ndarray, draw: int) -> Iterator[Row]:
-    """Yield the intervals of one draw, for each measure and each number of images.
+    """Yield the intervals of one draw for each measure and each number of images.
 
-    `places` are the positions of images by class (c, n), those of the training pool first.
+    `places` (c, n) contains the positions of images by class; images from the training pool come
+    first.
     """
     rng, (train, test) = numbered_rng(draw, label="coverage"), np.split(places, 2, axis=1)
     mixed = rng.permuted(train, axis=1)

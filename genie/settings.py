@@ -1,8 +1,8 @@
 """The schema of params.yaml as frozen pydantic models, and its conversion to library settings.
 
-Only this module reads the file. The settings classes (`Levels`, `Prompts`, `RenderSettings`, ...)
-are defined next to the code that they configure. They are imported inside functions, because most
-stages need only a few of them. None of these imports loads torch.
+Only this module reads params.yaml. The settings classes (`Levels`, `Prompts`, `RenderSettings`,
+...) are defined next to the code that they configure. They are imported inside functions, because
+most stages need only a few of them. No import of a settings class loads torch.
 """
 
 import difflib
@@ -51,7 +51,7 @@ Cosine = Annotated[float, Field(ge=-1, le=1)]
 
 @dataclass(frozen=True)
 class Argument:
-    """The name of the library argument that a key sets, if it differs from the key's last part."""
+    """The name of the library argument that a key sets, if it differs from the end of the key."""
 
     name: str
 
@@ -137,17 +137,17 @@ class PromptSection(Section):
 
     @property
     def names(self) -> Path:
-        """Path of the file with readable class names."""
+        """The path of the file with readable class names."""
         return self.folder / "names.csv"
 
     @property
     def captions(self) -> Path:
-        """Path of the file with captions of support images."""
+        """The path of the file with captions of support images."""
         return self.folder / "captions.csv"
 
     @property
     def contexts(self) -> Path:
-        """Path of the file with contextual prompts."""
+        """The path of the file with contextual prompts."""
         return self.folder / "contexts.csv"
 
     @model_validator(mode="after")
@@ -224,7 +224,7 @@ class Params(Section):
 
 
 def ignored_keys(params: Params) -> dict[str, str]:
-    """Return the keys that change nothing, each with the value of another key that ignores it."""
+    """Return the keys that have no effect, each with the value of a key that disables it."""
     from genie.plan.methods import METHODS, genie
 
     method, by_method = METHODS[params.method], f"method {params.method}"
@@ -503,14 +503,14 @@ MOVED = {
     "prompt.contexts": "contexts.csv in prompt.folder",
     "prompt.names": "names.csv in prompt.folder",
 }
-"""Keys of earlier versions and their replacements.
+"""Maps keys of earlier versions to their replacements.
 
 When records in protocols/ are read, an old key becomes the first word of its replacement.
 """
 
 
 def _explain(error: Any) -> str:
-    """Return the message for a pydantic error."""
+    """Return the message of a pydantic error."""
     where = [str(part)[:100] for part in error["loc"]]
     known = ".".join(where[:2])
     if error["type"] == "extra_forbidden":

@@ -2,9 +2,9 @@
 
 Inputs: data/prepared/support/, data/prepared/tasks.csv, data/augmented/, data/thumbnails.parquet,
 data/evaluation/verdicts.csv, plots/confusion_baseline.csv, plots/confusion.csv,
-metrics/evaluate.json, metrics/cost.json, the backbone.
-Outputs: levels.csv, choices.csv, contact_sheet.png, boundary.png, trajectories.png, ratios.png,
-failures.png and report.html in plots/.
+metrics/evaluate.json, metrics/cost.json and the backbone. Outputs: levels.csv, choices.csv,
+contact_sheet.png, boundary.png, trajectories.png, ratios.png, failures.png and report.html in
+plots/.
 """
 
 from genie.classify.backbone import load_backbone

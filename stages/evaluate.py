@@ -1,9 +1,9 @@
 """Evaluate both classifiers on the query images, and the generated images with the oracle.
 
 Inputs: models/baseline/, models/augmented/, data/prepared/, data/sources/confusion.csv,
-data/augmented/, the backbone and the oracle.
-Outputs: metrics/evaluate.json, metrics/tasks.csv, metrics/classes.csv,
-data/evaluation/verdicts.csv, plots/confusion_baseline.csv, plots/confusion.csv.
+data/augmented/, the backbone and the oracle. Outputs: metrics/evaluate.json, metrics/tasks.csv,
+metrics/classes.csv, data/evaluation/verdicts.csv, plots/confusion_baseline.csv and
+plots/confusion.csv.
 """
 
 from genie.classify.backbone import load_backbone, load_oracle

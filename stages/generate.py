@@ -2,7 +2,7 @@
 
 Inputs: data/prepared/ except the query images, data/sources/sources.csv, models/baseline/, the
 generator, the backbone, the prompt files, and CLIP for some filter rules. Outputs: data/augmented/,
-data/thumbnails.parquet, metrics/cost.json.
+data/thumbnails.parquet and metrics/cost.json.
 """
 
 from genie.cli.engine_settings import read_engine

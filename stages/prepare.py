@@ -1,7 +1,7 @@
 """Read the images, split off the query images, and draw the tasks.
 
 Input: data.path. Outputs in data/prepared/: support/ and query/ (the images that tasks use),
-tasks.csv, skipped.csv, and LICENSE.txt.
+tasks.csv, skipped.csv and LICENSE.txt.
 """
 
 from genie.core.tables import SKIPPED, TASKS, write_images, write_table

@@ -1,7 +1,7 @@
 """Train a classifier per task on support and generated images.
 
-Inputs: data/prepared/support/, data/prepared/tasks.csv, data/augmented/, the backbone.
-Outputs: models/augmented/, with mixtures.csv if the method mixes real and generated images.
+Inputs: data/prepared/support/, data/prepared/tasks.csv, data/augmented/ and the backbone. Output:
+models/augmented/, with mixtures.csv if the method mixes real and generated images.
 """
 
 from functools import partial

@@ -53,7 +53,7 @@ class Context:
 
 
 def stage(run: Callable[[Params, Context], str], *, trains: bool = False) -> click.Command:
-    """Turn `run(params, context)` into a command, which prints the line that `run` returns.
+    """Turn `run(params, context)` into a command that prints the line returned by `run`.
 
     If `trains` is True and the command fine-tunes a network, it runs on every GPU of the machine. A
     GenieError, a full disk, exhausted memory, or a file that cannot be read or written ends the
@@ -95,9 +95,9 @@ def stage(run: Callable[[Params, Context], str], *, trains: bool = False) -> cli
 
 
 def _unlink_outputs(root: Path, name: str) -> None:
-    """Remove outputs that are links, as dvc does before it runs a stage.
+    """Remove outputs that are links, as DVC does before it runs a stage.
 
-    A stage that is started without dvc would write through them into DVC's cache.
+    A stage that is started without DVC would write through these links into DVC's cache.
     """
     for out in outputs(Path("dvc.yaml"), name):
         place = root / out
@@ -123,7 +123,7 @@ def _require_version(file: Path) -> None:
 def _errors_on_one_line(root: Path, params_file: Path) -> Iterator[None]:
     """Report errors that a user can fix as one line on stderr, with exit code 1.
 
-    The line says if params.yaml keeps the values of an experiment.
+    The line also says whether params.yaml keeps the values of an experiment.
     """
     try:
         yield
@@ -137,7 +137,7 @@ def _errors_on_one_line(root: Path, params_file: Path) -> Iterator[None]:
 
 
 def _remedy(error: Exception, root: Path) -> str | None:
-    """Return a message for an error with the disk, memory or a file, or None for a bug."""
+    """Return a message for an error from the disk, memory or a file, or None for a bug."""
     file = getattr(error, "filename", None)
     if disk_is_full(error):
         return (

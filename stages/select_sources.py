@@ -1,7 +1,7 @@
 """Choose and rank the source classes of each target.
 
-Input: data/baseline/predictions.csv.
-Outputs: data/sources/confusion.csv, data/sources/sources.csv.
+Input: data/baseline/predictions.csv. Outputs: data/sources/confusion.csv and
+data/sources/sources.csv.
 """
 
 import pandas as pd

@@ -1,7 +1,7 @@
 """Train a classifier per task on weakly augmented support images, with out-of-fold predictions.
 
-Inputs: data/prepared/support/, data/prepared/tasks.csv, the backbone. Outputs: models/baseline/,
-data/baseline/predictions.csv (out-of-fold predictions for the support images).
+Inputs: data/prepared/support/, data/prepared/tasks.csv and the backbone. Outputs: models/baseline/
+and data/baseline/predictions.csv (out-of-fold predictions for the support images).
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""Frozen image models from transformers folders, for embeddings and for the oracle's verdicts.
+"""Frozen image models in transformers folders, for embeddings and for the oracle's verdicts.
 
 All batches have the same shape (short ones are padded), so the vector of an image is bitwise
 identical in any batch.
@@ -64,7 +64,7 @@ def load_backbone(
 ) -> ImageModel:
     """Load the frozen embedding network f from a transformers folder (for CLIP, its vision tower).
 
-    `cache` is a file that stores embeddings between calls. Raise MissingFileError if the folder or
+    `cache` is a file that keeps embeddings between calls. Raise MissingFileError if the folder or
     its safetensors weights are missing, and FailedError if transformers cannot load it.
     """
     model = _vision_tower(_loaded(AutoModel, folder, argument="embedder"))
@@ -89,9 +89,9 @@ def load_untrained(folder: Path, *, device: str | None = None) -> ImageModel:
 def load_oracle(
     folder: Path, *, device: str | None = None, cache: Path | None = None
 ) -> ImageModel:
-    """Load a classifier with class names (`id2label`) to measure label consistency.
+    """Load a classifier with class names (`id2label`), which measures label consistency.
 
-    See `load_backbone` for errors.
+    See `load_backbone` for the errors.
     """
     model = _loaded(AutoModelForImageClassification, folder, argument="oracle")
     wrapped = image_model(model, folder, device, cache)
@@ -102,9 +102,9 @@ def load_oracle(
 def _loaded(kind: Any, folder: Path, *, argument: str) -> Any:
     """Load a model from safetensors, without running code in the folder.
 
-    Weights that the checkpoint lacks would be random, and different in every process. A missing
-    pooler is left out, so that the hidden state is used. Any other missing weight raises
-    FailedError.
+    Weights that are missing in the checkpoint would be random, and different in every process. If
+    the pooler is missing, the model is used without it (see `pooled`). Any other missing weight
+    raises FailedError.
     """
     check_folder(folder, argument=argument)
     try:
@@ -147,8 +147,8 @@ def _cannot_load(folder: Path, why: str, argument: str) -> FailedError:
 def sample_output(model: ImageModel, folder: Path, *, argument: str) -> torch.Tensor:
     """Return the embedding or the logits (1, d) of an image of noise.
 
-    Raise FailedError if the model fails on its own input size, or if its output is not finite or is
-    random, as with a masked autoencoder.
+    Raise FailedError if the model fails on images of its own input size, or if its output is not
+    finite or is random, like that of a masked autoencoder.
     """
     batch = pixels([Image.fromarray(_noise(model.size))], model=model).to(model.device)
     try:
@@ -189,7 +189,7 @@ def check_folder(folder: Path, *, argument: str) -> None:
 
 
 def pixels(images: Sequence[Image.Image], *, model: ImageModel) -> torch.Tensor:
-    """Return images as (n, 3, H, W) float32, resized and normalised for the model."""
+    """Return images as float32 (n, 3, H, W), resized and normalised for the model."""
     arrays = [np.asarray(resized(image, model=model)) for image in images]
     batch = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float()
     scaled = batch / 255 if model.scale == 1 / 255 else batch * model.scale
@@ -243,7 +243,7 @@ def vectors(
 ) -> np.ndarray:
     """Return the output (n, d) of `run` in float32, one row per image, from the cache if possible.
 
-    Each image is loaded once, and only the images of two batches are in memory at a time. Under
+    Each image is loaded once, and at most two batches of images are in memory at a time. Under
     `torchrun` or `accelerate launch`, each process computes a part of the vectors, and every
     process returns the whole result.
     """
@@ -315,8 +315,8 @@ def class_names(model: ImageModel) -> list[str]:
 def pooled(output: object) -> torch.Tensor:
     """Reduce any transformers vision output to (B, d).
 
-    The pooler output is used if there is one, otherwise the last hidden state. The result is
-    averaged over positions, if it has any.
+    The pooler output is used if there is one, and otherwise the last hidden state. If the result
+    has positions, it is averaged over them.
     """
     pooler = getattr(output, "pooler_output", None)
     hidden = output.last_hidden_state if pooler is None else pooler  # type: ignore[attr-defined]
@@ -366,7 +366,7 @@ def image_model(
 
 
 def _processor(folder: Path) -> Any:
-    """Return the image processor of a folder, or None if the folder has no file for it."""
+    """Return the image processor in a folder, or None if the folder has no processor file."""
     names = ("preprocessor_config.json", "processor_config.json")
     if not any((folder / name).is_file() for name in names):
         return None
@@ -384,7 +384,7 @@ def _processor(folder: Path) -> Any:
 def _resizing(
     processor: Any, settings: dict[str, Any], config: Any, folder: Path
 ) -> tuple[tuple[int, int], Callable[[Image.Image], Image.Image]]:
-    """Return a model's input size (height, width) and a function that resizes and crops to it."""
+    """Return a model's input size (height, width), and a function that resizes and crops to it."""
     if settings.get("do_resize") or settings.get("do_center_crop"):
         kept = {key: False for key in _NOT_GEOMETRY if key in settings}
         small, large = (_processed(_noise((n, n)), processor, folder).shape for n in (320, 640))

@@ -17,7 +17,10 @@ from genie.core.errors import FailedError, one_line
 
 @dataclass(frozen=True)
 class Clip:
-    """A frozen dual encoder; `vision` is the model with its image preprocessing and cache."""
+    """A frozen dual encoder.
+
+    `vision` is the same model with its image preprocessing and cache.
+    """
 
     vision: ImageModel
     tokenizer: Any
@@ -44,7 +47,7 @@ class _ImageTower(torch.nn.Module):
 def load_clip(
     folder: Path, *, argument: str, device: str | None = None, cache: Path | None = None
 ) -> Clip:
-    """Load the dual encoder of a transformers folder.
+    """Load a CLIP model (dual encoder) from a transformers folder.
 
     Raise MissingFileError, naming `argument`, if the folder or its weights are missing, and
     FailedError if the folder does not contain a CLIP model with a tokenizer.
@@ -72,14 +75,14 @@ def load_clip(
 
 
 def load_image_tower(folder: Path, *, argument: str, device: str | None = None) -> ImageModel:
-    """Load the image encoder of a CLIP folder for fine-tuning; see `load_clip` for errors."""
+    """Load the image encoder of a CLIP model for fine-tuning; see `load_clip` for the errors."""
     model = load_clip(folder, argument=argument, device=device).vision
     assert isinstance(model.model, CLIPModel)
     return replace(model, model=_ImageTower(model.model))
 
 
 def embed_images(images: Sequence[Image.Image], clip: Clip) -> np.ndarray:
-    """Return CLIP's image embeddings, (n, d) float32 unit vectors, cached where possible."""
+    """Return CLIP's image embeddings as float32 unit vectors (n, d), from the cache if possible."""
     model: Any = clip.vision.model
 
     def unit(batch: torch.Tensor) -> torch.Tensor:
@@ -91,7 +94,7 @@ def embed_images(images: Sequence[Image.Image], clip: Clip) -> np.ndarray:
 
 @torch.inference_mode()
 def embed_texts(texts: Sequence[str], clip: Clip) -> np.ndarray:
-    """Return text embeddings: (n, d) float32 unit vectors, comparable with `embed_images`."""
+    """Return CLIP's text embeddings as float32 unit vectors (n, d), comparable with images'."""
     model: Any = clip.vision.model
     tokens = clip.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
     hidden = model.text_model(**tokens.to(clip.vision.device)).pooler_output

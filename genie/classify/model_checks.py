@@ -1,4 +1,4 @@
-"""Checks of model folders before any other work, without torch if all models passed before."""
+"""Checks of model folders before any other work; torch is not loaded if all passed before."""
 
 import json
 import logging
@@ -39,9 +39,9 @@ def check_models(folders: Mapping[str, Path], passed: Path) -> None:
 
 
 def warn_unjudged(oracle: Path, labels: Iterable[str]) -> None:
-    """Warn if an oracle lacks a class, so that generated images will not be judged.
+    """Warn if an oracle lacks a class, because it will not judge the generated images.
 
-    A warning after they are rendered would come too late.
+    The warning comes before rendering, because afterwards would be too late.
     """
     config = json.loads((oracle / "config.json").read_text(encoding="utf-8"))
     if unknown := sorted(set(labels) - set(config.get("id2label", {}).values())):

@@ -43,7 +43,7 @@ PACKAGE = "genie-pipeline"
 MODELS = ("generator.model", "classifier.backbone", "oracle.model", "filter.clip")
 
 LEAST_DISK, ENOUGH_DISK = 0.3, 5.0
-"""Free disk space in GB below which no run can finish, and below which large runs cannot."""
+"""Free disk space in GB that any run needs, and that large runs need."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def findings(root: Path, *, progress: Progress = silent) -> Iterator[Finding]:
 
 
 Outcome = tuple[str, str]
-"""State and text of a finding."""
+"""The status and message of a finding."""
 
 Check = Callable[[Path, dict[str, Any]], Outcome]
 
@@ -104,7 +104,7 @@ def packages(root: Path, params: dict[str, Any]) -> Outcome:
 
 
 def device(root: Path, params: dict[str, Any]) -> Outcome:
-    """Report the device that models run on."""
+    """Report the device on which models run."""
     import torch  # slow to import, and not needed by other commands
 
     from genie.core.device import default_device

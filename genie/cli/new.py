@@ -23,7 +23,7 @@ VERSION_FILE = "genie-version.txt"
 
 _GENIE = Path(__file__).parents[1]
 _ORIGIN = _GENIE / "project" if (_GENIE / "project").is_dir() else _GENIE.parent
-"""The folder of this repository's files; a wheel contains some of them in genie/project."""
+"""The folder with this repository's files; a wheel contains some of them in genie/project."""
 
 _DVC = (sys.executable, "-m", "dvc")
 _TEMPLATE = Path(__file__).parent / "template"
@@ -47,7 +47,7 @@ PHOTOGRAPHS = {
     "classifier": {"backbone": "zoo/photographs/backbone"},
     "filter": {"clip": "zoo/photographs/clip", "min_text": 0.16, "min_image": 0.55},
 }
-"""Parameters for photographs: models that were trained on CIFAR-10, and thresholds of this CLIP."""
+"""Parameters for photographs: models trained on CIFAR-10, and thresholds for the CLIP model."""
 
 WRITTEN = {
     "README.md": "README.md",
@@ -58,7 +58,7 @@ WRITTEN = {
     "gitlab.yml": ".gitlab-ci.yml",
     "prompts": "prompts",
 }
-"""File or folder of the template -> path in the project."""
+"""Maps files and folders of the template to their paths in a project."""
 
 
 def new_project(
@@ -67,8 +67,8 @@ def new_project(
     """Write a project to `folder`, initialise git and DVC, and return the class names.
 
     `images` is a data set that `genie.data.readers` can read; it is copied to `photos` in the
-    project. Without `images`, there are no class names yet. Raise InvalidValueError if the folder
-    is not empty or the images cannot be read, and FailedError if git or DVC fails.
+    project. Without `images`, the list of class names is empty. Raise InvalidValueError if the
+    folder is not empty or the images cannot be read, and FailedError if git or DVC fails.
     """
     classes = _checked_classes(folder, images)
     photos = f"photos{images.suffix if images and images.is_file() else ''}"
@@ -120,7 +120,7 @@ def project_pipeline(pipeline: str) -> str:
 
 
 def are_photographs(look: Look) -> bool:
-    """Return whether images have colour or are large, unlike those of Fashion-MNIST."""
+    """Return whether images have colour or are large, unlike the images in Fashion-MNIST."""
     return look.colour >= 0.1 or look.side > 64
 
 
@@ -128,7 +128,8 @@ def project_parameters(parameters: str, *, photos: str, photographs: bool) -> st
     """Return the params.yaml of a project, with the comments of this repository's params.yaml.
 
     `photos` becomes `data.path`. The method is "strong", which needs no generator, and one task
-    contains all images. Backbone and CLIP are those for photographs or for small grey images.
+    contains all images. `photographs` selects the backbone and the CLIP model for photographs,
+    rather than those for small grey images.
     """
     editor = _round_trip()
     document = editor.load(parameters)
@@ -201,7 +202,7 @@ def _copy_images(images: Path, target: Path, progress: Progress) -> None:
 
 
 def _start_repositories(folder: Path) -> None:
-    """Initialise a DVC repository, and a git repository unless the folder is in one."""
+    """Initialise a DVC repository, and a git repository unless the folder is already in one."""
     inside = subprocess.run(["git", "rev-parse"], cwd=folder, capture_output=True).returncode == 0
     if not inside:
         _run(folder, ["git", "init", "--quiet"])

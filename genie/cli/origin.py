@@ -1,4 +1,4 @@
-"""Where this installation of the library comes from, as a requirement that pip understands."""
+"""The origin of the installed library, as a requirement that pip can install."""
 
 import json
 import re
@@ -11,11 +11,12 @@ _LIBRARY = Path(__file__).parents[1]
 
 
 def requirement(library: Path = _LIBRARY) -> str:
-    """Return a requirement that installs the library again, from where it was installed.
+    """Return a requirement that installs the library again from the same origin.
 
-    It is a version if the library came from a package index, a commit if it came from a git
-    repository or from a checkout whose commit is on its remote, and else the address of the wheel
-    or of the checkout on this machine. `library` is the folder of the package `genie`.
+    If the library came from a package index, the requirement is a version. If it came from a git
+    repository, or from a checkout whose commit is on the remote, the requirement is a commit.
+    Otherwise, it is the path of the wheel or of the checkout on this machine. `library` is the
+    folder of the package `genie`.
     """
     checkout = library.parent
     if (checkout / "pyproject.toml").is_file():
@@ -29,12 +30,12 @@ def requirement(library: Path = _LIBRARY) -> str:
 
 
 def is_on_this_machine(text: str) -> bool:
-    """Return whether a requirement is the address of a file or folder."""
+    """Return whether a requirement is the address of a local file or folder."""
     return " @ file:" in text
 
 
 def _on_remote(checkout: Path) -> str | None:
-    """Return the address of a checkout's commit on its remote, or None if it is not there."""
+    """Return the address of a checkout's commit on its remote, or None if the remote lacks it."""
     commit, branches, address = (
         _git(checkout, *command)
         for command in (

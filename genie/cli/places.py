@@ -1,4 +1,4 @@
-"""Folders and files of a command: the image store, caches, run notes, inputs and `--out`."""
+"""The folders and files of commands: image store, caches, run notes, inputs and `--out`."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from genie.core.errors import InvalidValueError, MissingFileError
 def work_folder(root: Path) -> Path:
     """Return the folder of the image store, the tokens and the cached embeddings.
 
-    DVC experiments in temporary folders share this folder (DVC_ROOT).
+    DVC experiments that run in temporary folders share this folder (DVC_ROOT).
     """
     return Path(os.environ.get("DVC_ROOT", root)) / ".genie"
 
@@ -46,9 +46,9 @@ def note_run(root: Path, name: str, **facts: float | str) -> None:
 
 
 def require_tracked(paths: Iterable[Path]) -> None:
-    """Raise MissingFileError for an input that the workspace has and this folder lacks.
+    """Raise MissingFileError for an input that is in the workspace but not in this folder.
 
-    An experiment in a temporary folder has only what git or DVC tracks.
+    The temporary folder of an experiment contains only files that git or DVC tracks.
     """
     workspace = Path(os.environ.get("DVC_ROOT", "."))
     for path in paths:
@@ -61,9 +61,10 @@ def require_tracked(paths: Iterable[Path]) -> None:
 
 
 def require_writable(out: Path, endings: Iterable[str] = ()) -> None:
-    """Raise InvalidValueError if a file cannot be written, before the work that leads to it.
+    """Raise InvalidValueError if a file cannot be written, before its content is computed.
 
-    Make its folder. `endings` are those that its name may have, any if there are none.
+    The file's folder is created. `endings` lists the allowed file endings; if it is empty, all are
+    allowed.
     """
     if why := _why_not(out, tuple(endings)):
         raise InvalidValueError(why, argument="--out", value=str(out), remedy="name another file")

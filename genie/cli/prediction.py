@@ -32,10 +32,10 @@ CHUNK = 512
 
 @dataclass(frozen=True)
 class Predictor:
-    """The classifier of one task, and the task's number.
+    """The classifier of a task, with the task's number.
 
-    `size` and `crop` are `data.size` and `data.crop` of the training images. `depth` is the number
-    of bits per sample of training images with more than 8 bits, or None.
+    `size` and `crop` are the values of `data.size` and `data.crop` for the training images. `depth`
+    is the number of bits per sample in training images with more than 8 bits, or None.
     """
 
     classifier: Classifier
@@ -53,7 +53,7 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Part:
-    """Predictions for some of the files, and the files that cannot be read, with the reason.
+    """Predictions for some of the files, and the reasons why other files cannot be read.
 
     The table has the columns file, predicted, probability in [0, 1], and `P(class)` for each class.
     """
@@ -63,12 +63,13 @@ class Part:
 
 
 def load_predictor(root: Path, task: int | None = None) -> Predictor:
-    """Load the classifier for a task, by default the first, from a project's models/augmented.
+    """Load the classifier of a task, by default the first, from a project's models/augmented.
 
-    The accuracy of the first classifier is in `metrics/evaluate.json`. A mean over tasks has no
-    known accuracy, because a query image of one task may be a support image of another. Raise
-    MissingFileError if there are no classifiers, and InvalidValueError if the task does not exist,
-    or if the tasks have different classes and no task is chosen.
+    `metrics/evaluate.json` gives the accuracy of the first classifier. Predictions are not averaged
+    over tasks, because a query image of one task may be a support image of another, so the accuracy
+    of the average would be unknown. Raise MissingFileError if there are no classifiers, and
+    InvalidValueError if the task does not exist, or if the tasks have different classes and no task
+    is chosen.
     """
     found = load_classifiers(root / "models/augmented")
     if task is not None and task not in found:
@@ -147,7 +148,7 @@ def predict_files(
 
 
 def _read(predictor: Predictor, file: Path) -> Image.Image | InvalidValueError:
-    """Return an image at the backbone's input size, or the error of a file that cannot be read."""
+    """Return an image at the backbone's input size, or the error if the file cannot be read."""
     try:
         image = open_square(file, size=predictor.size, crop=predictor.crop, depth=predictor.depth)
         return resized(image, model=predictor.backbone)

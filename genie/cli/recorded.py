@@ -1,7 +1,8 @@
-"""Whether metrics belong to the parameters beside them, by what dvc.lock recorded.
+"""Checks from dvc.lock that metrics belong to the parameters in params.yaml.
 
-For each stage dvc.lock has the parameters of its last run, and the MD5 of what it read and made. A
-run of some stages, one that failed, or an edit leaves metrics/ as it was beside other parameters.
+For each stage, dvc.lock records the parameters of the last run, and the MD5 of each input and
+output. After a partial run, a failed run or an edit, metrics/ may still contain the results of
+earlier parameters.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,12 +15,12 @@ from genie.cli.dvc_cache import md5
 from genie.core.errors import shown
 
 RESULTS = ("metrics/tasks.csv", "metrics/evaluate.json", "metrics/cost.json")
-"""Files of a result."""
+"""The files that contain the result of a run."""
 
 PARAMS = "params.yaml"
 
 Listing = Callable[[str], Mapping[str, str] | None]
-"""The MD5 of each file of a folder by name, given the folder's own; None if it is not here."""
+"""Maps the MD5 of a folder to the MD5 of each file by name, or to None if the cache lacks it."""
 
 _UNREADABLE = (ParseError, AttributeError, KeyError, TypeError)
 _ABSENT = object()
@@ -27,7 +28,7 @@ _ABSENT = object()
 
 @dataclass(frozen=True)
 class _Stage:
-    """What dvc.lock recorded of a stage: parameters by dotted key, and MD5 by path."""
+    """The record of a stage in dvc.lock: parameters by dotted key, and MD5 by path."""
 
     params: Mapping[str, Any]
     deps: Mapping[str, str]
@@ -37,10 +38,11 @@ class _Stage:
 def mismatch(
     lock: str, params: str, results: Mapping[str, bytes | None], listing: Listing
 ) -> str | None:
-    """Return why results are not those of the parameters, or None if they are.
+    """Return the reason why results do not match the parameters, or None if they match.
 
-    `lock` and `params` are the texts of dvc.lock and params.yaml, `results` the files by path, None
-    for what is not to be compared with its MD5. The reason names the first stage that has to run.
+    `lock` and `params` are the texts of dvc.lock and params.yaml. `results` maps paths to file
+    contents, or to None if a content is not to be compared with its MD5. The reason names the first
+    stage that has to run.
     """
     try:
         stages = _stages(parse_yaml(lock, "dvc.lock"))
@@ -65,9 +67,9 @@ def mismatch(
 
 
 def recorded_parameter(lock: str, path: str, key: str) -> Any:
-    """Return the value of a parameter in the last run of the stage that made a file.
+    """Return the value of a parameter in the last run of the stage that wrote a file.
 
-    Raise KeyError if dvc.lock has none or cannot be read.
+    Raise KeyError if dvc.lock does not record the parameter or cannot be read.
     """
     try:
         stages = _stages(parse_yaml(lock, "dvc.lock"))
@@ -81,7 +83,7 @@ def recorded_parameter(lock: str, path: str, key: str) -> Any:
 
 
 def _nested(params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return dotted keys as sections."""
+    """Convert dotted keys to nested sections."""
     nested: dict[str, Any] = {}
     for key, value in params.items():
         *sections, last = key.split(".")
@@ -93,7 +95,7 @@ def _nested(params: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _stages(lock: Mapping[str, Any]) -> dict[str, _Stage]:
-    """Return what dvc.lock recorded of each stage."""
+    """Return the record of each stage in dvc.lock."""
     return {
         name: _Stage(
             dict(stage.get("params", {}).get(PARAMS, {})),
@@ -109,7 +111,7 @@ _FILES = ("deps", "outs")
 def _upstream(
     stages: Mapping[str, _Stage], makers: Mapping[str, str], last: Mapping[str, None]
 ) -> Iterator[str]:
-    """Yield the stages that lead to others, and these, each after those that it depends on."""
+    """Yield the stages in `last` and all stages that they depend on, dependencies first."""
     seen: set[str] = set()
 
     def before(name: str) -> Iterator[str]:
@@ -126,14 +128,14 @@ def _upstream(
 
 
 def _out_with(path: str, makers: Mapping[str, str]) -> str | None:
-    """Return the output of a stage that a path is, or is in."""
+    """Return the stage output that is or contains a path, or None."""
     parts = path.split("/")
     ways = ("/".join(parts[:count]) for count in range(len(parts), 0, -1))
     return next((way for way in ways if way in makers), None)
 
 
 def _other_parameters(stage: _Stage, values: Mapping[str, Any]) -> str | None:
-    """Name a parameter that has another value now."""
+    """Name the first parameter whose value has changed since the stage ran."""
     for key, value in sorted(stage.params.items()):
         now = _value(values, key)
         if now != value:
@@ -142,7 +144,7 @@ def _other_parameters(stage: _Stage, values: Mapping[str, Any]) -> str | None:
 
 
 def _difference(key: str, value: Any, now: Any) -> str:
-    """Name the first leaf that differs, as a stage may depend on a whole section."""
+    """Name the first value that differs in a parameter, which may be a whole section."""
     if isinstance(value, Mapping) and isinstance(now, Mapping):
         for leaf in [*value, *now]:
             old, new = value.get(leaf, _ABSENT), now.get(leaf, _ABSENT)
@@ -162,7 +164,7 @@ def _value(values: Any, key: str) -> Any:
 def _other_inputs(
     stages: Mapping[str, _Stage], makers: Mapping[str, str], name: str, listing: Listing
 ) -> str | None:
-    """Name an input that the stage which makes it has made anew since."""
+    """Name the first input that another stage has rewritten since the stage read it."""
     for path, was in stages[name].deps.items():
         out = _out_with(path, makers)
         if out is None:
@@ -183,9 +185,10 @@ def _other_inputs(
 
 
 def _seen_together(stages: Mapping[str, _Stage], path: str, was: str, maker: _Stage) -> bool:
-    """Return whether a stage read the file beside outputs that its maker recorded last.
+    """Return whether any stage read this version of a file together with its maker's last outputs.
 
-    dvc.lock has one MD5 for a whole folder, so it does not tell which files are in it.
+    dvc.lock records one MD5 for a whole folder, so it does not show which files the folder
+    contains.
     """
     for stage in stages.values():
         both = stage.deps.keys() & maker.outs.keys()
@@ -199,5 +202,5 @@ def _seen_together(stages: Mapping[str, _Stage], path: str, was: str, maker: _St
 
 
 def _unix(content: bytes) -> bytes:
-    """Return a text with the ends of lines that it was recorded with, if git changed them."""
+    """Return a text with Unix line ends, which it had when it was recorded."""
     return content.replace(b"\r\n", b"\n")

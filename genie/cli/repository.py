@@ -1,4 +1,4 @@
-"""git: what it sees of params.yaml, and whether it opens a repository."""
+"""git commands: changes of params.yaml, and access to the repository."""
 
 import os
 import shlex
@@ -8,14 +8,15 @@ from pathlib import Path
 from genie.core.errors import FailedError, one_line
 
 _STEP = 2
-"""Seconds: the coarsest time of modification that a file system keeps."""
+"""The coarsest resolution of modification times in file systems, in seconds."""
 
 
 def show_to_git(file: Path) -> None:
-    """Make git see a change of a file that it takes for unchanged.
+    """Make git notice a change of a file that it considers unchanged.
 
-    git compares size, and time of modification in whole seconds. `dvc exp run -S` writes
-    params.yaml in the second in which it restored it, so a value of equal length stays unseen.
+    git compares the size of a file, and its modification time in whole seconds. `dvc exp run -S`
+    restores and rewrites params.yaml within one second, so git does not notice a new value of the
+    same length.
     """
     recorded = _git(file, "ls-files", "--stage").split()
     if len(recorded) < 2 or _changed(file) or _git(file, "hash-object").split() == recorded[1:2]:
@@ -25,9 +26,9 @@ def show_to_git(file: Path) -> None:
 
 
 def kept_values(file: Path) -> str:
-    """Return a clause for the error of a stage whose experiment leaves its values in a file.
+    """Return a clause for an error message if a failed experiment leaves its values in a file.
 
-    It is empty outside of experiments, and in those that have a folder of their own.
+    The clause is empty outside of experiments, and in experiments that run in their own folder.
     """
     root = Path(os.environ.get("DVC_ROOT", ".")).resolve()
     if (
@@ -57,7 +58,7 @@ def committed(file: Path) -> str:
 def require_own(root: Path) -> None:
     """Raise FailedError if DVC cannot open the git repository of a folder.
 
-    It refuses those of other users, such as a folder that is mounted into a container.
+    DVC refuses repositories of other users, such as a folder that is mounted into a container.
     """
     from pygit2 import GitError  # opens repositories for DVC; slow to import
     from scmrepo.exceptions import SCMError
@@ -86,7 +87,7 @@ def _changed(file: Path) -> bool:
 
 
 def _git(file: Path, *command: str) -> str:
-    """Return what git says of a file, nothing where there is no git or no repository."""
+    """Return the output of a git command for a file, or "" without git or a repository."""
     try:
         done = subprocess.run(
             ["git", "--no-optional-locks", *command, "--", file.name],

@@ -1,4 +1,4 @@
-"""The recorded scores, costs and parameters of a repository's revisions.
+"""The scores, costs and parameters that are recorded in a repository's revisions.
 
 A revision is a branch, a tag, a commit, a DVC experiment, or "workspace" for the files on disk.
 """
@@ -51,12 +51,12 @@ class Selection:
 def read_runs(
     root: Path, selection: Selection, *, progress: Progress = silent
 ) -> tuple[list[PipelineRun], list[str]]:
-    """Read the runs in revisions of the repository at `root`; return the runs and notes.
+    """Read the runs in revisions of the repository at `root`, and return the runs and notes.
 
-    Several names for one commit become one run, and so does a workspace that equals another
-    revision. Metrics count as a result only beside the parameters in dvc.lock. Raise
-    InvalidValueError if a revision does not exist, and MissingFileError if a revision that was
-    named has no result. Other revisions without a result are listed in a note.
+    Several names for one commit give one run, and so does a workspace that equals another revision.
+    Metrics count as a result only if the parameters are those in dvc.lock. Raise InvalidValueError
+    if a revision does not exist, and MissingFileError if a revision that is given by name has no
+    result. Other revisions without a result are listed in a note.
     """
     with _repository(root) as repo:
         names = _names(repo, selection)
@@ -83,9 +83,10 @@ def read_runs(
 
 
 def other_parameters(root: Path, paths: Iterable[str] = RESULTS) -> str | None:
-    """Return why results in the workspace are not those of params.yaml, or None if they are.
+    """Return the reason why results in the workspace do not match params.yaml, or None.
 
-    The contents of files are compared too, those of folders are not. Without dvc.lock, None.
+    The contents of files are also compared, but not the contents of folders. Return None if there
+    is no dvc.lock.
     """
     texts = [root / LOCK, root / PARAMS]
     if not all(path.is_file() for path in texts):
@@ -96,7 +97,7 @@ def other_parameters(root: Path, paths: Iterable[str] = RESULTS) -> str | None:
 
 
 def _listing(root: Path) -> Listing:
-    """Return what DVC's cache has, nothing where DVC cannot open the folder."""
+    """Return a listing of folders in DVC's cache, which is empty if DVC cannot open the project."""
     try:
         with Repo(str(root)) as repo:
             return partial(listed, Path(repo.cache.local.path))
@@ -105,7 +106,7 @@ def _listing(root: Path) -> Listing:
 
 
 def trained_with(root: Path, key: str) -> Any:
-    """Return a parameter of the run that drew the support images; params.yaml may have another."""
+    """Return a parameter of the run that drew the support images; params.yaml may have changed."""
     if (root / LOCK).is_file():
         with suppress(KeyError):
             lock = (root / LOCK).read_text(encoding="utf-8", errors="replace")
@@ -114,7 +115,7 @@ def trained_with(root: Path, key: str) -> Any:
 
 
 def require_result(root: Path) -> None:
-    """Raise MissingFileError if the metrics of a folder are of other parameters."""
+    """Raise MissingFileError if the metrics in a project do not match its params.yaml."""
     if reason := other_parameters(root):
         raise _no_result([WORKSPACE], reason)
 
@@ -233,7 +234,7 @@ def _files(repo: Repo, revision: str) -> dict[str, bytes] | None:
 
 
 def _mismatch(repo: Repo, revision: str, files: Mapping[str, bytes]) -> str | None:
-    """Return why the metrics of a revision are no result of its parameters, or None."""
+    """Return the reason why a revision's metrics do not match its parameters, or None."""
     lock, params = (files[name].decode(errors="replace") for name in (LOCK, PARAMS))
     _yaml(params, f"{revision}: {PARAMS}")
     cache = Path(repo.cache.local.path)

@@ -1,4 +1,4 @@
-"""Which run of a stage made the files in a folder, and how many seconds it took."""
+"""Notes on runs: which run of a stage wrote the files in a folder, and how long it took."""
 
 import json
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ _IMAGES = ".parquet"  # large, and the tables beside them list what they contain
 
 
 def outputs(pipeline: Path, stage: str) -> list[str]:
-    """Return the outputs of a stage in a dvc.yaml file, [] if the file has no such stage."""
+    """Return the outputs of a stage in a dvc.yaml file, or [] if the stage does not exist."""
     entry = _entry(pipeline, stage)
     listed = [out for kind in ("outs", "metrics", "plots") for out in entry.get(kind, [])]
     return [out if isinstance(out, str) else next(iter(out)) for out in listed]
@@ -35,10 +35,11 @@ def outputs(pipeline: Path, stage: str) -> list[str]:
 def result_of(
     root: Path, stage: str, *, pipeline: Path | None = None, params: Path | None = None
 ) -> str:
-    """Return a hash of a stage's parameters and outputs, which tells its results apart.
+    """Return a hash of a stage's parameters and outputs, which identifies its result.
 
-    `pipeline` is the file that lists both, and `params` the file of the values; by default, those
-    in `root`. Of a folder, only the tables and weights directly in it are hashed.
+    `pipeline` is the dvc.yaml file that lists the parameters and outputs, and `params` is the file
+    with the parameter values; both default to the files in `root`. In an output folder, only the
+    tables and weights at the top level are hashed.
     """
     pipeline, params = pipeline or root / "dvc.yaml", params or root / "params.yaml"
     values: dict[str, Any] = {}
@@ -53,9 +54,9 @@ def result_of(
 
 
 def seconds_by_stage(root: Path) -> dict[str, float]:
-    """Return the seconds of the runs on this machine that made the results in a project.
+    """Return the run time in seconds of each stage whose result was computed on this machine.
 
-    Stages whose results come from elsewhere, or from a run before the last one, are left out.
+    A stage is left out if its result comes from another machine, or from a run before the last one.
     """
     runs, spent = runs_folder(root), {}
     for stage in STAGES:
@@ -68,7 +69,7 @@ def seconds_by_stage(root: Path) -> dict[str, float]:
 
 
 def seconds_of_experiment(folder: Path) -> dict[str, float]:
-    """Return the seconds by stage that are noted in the folder of an experiment."""
+    """Return the run times by stage, in seconds, in the notes of an experiment's folder."""
     noted = {stage: _read(folder / f"{stage}.json") for stage in STAGES}
     return {stage: note["seconds"] for stage, note in noted.items() if note}
 

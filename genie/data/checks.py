@@ -1,4 +1,4 @@
-"""A check that images can be read, before a run; faster than reading them for the run."""
+"""A check before a run that images can be read, which is faster than reading all of them."""
 
 import io
 import math
@@ -19,24 +19,24 @@ from genie.core.progress import Progress, silent
 from genie.data.readers import Raw, open_square, raw_images
 
 DECODED_BYTES = 400e6
-"""Size of the files that are decoded, about five seconds of one processor."""
+"""Maximum size in bytes of the files that are all decoded, about five seconds on one processor."""
 
 LOOKED_AT = 50
 """Number of images that `look_at` decodes."""
 
 COLOURFUL = 8
-"""Mean difference between the strongest and the weakest channel of an image with colour."""
+"""Least mean difference between the strongest and weakest channels of a colour image."""
 
 _LAST = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
-"""Last bytes of complete files by format; zeros or ends of lines may follow."""
+"""The last bytes of complete files by format; zeros or line ends may follow."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a sample of images looks like.
+    """Statistics of a sample of images.
 
-    `colour` is the fraction of images with colour, `side` the median shorter side in pixels, and
-    `cut` the mean fraction of an image that lies outside its central square.
+    `colour` is the fraction of colour images, `side` is the median shorter side in pixels, and
+    `cut` is the mean fraction of an image that lies outside its central square.
     """
 
     colour: float
@@ -46,7 +46,11 @@ class Look:
 
 @dataclass(frozen=True)
 class Readable:
-    """How many images there are, every how many one was decoded, and (place, reason) of the bad."""
+    """The result of a check: how many images there are, and which cannot be read.
+
+    `step` is 1 if all images were decoded, 2 if every second was, and so on. `broken` lists the
+    (place, reason) of images that cannot be read.
+    """
 
     count: int
     step: int
@@ -55,11 +59,11 @@ class Readable:
 
 
 def check_images(path: Path, *, progress: Progress = silent) -> Readable:
-    """Check the images of the data at `path`, which is as in `read_pools`.
+    """Check the images in the data at `path` (see `read_pools`).
 
-    All images are decoded, JPEG at a lower resolution. Of data above `DECODED_BYTES`, a part that
-    is evenly spaced is; of the others, the header and the last bytes are checked. No image is
-    reported that `read_pools` can read.
+    All images are decoded, JPEG files at a lower resolution. If the files are larger than
+    `DECODED_BYTES` in total, only evenly spaced images are decoded, and only the header and the
+    last bytes of the others are checked. An image that `read_pools` can read is never reported.
     """
     raws = raw_images(path)
     step = max(1, math.ceil(sum(map(_size, raws)) / DECODED_BYTES))
@@ -74,7 +78,7 @@ def check_images(path: Path, *, progress: Progress = silent) -> Readable:
 
 
 def look_at(path: Path) -> Look:
-    """Decode a sample of the images at `path`, which is as in `read_pools`."""
+    """Decode a sample of the images at `path` (see `read_pools`)."""
     return _look(raw_images(path))
 
 
@@ -87,7 +91,7 @@ def _look(raws: Sequence[Raw]) -> Look:
 
 
 def _seen(data: bytes | Path | InvalidValueError) -> tuple[float, int, float] | None:
-    """Return the strength of colour, the shorter side and the part outside the central square."""
+    """Return the strength of colour, the shorter side, and the share outside the central square."""
     if isinstance(data, InvalidValueError):
         return None
     with suppress(Exception):  # decoders can raise anything on damaged bytes
@@ -105,7 +109,7 @@ def _size(raw: Raw) -> int:
 
 
 def _reason(number: int, raw: Raw, *, step: int) -> str | None:
-    """Return why an image cannot be read, or None."""
+    """Return the reason why an image cannot be read, or None."""
     if isinstance(raw.data, InvalidValueError):
         return str(raw.data)
     if _seems_good(raw.data, decode=number % step == 0):

@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Square RGB images with class names.
+    """Square RGB images and their class names.
 
-    `table` has the columns of IMAGES. `label_of` maps class names to the labels of the data set,
+    `table` has the columns of IMAGES. `label_of` maps class names to the labels in the data set,
     which may be numbers. `licence` is the text of the folder's licence files.
     """
 
@@ -37,7 +37,7 @@ def labelled_images(dataset: Any, class_names: Sequence[str] | None = None) -> L
     """Read the images of a data set in any of these forms:
 
     - the path of a folder with a sub-folder per class, of a Parquet file, or of a saved data set;
-      of several splits, only `train` is read
+      if there are several splits, only `train` is read
     - a sequence of (PIL image, label), such as a list or a torchvision data set; integer labels
       need class names, from `class_names` or from the data set's `classes`
     - a `datasets.Dataset` with an image column and a column of labels
@@ -147,7 +147,7 @@ def _name(label: Any, names: Sequence[str] | None, number: int) -> str:
 def _row(
     number: int, image: Source, name: str, *, depth: int | None = None
 ) -> tuple[str, str, bytes, str]:
-    """Return (image_id, label, png, where) of an item."""
+    """Return the (image_id, label, png, where) of an item."""
     rgb = _square(image, number, depth)
     return image_id(rgb), name, encode_png(rgb), f"item {number}"
 
@@ -175,7 +175,7 @@ def _require_classes(table: pd.DataFrame) -> None:
 
 
 def _hugging_face(dataset: Any) -> tuple[Iterable[Any], Sequence[str] | None]:
-    """Return the pairs of a `datasets.Dataset`, and its class names if labels are integers."""
+    """Return the (image, label) pairs of a `datasets.Dataset`, and names for integer labels."""
     kinds = {name: type(feature).__name__ for name, feature in dataset.features.items()}
     images = [name for name in IMAGE_NAMES if kinds.get(name) == "Image"]
     images += [name for name, kind in kinds.items() if kind == "Image" and name not in images]
@@ -201,7 +201,7 @@ def _hugging_face(dataset: Any) -> tuple[Iterable[Any], Sequence[str] | None]:
 
 
 def _sources(dataset: Any, images: str, labels: str) -> Iterator[tuple[Any, Any]]:
-    """Return encoded images, which this library reads like files, or what a transform returns."""
+    """Yield (image, label) pairs; images are encoded unless the data set has a transform."""
     feature = dataset.features[images]
     plain = not (getattr(dataset, "format", None) or {}).get("type") and feature.mode is None
     if plain:

@@ -1,9 +1,10 @@
 """The depth of images with more than 8 bits per sample, and their conversion to 8 bits.
 
-Cameras, scanners and microscopes store 10, 12 or 14 bits in files of 16 or 32, and most files do
-not say so. Scaled as 16 bits, such images are nearly black. Scaled one by one, a dark image would
-become as bright as the others. So a data set has one depth, which is the smallest that holds all
-of its images. Where a file states its depth, that is used.
+Cameras, scanners and microscopes store samples of 10, 12 or 14 bits in files with 16 or 32 bits,
+and most files do not state this depth. If these images were scaled as 16 bits, they would be nearly
+black. If each image were scaled by itself, a dark image would become as bright as the others. So
+all images of a data set are scaled by the smallest depth that holds all of them. If a file states
+its depth, the stated depth is used.
 """
 
 import io
@@ -35,14 +36,14 @@ _OTHER_ORDER = {
 
 
 Source = bytes | Path | Image.Image
-"""The content of an image file, its path, or an image."""
+"""The content of an image file, the path of an image file, or an image."""
 
 
 def common_depth(sources: Iterable[Source], origin: object) -> int | None:
     """Return the smallest of DEPTHS that holds all images whose files do not state a depth.
 
-    None if there are none with more than 8 bits. Images that cannot be read are left out. Below 16
-    bits a warning, which begins with `origin`, says so.
+    Return None if no such image has more than 8 bits. Images that cannot be read are left out. If
+    the depth is less than 16 bits, log a warning that begins with `origin`.
     """
     maybe = [s for s in sources if not isinstance(s, bytes) or _may_be_deep(s)]
     with ThreadPoolExecutor() as threads:
@@ -58,7 +59,7 @@ def common_depth(sources: Iterable[Source], origin: object) -> int | None:
 
 
 def undeclared_depth(source: Source) -> int | None:
-    """Return the depth that an image needs, or None if it has 8 bits, states it, or is broken."""
+    """Return the depth that an image needs, or None for 8 bits, a stated depth or a broken file."""
     try:
         if isinstance(source, Image.Image):
             return _undeclared(source, b"") if source.mode.startswith("I") else None
@@ -76,10 +77,11 @@ def undeclared_depth(source: Source) -> int | None:
 
 
 def opened(data: bytes, depth: int | None = None) -> Image.Image:
-    """Open an image file, with samples of 8 bits if it has more.
+    """Open an image file, and convert samples of more than 8 bits to 8 bits.
 
-    `depth` is that of the data set, for files that do not state it, and None is the smallest that
-    holds the image. Raise InvalidValueError for values beyond it.
+    `depth` is the depth of the data set, for files that do not state theirs; if it is None, the
+    smallest depth that holds the image is used. Raise InvalidValueError for values beyond the
+    depth.
     """
     image = Image.open(io.BytesIO(data))
     if not isinstance(image.info.get("xmp", b""), bytes):
@@ -90,11 +92,11 @@ def opened(data: bytes, depth: int | None = None) -> Image.Image:
 def to_eight_bits(
     image: Image.Image, depth: int | None = None, *, data: bytes = b""
 ) -> Image.Image:
-    """Scale an image of more than 8 bits, so that its largest possible value becomes 255.
+    """Scale an image of more than 8 bits, so that the largest possible value becomes 255.
 
-    See `opened` for `depth`; `data` is the file of the image, without which only greyscale is
-    scaled. Other images are returned as they are. Raise InvalidValueError for values that are
-    negative, not integers, or beyond 16 bits or `depth`.
+    See `opened` for `depth`. `data` is the content of the image file; without it, only greyscale
+    images are scaled. Other images are returned unchanged. Raise InvalidValueError for values that
+    are negative, not integers, or beyond 16 bits or `depth`.
     """
     raw = _raw_mode(image)
     samples = _samples(image, data)
@@ -121,14 +123,14 @@ def to_eight_bits(
 
 
 def write_depth(folder: Path, depth: int | None) -> None:
-    """Write the depth of a data set beside its images; None leaves no file."""
+    """Write the depth of a data set to the folder of its images; None removes the file."""
     (folder / "depth.txt").unlink(missing_ok=True)
     if depth is not None:
         (folder / "depth.txt").write_text(f"{depth}\n")
 
 
 def read_depth(folder: Path) -> int | None:
-    """Read what `write_depth` wrote, or None."""
+    """Return the depth that `write_depth` wrote to a folder, or None."""
     file = folder / "depth.txt"
     return int(file.read_text()) if file.is_file() else None
 
@@ -159,9 +161,10 @@ def _samples(image: Image.Image, data: bytes) -> np.ndarray | None:
 def _stated(image: Image.Image, data: bytes, values: np.ndarray) -> int | None:
     """Return the depth that a file states, or None.
 
-    TIFF states it by BitsPerSample, unless that is only the size of the container. Pillow scales
-    JPEG 2000 and PNM to 16 bits itself. In PNG, sBIT is the original depth of samples that should
-    be scaled to 16 bits. Many writers do not scale them, which shows in the low bits.
+    A TIFF file states its depth as BitsPerSample, unless this is only the size of the container.
+    Pillow itself scales JPEG 2000 and PNM to 16 bits. In PNG, sBIT is the original depth of samples
+    that should be scaled to 16 bits. The low bits show whether the writer has scaled them; many do
+    not.
     """
     if image.format == "TIFF":
         bits = max(image.tag_v2.get(_BITS_PER_SAMPLE, (16,)))  # type: ignore[attr-defined]
@@ -176,7 +179,7 @@ def _stated(image: Image.Image, data: bytes, values: np.ndarray) -> int | None:
 
 
 def _significant_bits(data: bytes) -> int | None:
-    """Return the largest number of bits of a colour in the chunk sBIT of a PNG file, or None."""
+    """Return the largest number of bits per colour in the sBIT chunk of a PNG file, or None."""
     at = len(PNG)
     while data.startswith(PNG) and at + 8 <= len(data):
         length, name = struct.unpack(">I4s", data[at : at + 8])
@@ -223,10 +226,10 @@ def _raw_mode(image: Image.Image) -> str:
 
 
 def _wide(image: Image.Image, data: bytes, raw: str) -> np.ndarray:
-    """Return the samples of 16-bit colour: the high bytes, which Pillow decodes, and the low ones.
+    """Return the 16-bit samples of a colour image, of which Pillow decodes only the high bytes.
 
-    The low bytes are those that Pillow decodes in the other byte order. They are left at 0 where
-    Pillow has no other order, and where the high bytes need more than 14 bits.
+    For the low bytes, Pillow decodes the image in the other byte order. The low bytes are left at 0
+    if Pillow does not support the other order, or if the samples need more than 14 bits.
     """
     high = np.asarray(image).astype(np.uint16) << 8
     other = _OTHER_ORDER.get(raw)

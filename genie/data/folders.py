@@ -1,7 +1,7 @@
-"""Image folders: which files are images, and which folders are splits and classes.
+"""Rules for image folders: which files are images, and which folders are splits or classes.
 
-One rule holds for the reader, for DVC (.dvcignore) and for copies: hidden and technical folders and
-hidden files do not belong to the data, at any depth. Links are followed.
+The reader, DVC (.dvcignore) and copies all ignore hidden files, hidden folders and system folders
+at any depth. Links are followed.
 """
 
 import csv
@@ -30,18 +30,18 @@ with suppress(ImportError):  # an extra: .heic and .heif
 LABEL_NAMES = ("label", "labels", "class", "fine_label")
 
 USUAL = ".bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp or another ending that Pillow reads"
-"""The endings of images, in words."""
+"""The usual file endings of images, for messages."""
 
 HEIF = (".heic", ".heif", ".hif")
 
 _UNREADABLE = {"BUFR", "EMF", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-"""Formats that Pillow only recognises, or leaves to another program or to Windows."""
+"""Formats that Pillow recognises but cannot read itself, or reads only on Windows."""
 
 _TECHNICAL = {
     *("$RECYCLE.BIN", "System Volume Information", "lost+found", "Thumbs.db", "desktop.ini"),
     *("@eaDir", "#recycle", "#snapshot"),  # of network drives
 }
-"""Folders and files that systems make. Their names are in .dvcignore too."""
+"""Folders and files that operating systems create. .dvcignore lists them too."""
 
 _METADATA = ("metadata.csv", "metadata.jsonl")
 
@@ -58,27 +58,28 @@ _SPLITS = {  # as in `datasets`, and some compounds
 def image_files(folder: Path) -> list[Path]:
     """Return the image files in a folder and its sub-folders, sorted.
 
-    Links without a target are among them if they end as images do.
+    Links without a target are included if their names end like those of images.
     """
     return [file for file in data_files(folder) if is_image_file(file)]
 
 
 def data_files(folder: Path) -> list[Path]:
-    """Return the files in a folder and its sub-folders, sorted, without hidden and technical ones.
+    """Return the files in a folder and its sub-folders, sorted, without hidden and system files.
 
     Raise InvalidValueError for a folder that cannot be read, a link to a folder that contains the
-    link, or a link without a target, unless it ends as images do: those cannot be read, one by one.
+    link, or a link without a target. Links that end like images are returned even without a target,
+    and reported when they are read.
     """
     return sorted(_walk(folder, ()))
 
 
 def is_image_file(file: Path) -> bool:
-    """Return whether a file ends as the images do that Pillow reads."""
+    """Return whether a file has the ending of an image format that Pillow reads."""
     return file.suffix.lower() in _endings()
 
 
 def others_by_ending(files: Iterable[Path]) -> str:
-    """Return the number of files that are not images, by ending, such as `10 .heic, 1 .txt`."""
+    """Count the files that are not images by ending, for example `10 .heic, 1 .txt`."""
     kinds = Counter(f.suffix.lower() or "without an ending" for f in files if not is_image_file(f))
     shown = [f"{count} {ending}" for ending, count in kinds.most_common(5)]
     if more := kinds.total() - sum(count for _, count in kinds.most_common(5)):
@@ -91,7 +92,7 @@ def others_by_ending(files: Iterable[Path]) -> str:
 def linked_folders(folder: Path) -> list[Path]:
     """Return the links to folders in a folder and its sub-folders.
 
-    DVC does not follow them, so it does not notice changes behind them.
+    DVC does not follow such links, so it does not notice changes in their targets.
     """
     found = []
     for place in sub_folders(folder):
@@ -100,7 +101,7 @@ def linked_folders(folder: Path) -> list[Path]:
 
 
 def read_file(file: Path) -> bytes:
-    """Read a file; name the missing target of a link."""
+    """Read a file; the error for a broken link names the missing target."""
     if file.is_symlink() and not file.exists():
         raise InvalidValueError(f"links to {os.readlink(file)}, which does not exist")
     return file.read_bytes()
@@ -148,12 +149,12 @@ def _is_hidden(name: str) -> bool:
 
 
 def _passed_over(name: str) -> bool:
-    """Return whether a folder is left out."""
+    """Return whether a folder with this name is ignored."""
     return _is_hidden(name) or name.startswith("__")
 
 
 def _is_dead(entry: os.DirEntry[str]) -> bool:
-    """Return whether a link has no target; raise an error if it may have been a folder."""
+    """Return whether a link has no target; raise an error if the target may have been a folder."""
     if not entry.is_symlink() or os.path.exists(entry.path):
         return False
     if is_image_file(Path(entry.name)):
@@ -171,9 +172,9 @@ def _is_dead(entry: os.DirEntry[str]) -> bool:
 
 @dataclass(frozen=True)
 class Splits:
-    """The folders of the splits: train, and the one with query images (None: there is none).
+    """The folder of the training split, and the folder with the query images or None.
 
-    `notes` say what else was found.
+    `notes` name other folders and files that were found.
     """
 
     train: Path
@@ -185,10 +186,11 @@ def find_splits(path: Path) -> Splits | None:
     """Return the split folders of a data folder, or None if its folders are classes.
 
     As in `datasets`, a name has a keyword (train, training; validation, valid, val, dev; test,
-    testing, eval, evaluation) between blanks, digits or `-._`, in any case: `Train`, `seg_test`,
-    `val2017`. A split contains class folders, Parquet files or a table of labels, so a class may
-    have such a name. Without a test split, the validation split has the query images. Raise
-    InvalidValueError if folders may be splits or classes.
+    testing, eval, evaluation) between blanks, digits or `-._`, in upper or lower case, such as
+    `Train`, `seg_test` or `val2017`. A split contains class folders, Parquet files or a table of
+    labels, so a folder of images with such a name is a class. Without a test split, the validation
+    split contains the query images. Raise InvalidValueError if it is not clear whether folders are
+    splits or classes.
     """
     folders = sub_folders(path)
     pools = {f: split for f in folders if (split := split_of(f.name)) and _is_pool(f)}
@@ -251,19 +253,19 @@ def _words(name: str) -> list[str]:
 
 
 def _is_exact(name: str) -> bool:
-    """Return whether a name is a split's keyword alone, such as `Train` or `val2017`."""
+    """Return whether a name consists only of a split's keyword, as in `Train` or `val2017`."""
     return len(_words(name)) == 1 and split_of(name) is not None
 
 
 def _is_pool(folder: Path) -> bool:
-    """Return whether a folder is a pool, not a class: it has folders, Parquet files or labels."""
+    """Return whether a folder is a pool with folders, Parquet files or labels, and not a class."""
     return bool(
         sub_folders(folder) or any(folder.glob("*.parquet")) or metadata_labels(folder) is not None
     )
 
 
 def _inner(folder: Path) -> Path:
-    """Return the split in a folder of the same name, as archives have it (train/train/)."""
+    """Return the inner folder if a split is nested in a folder of the same name (train/train/)."""
     found = sub_folders(folder)
     if len(found) == 1 and split_of(found[0].name) == split_of(folder.name):
         return _inner(found[0]) if _is_pool(found[0]) else folder
@@ -287,9 +289,9 @@ def _named(folders: Iterable[Path]) -> str:
 
 
 def sub_folders(folder: Path) -> list[Path]:
-    """Return the folders in a folder, sorted, without hidden and technical ones.
+    """Return the folders in a folder, sorted, without hidden and system folders.
 
-    Raise InvalidValueError for a link without a target, which may have been a class.
+    Raise InvalidValueError for a link without a target, because the target may have been a class.
     """
     visible = [entry for entry in _entries(folder) if not _passed_over(entry.name)]
     return sorted(folder / e.name for e in visible if not _is_dead(e) and e.is_dir())
@@ -301,10 +303,10 @@ def has_images(folder: Path) -> bool:
 
 
 def labelled_files(folder: Path) -> tuple[dict[Path, str], list[str]]:
-    """Return the labels of a pool's image files, and notes on what is left out.
+    """Return the labels of a pool's image files, and notes on files that are left out.
 
-    Labels are the names of class folders, or given by a table. Raise InvalidValueError if there are
-    no classes, if a class has no images, or if the folders are splits without classes.
+    Labels are the names of class folders, or come from a table. Raise InvalidValueError if there
+    are no classes, if a class has no images, or if the folders are splits without classes.
     """
     notes = []
     files, labels = data_files(folder), metadata_labels(folder)
@@ -359,7 +361,7 @@ def _class_folders(folder: Path) -> list[Path]:
 
 
 def _are_bare_splits(classes: list[Path]) -> bool:
-    """Return whether most folders are named like different splits, so they are no classes."""
+    """Return whether most folders have the names of different splits, and so are not classes."""
     named = {f.name: split for f in classes if (split := split_of(f.name))}
     exact = {name: split for name, split in named.items() if _is_exact(name)}
     if len(named) == len(classes):
@@ -368,7 +370,7 @@ def _are_bare_splits(classes: list[Path]) -> bool:
 
 
 def _classes_note(classes: list[Path]) -> str:
-    """Return a note if class folders look like parts of the data, each with the same classes."""
+    """Return a note if class folders look like parts of the data that contain the same classes."""
     inner = [{f.name for f in sub_folders(folder)} for folder in classes]
     same = len(classes) > 1 and len(inner[0]) > 1 and all(names == inner[0] for names in inner)
     if not same or any(is_image_file(f) for folder in classes for f in folder.iterdir()):
@@ -381,7 +383,7 @@ def _classes_note(classes: list[Path]) -> str:
 
 
 def _hidden_note(folder: Path) -> str:
-    """Return a note if hidden folders have images, which may be classes such as `.net`."""
+    """Return a note if hidden folders with images may be classes, such as `.net`."""
     hidden = (e.name for e in _entries(folder) if e.is_dir() and e.name.startswith((".", "__")))
     found = [folder / name for name in sorted(hidden) if has_images(folder / name)]
     return f"left out hidden folders with images: {_named(found)}" if found else ""
@@ -404,10 +406,10 @@ def _class_of(folder: Path) -> str:
 
 
 def metadata_labels(folder: Path) -> dict[Path, str] | None:
-    """Return the labels by file of a folder's metadata.csv or metadata.jsonl, as in `datasets`.
+    """Return the labels by file from a folder's metadata.csv or metadata.jsonl, as in `datasets`.
 
-    The table has the columns file_name and label. None is returned without such a table, or if the
-    folders are classes, with the same labels. Raise InvalidValueError if folders and labels differ.
+    The table has the columns file_name and label. Return None if there is no such table, or if
+    class folders give the same labels. Raise InvalidValueError if folders and labels differ.
     """
     for table in (folder / name for name in _METADATA if (folder / name).is_file()):
         rows = _rows(table)
@@ -447,9 +449,9 @@ def _label(label: object, column: str, row: dict[str, object], table: Path) -> s
 
 
 def _same_as_folders(labels: dict[Path, str], folder: Path, table: Path) -> bool:
-    """Return whether each class has a folder of its own.
+    """Return whether each class has its own folder.
 
-    Raise InvalidValueError if there are several folders, and they do not match the labels.
+    Raise InvalidValueError if there are several folders that do not match the labels.
     """
     pairs = {(file.relative_to(folder).parts[:-1][:1], label) for file, label in labels.items()}
     folders = {first for first, _ in pairs}

@@ -17,7 +17,7 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)  # from 89 megapi
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # 64 MB; editors write above 1 MB
 
 Crop = Literal["centre", "pad", "squash"]
-"""How an image becomes a square: by cutting off its ends, by white borders, or by distortion."""
+"""How images become square: by cutting off their ends, adding white borders, or distortion."""
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -70,7 +70,7 @@ def decode_source(sources: Mapping[str, bytes], name: str) -> Image.Image:
 
 
 def is_blank(image: Image.Image) -> bool:
-    """Return whether all pixels are black, as after a numeric overflow or a safety checker."""
+    """Return whether all pixels are black, as a numeric overflow or a safety checker makes them."""
     return image.convert("RGB").getbbox() is None
 
 
@@ -79,8 +79,8 @@ def square_of_file(
 ) -> Image.Image:
     """Decode an image file and convert it with `to_square_rgb`.
 
-    Metadata that cannot be read is no reason to refuse the image. `depth` is the number of bits of
-    the data set's samples, if they are more than 8 and the file does not state it.
+    An image whose metadata cannot be read is still decoded. `depth` is the number of bits per
+    sample in the data set, for files with more than 8 bits that do not state it.
     """
     try:
         with opened(data, depth) as image:
@@ -102,11 +102,12 @@ def to_square_rgb(
     crop: Crop = "centre",
     depth: int | None = None,
 ) -> Image.Image:
-    """Convert an image to a square of upright RGB.
+    """Convert an image to a square, upright RGB image.
 
-    Transparent pixels are blended with white. Greyscale of more than 8 bits is scaled to 8, from
-    `depth` bits (see `to_eight_bits`). The square has `size` pixels per side (Lanczos); if `size`
-    is None, it has the length of the shorter side, or of the longer side if `crop` is "pad".
+    Transparent pixels are blended with white. Greyscale images of more than 8 bits are scaled from
+    `depth` bits to 8 (see `to_eight_bits`). The square has `size` pixels per side (Lanczos). If
+    `size` is None, the side of the square is the shorter side of the image, or the longer side if
+    `crop` is "pad".
     """
     upright = _to_rgb(_upright(to_eight_bits(image, depth)))
     side = size or (max(upright.size) if crop == "pad" else min(upright.size))
@@ -118,14 +119,14 @@ def to_square_rgb(
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn an image as its EXIF says; unlike `ImageOps.exif_transpose`, write no EXIF."""
+    """Rotate an image by its EXIF data; unlike `ImageOps.exif_transpose`, write no EXIF data."""
     image.load()  # which turns TIFF
     turn = _turn(image)
     return image if turn is None else image.transpose(turn)
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """Return the turn that makes an image upright, from EXIF or else XMP, if these can be read."""
+    """Return the transposition that makes an image upright, from EXIF or XMP data, or None."""
     beside = Image.new("1", (1, 1))  # has XMP alone, which Pillow does not reach after an error
     beside.info = {name: image.info[name] for name in _XMP if name in image.info}
     for one in (image, beside):
@@ -152,7 +153,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _without_metadata(data: bytes) -> bytes:
-    """Return a PNG or JPEG file without what changes neither pixels nor side; others unchanged."""
+    """Remove metadata that affects neither pixels nor orientation from a PNG or JPEG file."""
     if data.startswith(PNG):
         return _bare_png(data)
     return _bare_jpeg(data) if data.startswith(b"\xff\xd8") else data

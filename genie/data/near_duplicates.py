@@ -1,7 +1,7 @@
 """Near-duplicate detection, which prevents leakage from support to query images.
 
-Near-duplicates stay on the same side when query images are split off. If train/ and test/ folders
-are given, images in train/ that nearly duplicate an image in test/ are dropped.
+When query images are split off, near-duplicates stay on the same side. If there are train/ and
+test/ folders, images in train/ that are near-duplicates of an image in test/ are dropped.
 """
 
 from collections.abc import Hashable, Iterable, Iterator
@@ -28,7 +28,7 @@ def split_queries(
 
     The split depends only on image content and `seed`. Near-duplicates within a class stay on the
     same side. Images are near-duplicates if their perceptual hashes differ in at most
-    `NEAR_DUPLICATE_BITS` of 256 bits, or if a chain of near-duplicates connects them. Raise
+    `NEAR_DUPLICATE_BITS` of 256 bits, or if a chain of near-duplicates links them. Raise
     InvalidValueError unless `fraction` is in (0, 1).
     """
     (split,) = repeated_splits(table, 1, fraction=fraction, seed=seed, progress=progress)
@@ -38,7 +38,7 @@ def split_queries(
 def repeated_splits(
     table: pd.DataFrame, count: int, *, fraction: float, seed: int, progress: Progress = silent
 ) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
-    """Return `count` independent splits (support, query), the first that of `split_queries`."""
+    """Return `count` independent splits (support, query); the first is that of `split_queries`."""
     if not 0 < fraction < 1:
         raise InvalidValueError(
             "must be between 0 and 1", argument="query_fraction", value=fraction
@@ -83,7 +83,7 @@ def clusters(rows: pd.DataFrame) -> list[list[str]]:
 
 
 def cluster_hashes(hashes: np.ndarray) -> np.ndarray:
-    """Return the cluster number (n,) of each hash, for hashes (n, 32)."""
+    """Return the cluster numbers (n,) of hashes (n, 32)."""
     distinct, place = np.unique(hashes, axis=0, return_inverse=True)
     cluster = np.arange(len(distinct))
     for one, other in _candidates(distinct):
@@ -96,7 +96,7 @@ def cluster_hashes(hashes: np.ndarray) -> np.ndarray:
 
 
 def near_any(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return a mask (n,) of the hashes (n, 32) that nearly duplicate one of `others` (m, 32)."""
+    """Return a mask (n,) of the hashes (n, 32) with a near-duplicate in `others` (m, 32)."""
     distinct, place = np.unique(hashes, axis=0, return_inverse=True)
     both = np.concatenate([distinct, np.unique(others, axis=0)])
     found = np.zeros(len(both), bool)
@@ -109,12 +109,11 @@ def near_any(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _candidates(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield index pairs of hashes (n, 32) that include all near-duplicates.
+    """Yield index pairs of hashes (n, 32) that include all pairs of near-duplicates.
 
-    The bits are divided into more bands than near-duplicates have differing bits, so
-    near-duplicates agree in at least one band. Only pairs that agree in a band are yielded, at most
-    n at a time and some pairs more than once. Neighbouring bits are correlated, so each band
-    consists of every k-th bit.
+    The bits are divided into more bands than `NEAR_DUPLICATE_BITS`, so near-duplicates agree in at
+    least one band. Only pairs that agree in a band are yielded, at most n pairs at a time and some
+    pairs more than once. Neighbouring bits are correlated, so each band consists of every k-th bit.
     """
     bits = np.unpackbits(hashes, axis=1).astype(np.int64)
     for start in range(BANDS):
@@ -142,14 +141,14 @@ def _near(some: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _merged(cluster: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Merge the clusters of each pair of hashes; return the new cluster numbers (n,)."""
+    """Merge the clusters of each pair of hashes, and return the new cluster numbers (n,)."""
     edges = (np.ones(len(one), bool), (cluster[one], cluster[other]))
     _, joined = connected_components(csr_array(edges, shape=(len(cluster),) * 2), directed=False)
     return joined[cluster]
 
 
 def perceptual_hashes(pngs: Iterable[bytes]) -> np.ndarray:
-    """Return the perceptual hashes (DCT) of n images, 256 bits each as uint8 (n, 32)."""
+    """Return the perceptual hashes (DCT) of n images: 256 bits each, packed as uint8 (n, 32)."""
     bits = [imagehash.phash(decode_image(png), hash_size=16).hash for png in pngs]
     return np.packbits(np.array(bits, bool).reshape(-1, 256), axis=1)
 

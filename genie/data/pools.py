@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 class Pools:
     """Support and query images (columns of IMAGES), and skipped files (columns of SKIPPED).
 
-    `others` are further splits (support, query) of the same images. `depth` is the number of bits
-    per sample of images with more than 8 bits (see `genie.data.depth`), or None.
+    `others` contains further splits (support, query) of the same images. `depth` is the number of
+    bits per sample in images with more than 8 bits (see `genie.data.depth`), or None.
     """
 
     support: pd.DataFrame
@@ -33,7 +33,7 @@ class Pools:
     depth: int | None = None
 
     def tasks(self, draws: Draws) -> pd.DataFrame:
-        """Draw the tasks of a regime (`make_tasks`); each of several splits is one task.
+        """Draw the tasks of a regime (`make_tasks`); if there are several splits, each is one task.
 
         Warn if a class has few query images.
         """
@@ -46,7 +46,7 @@ class Pools:
         return tasks
 
     def used_by(self, tasks: pd.DataFrame) -> "Pools":
-        """Return the pools reduced to the images that tasks use in that role."""
+        """Return the pools with only the images that tasks use as support or query images."""
         images = pd.concat([self.support, self.query])
         support, query = (
             images[images["image_id"].isin(tasks.loc[tasks["role"] == role, "image_id"])]
@@ -78,8 +78,8 @@ def read_and_split(
     """Read the images at `path`, and split off query images if there is no test split.
 
     See `read_pools` for `size`, `crop` and the errors, and `split_queries` for `query_fraction`.
-    Without a test split, `splits` splits are drawn; the first is the same for any number.
-    Near-duplicates across given splits are dropped from the support pool. With `skip_broken`,
+    Without a test split, `splits` splits are drawn; their number does not change the first. Support
+    images that are near-duplicates of images in a given test split are dropped. With `skip_broken`,
     images that cannot be read are skipped with a warning.
     """
     if path.is_dir() and (links := linked_folders(path)):

@@ -1,6 +1,7 @@
-"""Readers of labelled images: class folders, Parquet, data sets saved by Hugging Face `datasets`.
+"""Readers of labelled images in class folders, Parquet files and data sets saved by `datasets`.
 
-Every reader returns raw images. Decoding to square RGB and deduplication are the same for all.
+Every reader returns raw images, which are then decoded to square RGB and deduplicated in the same
+way.
 """
 
 import json
@@ -41,17 +42,17 @@ log = logging.getLogger(__name__)
 IMAGE_NAMES = ("png", "image", "img")
 
 Broken = Callable[[pd.DataFrame], object]
-"""A callback for the images that cannot be read and are skipped (schema SKIPPED)."""
+"""A callback that receives the skipped images, which cannot be read (schema SKIPPED)."""
 
 Deep = Callable[[int], object]
-"""A callback for the depth of images with more than 8 bits per sample (see `genie.data.depth`)."""
+"""A callback that receives the depth of images with more than 8 bits (see `genie.data.depth`)."""
 
 
 @dataclass(frozen=True)
 class Raw:
     """An undecoded image: its location (for messages), its class, and its bytes or file.
 
-    In place of these it may have the reason why there is no image or no class ("").
+    `data` is an error if there is no image or no class; `label` is "" if there is no class.
     """
 
     where: str
@@ -68,24 +69,23 @@ def read_pools(
     deep: Deep | None = None,
     progress: Progress = silent,
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Read images tables (support pool, query pool) from `path`.
+    """Read the support pool and the query pool from `path`, as tables of images.
 
     The query pool is None if there is no test split. `path` is a folder with one sub-folder per
     class, a Parquet file, a folder of Parquet files, or a data set saved by `datasets`. Each may be
     divided into `train` and `test` by folders (see `find_splits`), files, splits or a `split`
-    column. What is left out of folders is logged (see `labelled_files`). Images are RGB and square,
-    see `to_square_rgb` for `size` and `crop`. Rows are sorted by
-    (label, image_id).
+    column. Files that are left out are logged (see `labelled_files`). Images are converted to
+    square RGB (see `to_square_rgb` for `size` and `crop`). Rows are sorted by (label, image_id).
 
-    Duplicates are dropped with a warning. Of identical images in one class, one is kept. Identical
-    images in different classes are all dropped, because none of their labels can be trusted. Images
-    that occur in both splits are dropped from `train`.
+    Duplicates are dropped with a warning. One of several identical images in a class is kept.
+    Identical images in different classes are all dropped, because none of their labels can be
+    trusted. Images that occur in both splits are dropped from `train`.
 
-    Images with more than 8 bits per sample whose files do not state their depth have one depth, the
-    smallest that holds all of them; `deep` is called with it.
+    If files with more than 8 bits per sample do not state their depth, they are all read at the
+    same depth, the smallest that holds all of them. `deep` is called with this depth.
 
-    Raise MissingFileError if there is nothing at `path`, and InvalidValueError if it is in none of
-    these forms. Without `broken`, images that cannot be read raise a single InvalidValueError. Each
+    Raise MissingFileError if `path` does not exist, and InvalidValueError if it is in none of these
+    forms. Without `broken`, a single InvalidValueError lists the images that cannot be read. Each
     class needs at least one image that can be read.
     """
     train, test = _raw_pools(path)
@@ -117,9 +117,9 @@ def read_pools(
 def read_class_names(path: Path) -> list[str]:
     """Return the sorted class names of the data at `path`, without reading images.
 
-    `path` is as in `read_pools`; of several splits, the names are those of `train`. Raise
-    MissingFileError if there is nothing at `path`, and InvalidValueError for fewer than two classes
-    or a class that only one split has.
+    `path` is as in `read_pools`; if there are several splits, the names are read from `train`.
+    Raise MissingFileError if `path` does not exist, and InvalidValueError if there are fewer than
+    two classes, or if only one split contains a class.
     """
     train, test = _label_pools(path)
     _check_names(train, test, path)
@@ -142,7 +142,7 @@ def _label_pools(path: Path) -> tuple[set[str], set[str] | None]:
 
 
 def raw_images(path: Path) -> list[Raw]:
-    """Return the images of all splits of the data at `path`, which is as in `read_pools`."""
+    """Return the images in all splits of the data at `path` (see `read_pools`)."""
     train, test = _raw_pools(path)
     return [*train, *(test or [])]
 
@@ -213,10 +213,10 @@ def _folder_raws(folder: Path) -> list[Raw]:
 
 
 def _tables_of_clone(path: Path) -> Path:
-    """Return the sub-folder with the Parquet files of a clone from the hub, or the path itself.
+    """Return the sub-folder of a hub clone that contains the Parquet files, or the path itself.
 
-    It is `data` or the name of a configuration. Raise InvalidValueError if there are several, or
-    class folders beside it.
+    The sub-folder is `data` or has the name of a configuration. Raise InvalidValueError if there
+    are several, or if there are also class folders.
     """
     if not path.is_dir() or any(path.glob("*.parquet")) or find_splits(path):
         return path
@@ -235,10 +235,10 @@ def _tables_of_clone(path: Path) -> Path:
 
 
 def _parquet_pools(files: list[Path], path: Path) -> tuple[list[Raw], list[Raw] | None]:
-    """Return the pools of Parquet files.
+    """Return the pools in Parquet files.
 
-    Splits are given by file names (`train-*.parquet`) or else by a `split` column. Without either,
-    all files are one pool.
+    Splits are read from the file names (`train-*.parquet`), or else from a `split` column. Without
+    either, all files form one pool.
     """
     splits = _by_split(files) if path.is_dir() else {}
     if "train" in splits:
@@ -279,7 +279,7 @@ def _pools_by_column(files: list[Path], path: Path) -> tuple[list[Raw], list[Raw
 
 
 def _by_split(files: list[Path]) -> dict[str, list[Path]]:
-    """Return files by the split in their names, as `datasets` finds it, or by "" for none."""
+    """Group files by the split in their names, as `datasets` does; "" means no split."""
     splits: dict[str, list[Path]] = {}
     for file in files:
         begins = (s for s in ("train", "test") if file.name.startswith(s))
@@ -292,7 +292,7 @@ def _query_of(splits: Container[str]) -> str | None:
 
 
 def _query_split(splits: Iterable[str], path: Path) -> str | None:
-    """Return the split with the query images, None if there is none; warn of those not read."""
+    """Return the name of the query split, or None; warn about splits that are not read."""
     names = set(splits)
     query = _query_of(names)
     if query == "validation":
@@ -331,7 +331,7 @@ def _parquet_labels(files: list[Path]) -> set[str]:
 
 
 def _label_columns(file: Path, *others: str) -> tuple[pa.Table, str]:
-    """Read the label column of a Parquet file, and others; return the table and its name."""
+    """Read the label and other columns of a Parquet file; return the table and the label's name."""
     column = _label_column(_parquet_schema(file), file)
     with _parquet_errors(file):
         return pq.read_table(file, columns=[column, *others]), column
@@ -364,8 +364,9 @@ def _parquet_errors(file: Path) -> Iterator[None]:
 def _arrow_raws(table: pa.Table, file: Path, folder: Path) -> list[Raw]:
     """Return the images of an Arrow table.
 
-    The table has a column of labels, and one of images: bytes, {bytes, path} or the names of files
-    in `folder`. Images of rows without a label or an image are the reasons.
+    The table has a column of labels and a column of images, which are bytes, {bytes, path} or the
+    names of files in `folder`. If a row has no label or no image, `data` is an error with the
+    reason.
     """
     column, label_column = _image_column(table.schema, file), _label_column(table.schema, file)
     labels = _labels(table, label_column, file)
@@ -410,7 +411,7 @@ def _column(schema: pa.Schema, names: tuple[str, ...], typed: list[str], file: P
 
 
 def _say_taken(schema: pa.Schema, file: Path) -> None:
-    """Warn if there are several columns of images or labels; say which is taken."""
+    """Warn if there are several columns of images or labels, and name the column that is read."""
     for what, names, typed in (
         ("images", IMAGE_NAMES, _images(schema)),
         ("labels", LABEL_NAMES, _class_labels(schema)),
@@ -428,7 +429,7 @@ def _say_taken(schema: pa.Schema, file: Path) -> None:
 
 
 def _images(schema: pa.Schema) -> list[str]:
-    """Return the columns that `datasets` calls images, or whose cells are {bytes, path}."""
+    """Return the columns that `datasets` marks as images, or whose cells are {bytes, path}."""
     features = _features(schema)
     return [
         field.name
@@ -444,7 +445,7 @@ def _class_labels(schema: pa.Schema) -> list[str]:
 
 
 def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
-    """Return the features that `datasets` wrote, by column; none if they are not as it does."""
+    """Return the features that `datasets` wrote, by column; return {} if they are malformed."""
     try:
         found = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = found["info"]["features"].items()
@@ -492,7 +493,11 @@ def _cell_data(cell: Any, where: str, folder: Path) -> bytes | Path | InvalidVal
 
 
 def _is_encoded(text: str, folder: Path) -> bool:
-    """Return whether a text is an image in base64: PNG, JPEG, GIF, WebP, or any long one."""
+    """Return whether a text looks like a base64 image rather than a file name.
+
+    That is a data URI, the start of a PNG, JPEG, GIF or WebP file in base64, or any long base64
+    text that is not a path in `folder`.
+    """
     if text.startswith(("data:", "iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")):
         return True
     long = len(text) > 100 and re.fullmatch(r"[\w+/\s-]+={0,2}", text, re.ASCII) is not None
@@ -500,9 +505,10 @@ def _is_encoded(text: str, folder: Path) -> bool:
 
 
 def _labels(table: pa.Table, column: str, file: Path) -> list[str | None]:
-    """Return class names: strings unchanged, integers looked up in the schema's ClassLabel.
+    """Return class names; integers are looked up in the schema's ClassLabel.
 
-    Rows without one have None. Raise InvalidValueError if cells have several or other values.
+    A row without a label gives None. Raise InvalidValueError if a cell contains several values, or
+    a value of another type.
     """
     kind = table.schema.field(column).type
     if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
@@ -538,7 +544,7 @@ def _saved_pools(path: Path) -> tuple[list[Raw], list[Raw] | None]:
 
 
 def _load_saved(path: Path) -> tuple[Any, Any]:
-    """Load the support and query splits of a saved data set; the latter is None without one."""
+    """Load the support and query splits of a saved data set; the query split may be None."""
     try:
         import datasets
     except ImportError as error:
@@ -588,7 +594,7 @@ def _check_rows(raws: list[Raw]) -> None:
 # Decoding
 
 Decoded = tuple[str, str, bytes, str] | InvalidValueError
-"""(image_id, label, png, where) of an image, or the error if it cannot be decoded."""
+"""The (image_id, label, png, where) of an image, or the error if it cannot be decoded."""
 
 
 def _decode_all(
@@ -599,7 +605,7 @@ def _decode_all(
     broken: Broken | None,
     progress: Progress,
 ) -> pd.DataFrame:
-    """Decode images to an images table with the extra column `where`."""
+    """Decode images to a table of images with the extra column `where`."""
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         decoded = threads.map(decode, raws)
         try:
@@ -646,8 +652,8 @@ def open_square(
 ) -> Image.Image:
     """Decode an image and convert it with `square_of_file`.
 
-    Raise InvalidValueError if it cannot be decoded; the message has the reason, but not the name of
-    the image.
+    Raise InvalidValueError if the image cannot be decoded; the message gives the reason, but not
+    the name of the image.
     """
     try:
         data = read_file(data) if isinstance(data, Path) else data
@@ -694,7 +700,7 @@ def _drop_shared(support: pd.DataFrame, query: pd.DataFrame, path: Path) -> pd.D
 
 
 def _check_names(train: set[str], test: set[str] | None, path: Path) -> None:
-    """Raise InvalidValueError for fewer than two classes or a class that only one split has."""
+    """Raise InvalidValueError for fewer than two classes, or for a class in only one split."""
     if not train:
         raise InvalidValueError(f"must have images, but found none in {path}", argument="path")
     for here, there, only in (

@@ -3,7 +3,7 @@
 In every regime, support images come from the support pool and query images from the query pool, so
 no image is in both sets. Every draw is keyed by (seed, task, class), so adding a class or task
 changes no other draw. A k-shot support set contains the first k images of a fixed permutation, so
-smaller sets are nested in larger sets.
+smaller support sets are subsets of larger ones.
 """
 
 import json
@@ -22,7 +22,7 @@ Task = tuple[Images, Images]  # support, query
 POOL, CLASSES, SUPPORT, QUERY = range(4)  # the purpose of a draw; part of its key
 
 FEW_QUERIES = 30
-"""Fewer query images per class than this leave its accuracy uncertain by 18 points or more."""
+"""With fewer query images than this, the accuracy of a class is uncertain by 18 points or more."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Draws:
       are divided into support and query images; each split is a task.
     shots: `tasks` support sets of `shots` images per class, each with all query images.
     longtail: `tasks` support sets, each with all query images. Class sizes decrease exponentially
-      from the largest class to 1/`imbalance` of it. The same classes are rare in every task.
-      Without `imbalance`, there is one task with all support images.
+      from the size of the largest class to 1/`imbalance` of this size. The same classes are rare in
+      every task. Without `imbalance`, there is one task with all support images.
     episodes: `tasks` tasks with `n_way` classes each, and `shots` support images and `n_query`
       query images per class. Support images come from the first `pool` images of a class. If
       `n_query` or `pool` is None, all images are used.
@@ -58,7 +58,7 @@ class Draws:
 
 
 Regime = Callable[[Images, Images, Draws], Iterator[Task]]
-"""Maps the support pool, the query pool and the settings to tasks."""
+"""A function that maps the support pool, the query pool and the settings to tasks."""
 
 
 def make_tasks(support: pd.DataFrame, query: pd.DataFrame, draws: Draws) -> pd.DataFrame:
@@ -77,7 +77,7 @@ def make_tasks(support: pd.DataFrame, query: pd.DataFrame, draws: Draws) -> pd.D
 
 
 def leaks(tasks: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows (task, image_id) whose image is in the task's support and query sets."""
+    """Return the rows (task, image_id) of images that are in both the support and query set."""
     roles = tasks[["task", "image_id", "role"]].drop_duplicates()
     both = roles.duplicated(["task", "image_id"])
     return roles.loc[both, ["task", "image_id"]].reset_index(drop=True)
@@ -86,8 +86,8 @@ def leaks(tasks: pd.DataFrame) -> pd.DataFrame:
 def task_ids(tasks: pd.DataFrame) -> dict[int, str]:
     """Return the id of each task: 16 hex digits of a hash of its support and query rows.
 
-    Tasks with equal support and query sets have the same id, regardless of their numbers, so their
-    accuracies can be paired.
+    Tasks with equal support and query sets have the same id, regardless of their task numbers, so
+    their accuracies can be paired.
     """
     columns = ["role", "label", "image_id"]
     return {
@@ -97,7 +97,7 @@ def task_ids(tasks: pd.DataFrame) -> dict[int, str]:
 
 
 def queries_per_class(tasks: pd.DataFrame) -> pd.Series:
-    """Return the number of distinct query images of each class, over all tasks."""
+    """Return the number of distinct query images per class over all tasks."""
     queries = tasks[tasks["role"] == "query"]
     return queries.groupby("label")["image_id"].nunique()
 
@@ -132,7 +132,7 @@ def generated_per_class(
 ) -> dict[str, int]:
     """Return the number of images that every method adds to each class of a task.
 
-    `labels` lists the label of every support image of the task. `classes` is "all", or "few" to
+    `labels` contains the label of each support image of the task. `classes` is "all", or "few" to
     leave out classes with 20 or more support images. With `every_source` (strategy "all"), a class
     gets one image per support image of all other classes, and `per_class` is ignored.
     """
@@ -164,7 +164,7 @@ def _by_class(table: pd.DataFrame) -> Images:
 
 
 def _draw(images: Images, count: int, *key: int) -> Images:
-    """Return `count` images per class, the first of a permutation keyed by `key` and class name."""
+    """Return the first `count` images per class in a permutation keyed by `key` and class name."""
     return {c: _permute(ids, *key, label=c)[:count] for c, ids in images.items()}
 
 

@@ -1,4 +1,4 @@
-"""All tables and figures of the stage `analyse`, made from the outputs of earlier stages."""
+"""All tables and figures of the stage `analyse`, computed from the outputs of earlier stages."""
 
 import json
 from collections.abc import Callable

@@ -33,12 +33,12 @@ OUTCOMES = ("other class", "rejected", "not judged", "confirmed")
 a filter rejected the image, the oracle gave no verdict, or the oracle confirms the label."""
 
 CHOICES = ("unclear", "clear", "none")
-"""How clear the choice between levels was; "none" if there were too few levels to judge it."""
+"""Labels for the clarity of the choice between levels; "none" if there are too few levels."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """A level on a card: r in (0, 1], the key of its image, and its position.
+    """A level on a card, with its r in (0, 1], the key of its image, and its position.
 
     `position` is None without a source-target axis. `predicted_target` is True if the baseline
     predicts the target.
@@ -74,7 +74,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Cards, with failures first, and the WebP images that the cards refer to by id or key.
+    """Cards, with failures first, and the WebP images to which they refer by id or key.
 
     `total` is the number of requested images; at most MOST of them have cards.
     """
@@ -171,7 +171,7 @@ def _finite(value: float) -> float | None:
 
 
 def _rank(card: Card) -> tuple[int, float, int]:
-    """Return the sort key of a card: its outcome, its confidence if it is a failure, its choice."""
+    """Return the sort key of a card, from its outcome, confidence (for failures) and choice."""
     sure = (card.probability or 0) if card.outcome == "other class" else 0
     return OUTCOMES.index(card.outcome), -sure, CHOICES.index(card.choice)
 
@@ -191,7 +191,7 @@ def _images_of(card: Card) -> list[str]:
 
 
 def _webp(data: bytes, side: int, quality: int) -> bytes:
-    """Encode an image as WebP of at most side x side pixels, unless it already is such a file."""
+    """Encode an image as WebP of at most side x side pixels, unless it already is one."""
     image = Image.open(io.BytesIO(data))
     if image.format == "WEBP" and max(image.size) <= side:
         return data

@@ -22,20 +22,20 @@ from genie.figures.gallery import Card, Gallery
 from genie.measure.metrics import GROUPS, interval_text, percent
 
 WIDEST = 20
-"""Maximum number of classes in a confusion table; with more, only the largest changes are shown."""
+"""Maximum number of classes for confusion tables; beyond it, only the largest changes are shown."""
 
 CHANGES = 10
 
 EQUAL = "All splits have the same gain, so there is no interval."
 
 VERDICT_QUERIES = 100
-"""Least number of query images for a verdict; an accuracy on them is known to 10 points at worst.
+"""Minimum number of query images for a verdict; the accuracy is then known to within 10 points.
 """
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The numbers and tables of the report, and the name of the method.
+    """The numbers and tables in the report, and the name of the method.
 
     `summary` and `cost` are the contents of metrics/evaluate.json and metrics/cost.json.
     `metadata` has the columns of METADATA. `confusion` is the result of
@@ -95,14 +95,14 @@ def data_uri(svg: str) -> str:
 
 
 def _page_file(name: str) -> str:
-    """Return the text of a file in `page/`, which needs no escaping in the template."""
+    """Return the text of a file in `page/`, which the template does not escape."""
     return (files("genie.figures") / "page" / name).read_text(encoding="utf-8")
 
 
 def _verdict(summary: Mapping[str, Any], method: str | None) -> str:
     """Return sentences that interpret the interval of the gain.
 
-    `method` is the name of a method that added no generated images, else None.
+    `method` is the name of a method that adds no generated images, and otherwise None.
     """
     gain = summary["gain"]
     if gain["mean"] is None:
@@ -126,7 +126,7 @@ def _direction(summary: Mapping[str, Any], method: str | None) -> str:
 
 
 def _scope(summary: Mapping[str, Any]) -> list[str]:
-    """Return sentences on what the intervals cover, and on classes with few query images."""
+    """Return sentences about the scope of the intervals and about classes with few query images."""
     n, queries = summary["gain"]["n"], summary.get("queries", 0)
     sentences = {
         "support sets": f"The interval is over {n} support sets that all face the same "
@@ -159,7 +159,7 @@ def _classes(confusion: pd.DataFrame) -> list[str]:
 
 
 def _shares(confusion: pd.DataFrame) -> dict[tuple[str, str], tuple[float, float]]:
-    """Return the shares before and after augmentation, by true and predicted class."""
+    """Return the shares without and with augmentation, by true and predicted class."""
     return {(r.label, r.predicted): (r.before, r.after) for r in confusion.itertuples()}
 
 

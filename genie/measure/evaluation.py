@@ -71,7 +71,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Predictions of both models for the query images, verdicts, scores, and their summary."""
+    """The predictions of both models for the query images, verdicts, scores and a summary."""
 
     predictions: pd.DataFrame
     verdicts: pd.DataFrame
@@ -190,7 +190,7 @@ def verdicts(
     oracle: ImageModel,
     progress: Progress = silent,
 ) -> pd.DataFrame:
-    """Return the oracle's class for each distinct generated image, and whether it is the label.
+    """Return the oracle's class of each distinct generated image, and whether it is the label.
 
     `images` are in the order of the sorted distinct file names. If the oracle lacks a class of the
     set, its verdicts are meaningless: the table is empty, and a warning names the class.
@@ -217,10 +217,11 @@ def verdicts(
 
 
 def interval_over(tasks: pd.DataFrame) -> str:
-    """Return what differs between the tasks, over which intervals are taken.
+    """Return what differs between tasks, for the description of intervals.
 
-    It is "query images" for one task, "support sets" for tasks with the same query images, "splits"
-    where an image is a query in one task and support in another, and otherwise "tasks".
+    The result is "query images" for one task, "support sets" for tasks with the same query images,
+    "splits" if an image is a query image in one task and a support image in another, and otherwise
+    "tasks".
     """
     if tasks["task"].nunique() == 1:
         return QUERY_IMAGES
@@ -231,7 +232,7 @@ def interval_over(tasks: pd.DataFrame) -> str:
 
 
 def near_duplicate_groups(images: pd.DataFrame) -> list[int]:
-    """Return the number of each image's group of near-duplicates, in the order of the images."""
+    """Return the number of each image's group of near-duplicates, in the order of `images`."""
     found = enumerate(clusters(images))
     group = {image_id: number for number, ids in found for image_id in ids}
     return [group[image_id] for image_id in images["image_id"]]
@@ -246,8 +247,9 @@ def over_queries(
 ) -> dict[str, Interval]:
     """Return the accuracies and gains of one task with bootstrap intervals over query images.
 
-    `predictions` are those of both models, `near` the results of `predict_queries` by model, and
-    `groups` the groups of near-duplicates of the query images.
+    `predictions` contains the predictions of both models, `near` maps models to the
+    `boundary_right` from `predict_queries`, and `groups` gives the group of near-duplicates of each
+    query image.
     """
     label = predictions.loc[predictions["model"] == "baseline", "label"].to_numpy()
     right = {
@@ -276,13 +278,13 @@ def summarise(
 ) -> dict[str, Any]:
     """Return the summary for metrics/evaluate.json.
 
-    Accuracies are in [0, 1]. Accuracies and gains are means with 95% t-intervals over tasks, whose
-    bounds are None if there is only one task (see `over_queries`). For splits of the same images,
+    Accuracies are in [0, 1]. Accuracies and gains are means with 95% t-intervals over tasks. If
+    there is only one task, the bounds are None (see `over_queries`). For splits of the same images,
     the intervals are those of Nadeau and Bengio. Gains are paired by task. `gain_many`,
     `gain_medium` and `gain_few` are present only if some task has such classes. `mean_r` is None
     without images, and `label_consistency` is None without verdicts. `predict_accuracy` is the
-    accuracy of the first task's classifier, which `genie predict` applies. `queries` counts
-    distinct query images, and `queries_per_class` those of the class with the fewest.
+    accuracy of the first task's classifier, which `genie predict` applies. `queries` counts all
+    distinct query images, and `queries_per_class` counts those in the class with the fewest.
     """
     over, per_class = interval_over(tasks), queries_per_class(tasks)
     roles = tasks["role"].value_counts()
@@ -314,7 +316,10 @@ def summarise(
 def _over_splits(
     values: Sequence[float], *, bounds: tuple[float, float] = DIFFERENCE, shared: float
 ) -> Interval:
-    """Return `interval`, but none for splits of equal results, which are not certain."""
+    """Return `interval`, but without bounds if all splits give equal results.
+
+    Equal results do not mean that the mean is certain.
+    """
     found = interval(values, bounds=bounds, shared=shared)
     return replace(found, low=None, high=None) if found.low == found.high else found
 

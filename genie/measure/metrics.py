@@ -11,15 +11,15 @@ from scipy.special import stdtr, stdtrit  # as scipy.stats.t, which is slow to i
 from genie.core.seeding import numbered_rng
 
 GROUPS = ("many", "medium", "few")
-"""Groups of classes by their number of training images (`data.tasks.shot_group`)."""
+"""Groups of classes by number of training images (`data.tasks.shot_group`)."""
 
 SHARES = ("boundary", *GROUPS)
-"""The columns that contain accuracies on parts of the query images."""
+"""The columns with accuracies on parts of the query images."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95% interval over n tasks, seeds or images; undefined values are None."""
+    """A mean with a 95% interval over n tasks, seeds or images; undefined values are None."""
 
     mean: float | None
     low: float | None
@@ -32,18 +32,19 @@ DIFFERENCE = (-1.0, 1.0)
 
 RESAMPLES, BLOCK = 2000, 100
 IMAGINED = {SHARE: (0, 0, 1, 1), DIFFERENCE: (-1, 0, 0, 1)}
-"""Four imagined images, on which two models are right and wrong in each of the four ways."""
+"""The values of four imagined images: each of two models is right on two and wrong on two."""
 
 
 def interval(
     values: Sequence[float], *, bounds: tuple[float, float] = DIFFERENCE, shared: float = 0.0
 ) -> Interval:
-    """Return the mean ± t(0.975, n-1) s times `spread_of_mean`; a single value has no interval.
+    """Return the mean ± t(0.975, n-1) s times `spread_of_mean`; one value gives no interval.
 
-    The interval is clipped to `bounds`, the range of possible values (DIFFERENCE for differences of
-    shares, SHARE for shares), which an interval from two values would often exceed. `shared` in [0,
-    1] is the share of support images that two tasks have in common. If it is 0, the interval is
-    Student's t. If it is 1, all tasks have the same support set, so there is no interval.
+    The interval is clipped to `bounds`, the range of possible values (DIFFERENCE for differences
+    between shares, SHARE for shares), because an interval from two values would often exceed it.
+    `shared` in [0, 1] is the share of support images that two tasks have in common. If `shared` is
+    0, the interval is Student's t. If it is 1, all tasks have the same support set, so there is no
+    interval.
     """
     array = np.asarray(values, dtype=float)
     n = len(array)
@@ -62,13 +63,14 @@ def bootstrap(
 ) -> Interval:
     """Return the mean over images with a percentile bootstrap interval (95%).
 
-    `values` (n, k) are by image and part, NaN where an image is not in a part; the mean is that
-    over parts of each part's mean. Images of one of the `groups` (n,), such as near-duplicates, are
-    drawn together. For two models, `values` are the differences, so each draw pairs them.
+    `values` (n, k) has a row per image and a column per part, and is NaN where an image is not in a
+    part. The mean of each part is computed first, and then the mean over parts. `groups` (n,) gives
+    the group of each image; images in the same group, such as near-duplicates, are drawn together.
+    To compare two models, pass the differences as `values`, so that each draw is paired.
 
     Four imagined groups (IMAGINED) are drawn as well. Without them, the interval would be too
     narrow for few images, and empty for models that never differ (Agresti and Coull 1998; Agresti
-    and Min 2005). `bounds` are the values that are possible, SHARE or DIFFERENCE.
+    and Min 2005). `bounds` is the range of possible values, SHARE or DIFFERENCE.
     """
     known = ~np.isnan(values)
     if not known.any():
@@ -95,7 +97,7 @@ def bootstrap(
 
 
 def _mean_of_parts(totals: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the mean of totals / counts (..., k) over the parts with images."""
+    """Return the mean of totals / counts (..., k) over the parts that contain images."""
     shares = np.full(totals.shape, np.nan)
     np.divide(totals, counts, out=shares, where=counts > 0)
     return np.nanmean(shares, axis=-1)
@@ -104,13 +106,13 @@ def _mean_of_parts(totals: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def spread_of_mean(n: int, shared: float) -> float:
     """Return the standard error of a mean over n tasks, in standard deviations between tasks.
 
-    For tasks that share a part of their support images, it is sqrt(1/n + shared / (1 - shared)).
-    The spread between tasks does not include the variance due to shared images, and more tasks do
-    not reduce this variance (Nadeau and Bengio 2003, Inference for the generalization error,
-    equation 9, for the correlation `shared`). The result is an upper bound, because it attributes
-    all spread to support images, although query images and noise differ between tasks too. If
-    `shared` is 0, the result is 1 / sqrt(n). For random splits of the same images, `shared` is the
-    share of query images.
+    For tasks that share a part of their support images, the result is sqrt(1/n + shared / (1 -
+    shared)). The spread between tasks does not include the variance due to shared images, and more
+    tasks do not reduce this variance (Nadeau and Bengio 2003, Inference for the generalization
+    error, equation 9, for the correlation `shared`). The result is an upper bound, because it
+    attributes all spread to support images, although query images and noise differ between tasks
+    too. If `shared` is 0, the result is 1 / sqrt(n). For random splits of the same images, `shared`
+    is the share of query images.
     """
     return float(np.sqrt(1 / n + shared / (1 - shared)))
 
@@ -118,7 +120,7 @@ def spread_of_mean(n: int, shared: float) -> float:
 def percent(
     mean: float | None, low: float | None = None, high: float | None = None, *, signed: bool = False
 ) -> str:
-    """Return a share in percent with half the width of its interval, such as "72.5 ± 0.7".
+    """Return a share in percent and half the width of its interval, such as "72.5 ± 0.7".
 
     None and NaN give an empty string. All printed intervals use this function, except bootstrap
     intervals (`interval_text`), whose ends are not equally far from the mean.
@@ -132,9 +134,9 @@ def percent(
 
 
 def interval_text(value: Mapping[str, Any], over: str, *, signed: bool = False) -> tuple[str, str]:
-    """Return an interval of metrics/evaluate.json as a percentage and what its interval is over.
+    """Format an interval from metrics/evaluate.json as a percentage and a description.
 
-    For example ("72.5 ± 0.7", "95% interval, n = 5 tasks").
+    An example is ("72.5 ± 0.7", "95% interval, n = 5 tasks").
     """
     mean, low, high, n = (value[key] for key in ("mean", "low", "high", "n"))
     if over != "query images":
@@ -150,7 +152,7 @@ def class_accuracies(labels: np.ndarray, predicted: np.ndarray) -> pd.Series:
 
 
 def group_accuracies(per_class: pd.Series, groups: pd.Series) -> dict[str, float | None]:
-    """Return the mean per-class accuracy in the groups many, medium and few (None if empty)."""
+    """Return the mean per-class accuracy in the groups many, medium and few; None if empty."""
     result: dict[str, float | None] = {}
     for group in GROUPS:
         members = [c for c in per_class.index if groups[c] == group]
@@ -165,10 +167,11 @@ def boundary_accuracy(
     classes: Sequence[str],
     pairs: Sequence[tuple[str, str]],
 ) -> float | None:
-    """Return the accuracy in choosing between classes a and b on their images, averaged over pairs.
+    """Return the accuracy in choosing between two classes, averaged over pairs of classes.
 
-    `probabilities` (n, c) has the columns `classes`, and `labels` has shape (n,). Chance level is
-    about 0.5. Return None if no pair has images.
+    Only the images of a pair's two classes count for the pair. `probabilities` (n, c) has the
+    columns `classes`, and `labels` has shape (n,). Chance level is about 0.5. Return None if no
+    pair has images.
     """
     right = boundary_right(probabilities, labels, classes=classes, pairs=pairs)
     return round(mean_of_parts(right), 6) if not np.isnan(right).all() else None
@@ -181,9 +184,10 @@ def boundary_right(
     classes: Sequence[str],
     pairs: Sequence[tuple[str, str]],
 ) -> np.ndarray:
-    """Return whether each image is assigned to its class of a pair, by image and pair (n, p).
+    """Return whether the model chooses the right class of each pair, by image and pair (n, p).
 
-    The arguments are those of `boundary_accuracy`. Values are 1 or 0, and NaN outside of the pair.
+    The arguments are those of `boundary_accuracy`. Values are 1 or 0, or NaN if the image belongs
+    to neither class of the pair.
     """
     column = {c: i for i, c in enumerate(classes)}
     truth = np.asarray(labels)
@@ -196,7 +200,7 @@ def boundary_right(
 
 
 def mean_of_parts(values: np.ndarray) -> float:
-    """Return the mean over parts of each part's mean; `values` are those of `bootstrap`."""
+    """Return the mean over parts of the parts' means; see `bootstrap` for `values`."""
     known = ~np.isnan(values)
     return float(_mean_of_parts(np.nan_to_num(values).sum(0), known.sum(0)))
 
@@ -232,7 +236,7 @@ def overlap_coefficient(
 ) -> float | None:
     """Return the overlap of two densities on [0, 1], estimated by histograms (Weitzman 1970).
 
-    It is 0 for disjoint densities, 1 for equal densities, and None if either sample is empty.
+    The overlap is 0 for disjoint densities, 1 for equal densities, and None if a sample is empty.
     """
     if not len(first) or not len(second):
         return None
