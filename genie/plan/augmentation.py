@@ -20,7 +20,7 @@ RULES = ("none", "classifier", "clip", "cosine")
 
 @dataclass(frozen=True)
 class FilterSettings:
-    """Settings of the filter, which rejects generated images so that new ones are drawn.
+    """Settings of the filter, which rejects unsuitable generated images and has them redrawn.
 
     `rule` is one of RULES; None selects the method's default rule. `attempts` is the maximum number
     of draws per image. `min_text` and `min_image` are the minimum cosine similarities, in [-1, 1],

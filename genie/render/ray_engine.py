@@ -283,7 +283,7 @@ def _loaded(model: _Model) -> Generator:
 
 
 class Worker:
-    """An actor of Ray Data that loads the model once and renders batches."""
+    """A Ray Data actor that loads the model once and renders batches."""
 
     def __init__(
         self,
