@@ -75,7 +75,10 @@ class PipelineRun:
 
     @cached_property
     def accuracies(self) -> pd.DataFrame:
-        """The accuracy and gain on each task, indexed by task id and by a number among tasks with equal ids."""
+        """The accuracy and gain on each task.
+
+        The index contains the task's id and a number among tasks with equal ids.
+        """
         wide = self.scores.pivot(index=["task", "task_id"], columns="model", values="accuracy")
         wide = wide.reset_index().sort_values("task")
         index = pd.MultiIndex.from_arrays([wide["task_id"], wide.groupby("task_id").cumcount()])
