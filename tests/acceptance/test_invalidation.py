@@ -40,12 +40,13 @@ FILTER = "`keep_all` in genie/choose/filters.py rejects every second image"
 
 HEAD = f"""# What an edit reruns
 
-`make acceptance` makes this table with the real `dvc`, on a small data set and a tiny generator.
-Each row edits one more line and runs `dvc repro` again. A stage reruns if a room or a file that
-it lists in dvc.yaml changed. If its outputs are the same bytes as before, as after a comment, the
-stages that follow it do not run. Images come from the store, so an edit of the code that makes them
-renders nothing. A change that alters pixels raises `RENDER_VERSION`, and every image is rendered
-again.
+`make acceptance` writes this table. It runs the real `dvc` on a small data set with a tiny
+generator. Each row makes one more edit, in addition to the edits of the rows above, and runs
+`dvc repro` again. A stage reruns if a file or a room (a package in `genie/`) that it lists in
+dvc.yaml has changed. If its new outputs are the same bytes as before, as after a comment, they
+do not cause later stages to rerun. Images come from the store, so an edit of the code that renders
+them does not render them again. Whoever changes the code so that pixels differ must increase
+`RENDER_VERSION`; every image is then rendered again.
 
 | edit | stages that ran (of {len(STAGES)}) | images rendered |
 |---|---|---|
