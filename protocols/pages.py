@@ -85,8 +85,7 @@ def pages(root: Path) -> dict[Path, str]:
     compared = comparisons(tables)
     readme = (root / "README.md").read_text(encoding="utf-8")
     summary = json.loads((root / "metrics/evaluate.json").read_text(encoding="utf-8"))
-    queries = pd.read_csv(root / "metrics/tasks.csv")["queries"].iloc[0]
-    result = _render("readme.md", queries=queries, **summary)
+    result = _render("readme.md", **summary)
     mark = r"(<!-- table: metrics/evaluate.json -->\n).*?(<!-- /table -->)"
     lines = compared.to_dict("records")
     return {
