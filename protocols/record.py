@@ -49,8 +49,8 @@ def made_from(row: Row) -> str:
     """Return the digest (24 hex digits) of the parameters and files that decide a row's result.
 
     Parameters that have the default of their field are ignored, and a renamed parameter keeps its
-    first name (`settings.MOVED`). Therefore, neither a new parameter with a neutral default nor a
-    new name reruns a row.
+    first name (`settings.MOVED`). Therefore, a row is not rerun if a parameter is renamed, or if
+    one is added whose default keeps the old behaviour.
     """
     given = _dotted(row.params.model_dump(mode="json", exclude_defaults=True))
     first = {new: old for old, new in reversed(MOVED.items())}

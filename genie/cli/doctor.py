@@ -195,22 +195,23 @@ def data(root: Path, params: dict[str, Any], *, progress: Progress = silent) -> 
         return STOP, in_keys(error)
     except OSError as error:
         return STOP, f"{one_line(error)}; set data.path"
+    cut = ""
+    if params.get("data.crop", "centre") == "centre" and found.look.cut >= LEAST_CUT:
+        cut = (
+            f"; data.crop centre cuts off {found.look.cut:.0%} of an image on average, pad or "
+            "squash keep all of it"
+        )
     if found.broken:
         first = ", ".join(f"{place} ({why})" for place, why in found.broken[:3])
         more = ", ..." if len(found.broken) > 3 else ""
         text = f"{len(found.broken)} of {found.count} images cannot be read: {first}{more}"
         if params.get("data.broken") == "skip":
-            return WARNING, f"{text}; data.broken leaves them out"
+            return WARNING, f"{text}; data.broken leaves them out{cut}"
         return STOP, f"{text}; repair or remove them, or set data.broken to skip"
     text = f"{len(classes)} classes, {found.count} images in {path}"
     if found.step > 1:
         text += f"; one in {found.step} was decoded, of the others header and end were checked"
-    if params.get("data.crop", "centre") == "centre" and found.look.cut >= LEAST_CUT:
-        text += (
-            f"; data.crop centre cuts off {found.look.cut:.0%} of an image on average, pad or "
-            "squash keep all of it"
-        )
-    return OK, text
+    return OK, text + cut
 
 
 def cache(root: Path, params: dict[str, Any]) -> Outcome:

@@ -24,7 +24,7 @@ from scmrepo.exceptions import SCMError
 from genie.cli.dvc_cache import listed
 from genie.cli.recorded import PARAMS, RESULTS, Listing, mismatch, recorded_parameter
 from genie.cli.repository import require_own
-from genie.cli.run_notes import seconds_by_stage, seconds_of_experiment
+from genie.cli.run_notes import STAGES, seconds_by_stage, seconds_of_experiment
 from genie.core.errors import InvalidValueError, MissingFileError, one_line
 from genie.core.progress import Progress, silent
 from genie.core.tables import SCORES
@@ -303,7 +303,7 @@ def _seconds(root: Path, names: Iterable[str]) -> float | None:
     for name in names:
         here = name == WORKSPACE
         spent = seconds_by_stage(root) if here else seconds_of_experiment(runs / name)
-        if spent:
+        if spent and (not here or set(spent) == set(STAGES)):  # else some ran elsewhere
             return sum(spent.values())
     return None
 

@@ -19,7 +19,7 @@ from genie.cli.main import main
 from genie.cli.places import note_run
 from genie.cli.recorded import RESULTS
 from genie.cli.revisions import Selection, position, read_parameters, read_runs
-from genie.cli.run_notes import result_of
+from genie.cli.run_notes import STAGES, result_of
 from genie.core.errors import GenieError
 from genie.core.tables import SCORES
 from tests.scratch import call
@@ -174,13 +174,16 @@ def test_seconds_are_those_noted_on_this_machine(repository, tmp_path, monkeypat
     shutil.copytree(repository, clone, symlinks=True)
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
     monkeypatch.setenv("DVC_ROOT", str(clone))
-    for stage, seconds in (("generate", 3), ("retrain", 2)):
-        note_run(clone, stage, seconds=seconds, result=result_of(clone, stage))
+    for stage in STAGES:
+        note_run(clone, stage, seconds=2, result=result_of(clone, stage))
     note_run(clone, "evaluate", seconds=100, result="of another experiment")
+    spent = {run.names[0]: run.seconds for run in read_runs(clone, Selection())[0]}
+    assert spent["HEAD"] is None  # the seconds of one stage are not known
+    note_run(clone, "evaluate", seconds=1, result=result_of(clone, "evaluate"))
     monkeypatch.setenv("DVC_EXP_NAME", "r0.5-s1")
     note_run(tmp_path / "a temporary folder of dvc", "generate", seconds=1.5)
     spent = {run.names[0]: run.seconds for run in read_runs(clone, Selection())[0]}
-    assert spent["HEAD"] == 5  # the workspace is HEAD
+    assert spent["HEAD"] == 2 * len(STAGES) - 1  # the workspace is HEAD
     assert spent["r0.5-s1"] == 1.5
     assert spent["r0.5-s2"] is None
 
