@@ -1,1 +1,1 @@
-"""Commands that measure speed, growth, previews and backgrounds, with their records."""
+"""Commands that measure speed, growth, previews, coverage and backgrounds, with the results."""

@@ -2,11 +2,11 @@
 
     python -m benchmarks.backgrounds
 
-GeNIe edits each source image towards another class, which is drawn once, and Img2Img edits it
-towards its own class, with r from 0.3 to 1. Txt2Img draws the same targets without a source.
-`border` and `centre` are the correlations between the source and the generated image over a frame
-and over the central square, which contains the object. Chance is the correlation with another image
-of the target class.
+GeNIe edits each source image towards another class, which is drawn once. Img2Img edits each source
+image towards its own class. Both use r from 0.3 to 1. Txt2Img draws the same targets without a
+source. `border` and `centre` are the correlations between the source and the generated image over a
+frame and over the central square, which contains the object. Chance is the correlation with another
+image of the target class.
 
 Outputs: benchmarks/backgrounds.csv (one row per method, r and measure), backgrounds-equal.csv (at
 equal label consistency, interpolated over r) and backgrounds.png. Intervals over source images are
@@ -87,7 +87,7 @@ def requests_of(pairs: pd.DataFrame, method: str, r: float) -> list[Request]:
 
 
 def measures(sources: Images, images: Images) -> dict[str, list[float]]:
-    """Return each source's correlation with its image over the border and over the centre.
+    """Return each source's correlation with its generated image, over the border and the centre.
 
     The border is a frame 1/8 of the side wide, and the centre is half of the area.
     """
@@ -179,7 +179,7 @@ def first_reached(consistency: np.ndarray, values: np.ndarray, level: float) -> 
     """Interpolate `values` at the lowest r where label consistency reaches `level`.
 
     Both arrays are in ascending order of r. The result is the first value if the lowest r reaches
-    the level, and NaN if no r reaches it.
+    the level, and NaN if no r reaches the level.
     """
     if level > consistency.max():
         return float("nan")

@@ -26,8 +26,8 @@ Row = Mapping[str, object]
 def bundled_requests(count: int, size: int = SIDE) -> tuple[list[Request], dict[str, bytes]]:
     """Return `count` requests, ordered by pair and level, and the source images.
 
-    The sources have `size` pixels per side. The targets are the classes other than the source's, in
-    turn.
+    The sources have `size` pixels per side. The targets cycle through the classes other than the
+    source's.
     """
     table = read_images(Path("data/bundled/train"))
     sources = list(zip(table["image_id"], table["label"], strict=True))
@@ -53,7 +53,8 @@ def random_model(
 ) -> Path:
     """Save a model with Stable Diffusion's layout and random weights for 512x512 images.
 
-    `vae` and `unet` are options for these parts. `parts` replaces other parts of the bundled model.
+    `vae` and `unet` are options for the parts of these names. `parts` replaces other parts of the
+    bundled model.
     """
     torch.manual_seed(0)
     pipeline: Any = StableDiffusionPipeline.from_pretrained(GENERATOR, **parts)

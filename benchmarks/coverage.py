@@ -3,8 +3,8 @@
     python -m benchmarks.coverage
 
 Each draw trains classifiers on images from the bundled training pool, without and with `added` more
-real images per class in place of generated images. The truth is the accuracy, or the gain, of these
-classifiers on all 5,000 images in the test pool.
+real images per class in place of generated images. The truth is the accuracy of these classifiers,
+or their gain, on all 5,000 images in the test pool.
 
 - query images: one task has 20 support images per class, and a part of the test pool as query
   images; the interval is the paired bootstrap interval
@@ -14,8 +14,8 @@ classifiers on all 5,000 images in the test pool.
 The output is benchmarks/coverage.csv. `coverage` is the share of draws whose 95% interval contains
 the truth, and `width` is the mean width of the interval. `exact_width` is the width of Clopper and
 Pearson's interval or, for a gain, the sum of two such widths at 97.5%. `needed_width` is the width
-around the estimate that contains the truth in 95% of the draws. `added` is 0 for the accuracy of
-the baseline.
+of an interval around the estimate that contains the truth in 95% of the draws. `added` is 0 for the
+accuracy of the baseline.
 """
 
 from collections.abc import Iterator

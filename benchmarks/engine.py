@@ -4,8 +4,8 @@
 
 The requests are those of GeNIe-Ada with the default parameters. Each row is measured in its own
 process, with one worker that uses all cores of the machine. `start` is the time until the first
-image, which includes starting Ray and loading the model. `images_per_second` is measured from then
-on. Rows are added to benchmarks/engine.csv; use `taskset -c 1` to measure one core.
+image, which includes starting Ray and loading the model. `images_per_second` is measured after the
+first image. Rows are added to benchmarks/engine.csv; use `taskset -c 1` to measure one core.
 """
 
 import json

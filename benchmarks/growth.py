@@ -80,7 +80,7 @@ def render_many(count: int, folder: Path = GENERATOR) -> Row:
 def grow_store(
     root: Path, counts: Sequence[int] = (1_000, 10_000, 100_000), *, tries: int = 2_000
 ) -> Iterator[Row]:
-    """Measure the milliseconds to read an entry, and to miss one, as a store grows."""
+    """Measure the milliseconds to read an entry, and to look up a missing one, as a store grows."""
     (png, *_) = bundled_requests(1)[1].values()
     for before, count in zip((0, *counts), counts, strict=False):
         for i in range(before, count):
@@ -96,7 +96,7 @@ def grow_store(
 
 
 def dvc(place: Path, *arguments: str) -> float:
-    """Run a DVC command in a folder, which must succeed; return the seconds."""
+    """Run a DVC command in a folder and return the seconds; the command must succeed."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = os.environ | {"DVC_NO_ANALYTICS": "1", "PATH": path}
     start = time.perf_counter()
@@ -107,7 +107,8 @@ def dvc(place: Path, *arguments: str) -> float:
 def grow_repro(place: Path) -> Iterator[Row]:
     """Measure the median of five `dvc repro` runs with nothing to do, by images in the set.
 
-    They run in a clone of this repository with this workspace's outputs, whose set is filled up.
+    The commands run in a clone of this repository with the outputs of this workspace. Images are
+    added to the clone's set.
     """
     subprocess.run(["git", "clone", "--quiet", ".", str(place)], check=True)
     shutil.copytree(".dvc/cache", place / ".dvc/cache")
@@ -123,7 +124,7 @@ def grow_repro(place: Path) -> Iterator[Row]:
 
 
 def grow_tracked(place: Path) -> Iterator[Row]:
-    """Run `track` on many images as shards and as files, then on fewer with each kind of link."""
+    """Run `track` on many images as shards and as files, then on fewer images per kind of link."""
     for link in ("hardlink", "copy"):
         for shard in (1_000, None):
             yield track(100_000, link, place, shard=shard)
@@ -166,8 +167,8 @@ def track(count: int, link: str, place: Path, *, shard: int | None = None) -> Ro
 def grow_near_duplicates(counts: Sequence[int] = (1_000, 10_000, 100_000)) -> Iterator[Row]:
     """Measure the processor time to cluster near-duplicates among hashes.
 
-    The hashes of the bundled images are repeated. Each bit is flipped with a probability of 0.02 in
-    a tenth of the hashes, the near-duplicates, and 0.15 in all others.
+    The hashes of the bundled images are repeated. In a tenth of the hashes, the near-duplicates,
+    each bit is flipped with probability 0.02; in all other hashes, with probability 0.15.
     """
     table = pd.concat([read_images(Path("data/bundled") / part) for part in ("train", "test")])
     known = np.unpackbits(perceptual_hashes(table["png"].iloc[: max(counts)]), axis=1)
@@ -182,7 +183,7 @@ def grow_near_duplicates(counts: Sequence[int] = (1_000, 10_000, 100_000)) -> It
 
 
 def grow_stages(place: Path) -> Iterator[Row]:
-    """Measure the peak memory of every stage, by the number of generated images, at one r."""
+    """Measure the peak memory of every stage by the number of images, generated with a fixed r."""
     large_images(place / "images")
     random_model(place / "generator", vae=SMALL_VAE, unet=SMALL_UNET)
     for count in (200, 2_000):
@@ -210,7 +211,7 @@ def large_images(folder: Path) -> None:
 
 
 def peak_mebibytes(place: Path, stage: str) -> int:
-    """Run a stage in its own process, which must succeed; return its peak memory."""
+    """Run a stage in its own process and return its peak memory; the stage must succeed."""
     command = [sys.executable, "-m", f"stages.{stage}", "--params", f"{place}/params.yaml"]
     process = subprocess.Popen([*command, "--root", str(place)])
     _, status, usage = os.wait4(process.pid, 0)

@@ -5,10 +5,10 @@
 Five images from each class of the bundled data are paired with all other classes as targets; these
 images are also the examples of their class. Previews use the library's number of steps
 (`PREVIEW_STEPS`) and bound (`UNCLEAR`). Every search is compared with the exact search in float32
-with the same number of full steps and the same rule: `min_position`, or the paper's rule if it is
-empty. Output: benchmarks/preview.csv. `guided_steps` is the number per pair, `times_fixed` the
-ratio of this number to that of a fixed r = 0.8, and `exact_times_fixed` the same ratio for the
-exact search.
+with the same number of full steps and the same rule: `min_position`, or the paper's rule if
+`min_position` is empty. Output: benchmarks/preview.csv. `guided_steps` is the mean number of steps
+per pair. `times_fixed` is the ratio of `guided_steps` to the steps with a fixed r = 0.8, and
+`exact_times_fixed` is the same ratio for the exact search.
 """
 
 import os
@@ -50,7 +50,7 @@ class Case(NamedTuple):
 
 
 def cases_of(steps: Sequence[int]) -> list[Case]:
-    """Return preview searches for each number of full steps, and bfloat16 searches for the last."""
+    """Return preview searches by number of full steps; for the last, also bfloat16 searches."""
     previews = [Case("float32", n, "preview", rule) for n, rule in product(steps, (OURS, PAPERS))]
     return [*previews, *(Case("bfloat16", steps[-1], by, OURS) for by in ("preview", "exact"))]
 

@@ -12,9 +12,9 @@ The contenders are:
 - our preview search
 - our exact search and our preview search in bfloat16
 
-An exact search renders five levels for every pair. A preview search renders them in few steps, then
-renders one level in full, and three more for every tenth pair, which is the share of unclear pairs
-with the default parameters.
+An exact search renders five levels for every pair. A preview search renders these levels in few
+steps, then renders one level in full. For every tenth pair, it renders three more levels in full: a
+tenth is the share of unclear pairs with the default parameters.
 
 Outputs: a CSV file, and a JSON file with the machine, the versions and, for our exact search, the
 share of time outside the denoiser and the share of the machine's peak speed inside it.
@@ -147,7 +147,7 @@ def measure(work: Work, folder: Path, repeats: int) -> pd.DataFrame:
 
 
 def timed(call: Callable[[], Any], device: str) -> tuple[float, Any]:
-    """Return the seconds of a call, including the device's queue, and the call's result."""
+    """Return the seconds until a call's work on the device is done, and the call's result."""
     start = time.perf_counter()
     returned = call()
     if device == "cuda":
@@ -164,7 +164,7 @@ def start_peak(device: str) -> None:
 
 
 def peak_mebibytes(device: str) -> float:
-    """Return the peak memory of the GPU or else of this process, or NaN if unknown."""
+    """Return the peak memory of the GPU or, without one, of this process; NaN if unknown."""
     if device == "cuda":
         return round(torch.cuda.max_memory_allocated() / 2**20)
     status = Path("/proc/self/status")
@@ -232,7 +232,7 @@ def sd15(folder: Path) -> Path:
 
 
 def machine(device: str) -> dict[str, str | int]:
-    """Return the device, threads and versions, on which the numbers depend."""
+    """Return the device, threads and versions, on which the measured speeds depend."""
     name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
     return {
         "device": device,

@@ -1,7 +1,7 @@
 """Run the rows of a table through the stages.
 
-The rows of a setting share a folder, where `prepare` and `train_baseline` run only if their
-dependencies have changed (`upstream.json`). All rows share one image store.
+The rows of a setting share a folder. There, `prepare` and `train_baseline` run only if their
+dependencies, recorded in `upstream.json`, have changed. All rows share one image store.
 """
 
 import json
@@ -69,7 +69,7 @@ def run_row(row: Row) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 
 def run_stages(row: Row) -> None:
-    """Run the stages in the row's folder, the first two only if their dependencies have changed."""
+    """Run the stages in the row's folder; skip the first two if nothing they read changed."""
     row.place.mkdir(parents=True, exist_ok=True)
     file = row.place / "params.yaml"
     file.write_text(yaml.safe_dump(row.params.model_dump(mode="json"), sort_keys=False))

@@ -45,7 +45,7 @@ DATA_SETS = {"Fashion-MNIST": "", "photographs": "photographs-"}
 
 
 def results(protocol: Protocol, record: Record) -> dict[str, pd.DataFrame]:
-    """Return the compared rows (`compare_rows`) of each setting, with their facts (FACTS)."""
+    """Return the rows of each setting, compared by `compare_rows`, with their facts (FACTS)."""
     found = {}
     for setting, scores in record.scores.groupby("setting", sort=False):
         own = scores.drop(columns="setting").dropna(axis="columns", how="all")
@@ -125,7 +125,7 @@ def read_tables(root: Path) -> Tables:
 
 
 def comparisons(tables: Tables) -> pd.DataFrame:
-    """Return the comparisons of all tables as one family, with p-values after Holm's correction.
+    """Return the comparisons of all tables; Holm's method corrects their p-values together.
 
     The columns are table, setting, the columns of `compare_pairs`, p_holm and clear.
     """
@@ -157,7 +157,7 @@ def overview(tables: Tables, compared: pd.DataFrame) -> dict[str, object]:
     found = compared.set_index(names)
 
     def comparison(*name: str) -> "pd.Series[Any]":
-        """Return the comparison with this table, setting, row, other and share."""
+        """Return the comparison with the given `table`, `setting`, `row`, `other` and `share`."""
         return found.loc[name if len(name) == len(names) else (*name, "accuracy")]
 
     groups = gains(tables).groupby(["data_set", "shown"], sort=False)
@@ -183,7 +183,7 @@ def _render(template: str, **values: object) -> str:
 
 
 def _percent(row: Mapping[str, Any], name: str, *ends: str, signed: bool = False) -> str:
-    """Return the value `name` of a row in percent, with half the width of the interval `ends`."""
+    """Return the value `name` in percent, with ± half the width of the interval between `ends`."""
     return percent(row[name], *(row[end] for end in ends), signed=signed)
 
 

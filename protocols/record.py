@@ -1,8 +1,8 @@
 """The record of a table: accuracies per task (tasks.csv) and facts about rows (rows.csv).
 
-`made_from` in rows.csv is a digest of the parameters and files that decide a row's result. A row
-whose digest is recorded is not run again. The digest does not include code; instead, the facts name
-the commit that made the row, and tests/acceptance/test_tables.py reruns rows.
+`made_from` in rows.csv is a digest of the parameters and files that determine a row's result. A row
+whose digest is recorded is not run again. The digest does not include code. Instead, rows.csv names
+the commit that made each row, and tests/acceptance/test_tables.py reruns rows.
 """
 
 import functools
@@ -46,11 +46,11 @@ class Record:
 
 
 def made_from(row: Row) -> str:
-    """Return the digest (24 hex digits) of the parameters and files that decide a row's result.
+    """Return the digest (24 hex digits) of the parameters and files that determine a row's result.
 
-    Parameters that have the default of their field are ignored, and a renamed parameter keeps its
-    first name (`settings.MOVED`). Therefore, a row is not rerun if a parameter is renamed, or if
-    one is added whose default keeps the old behaviour.
+    Parameters with their default values are ignored, and a renamed parameter enters the digest
+    under its first name (`settings.MOVED`). Therefore, a row is not rerun if a parameter is
+    renamed, or if a parameter is added whose default keeps the old behaviour.
     """
     given = _dotted(row.params.model_dump(mode="json", exclude_defaults=True))
     first = {new: old for old, new in reversed(MOVED.items())}

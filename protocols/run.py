@@ -4,8 +4,8 @@
     python -m protocols.run fewshot      # one table
 
 A row is recorded as soon as it is finished (`protocols/record.py`), so the same command resumes a
-stopped run. `--out FOLDER` makes a table in a separate folder, regardless of its record, and
-`--overlay FILE` changes its parameters, for example to those of the paper.
+stopped run. `--out FOLDER` runs a whole table into a separate folder, and `--overlay FILE` changes
+the table's parameters, for example to those of the paper.
 """
 
 import os

@@ -55,7 +55,7 @@ class Setting(_Strict):
 class Protocol(_Strict):
     """The content of `protocol.yaml`.
 
-    `overlay` overrides the settings, and the parameters of a row override both.
+    The parameters in `overlay` override those of the settings; those of a row override both.
     """
 
     title: str
@@ -98,7 +98,7 @@ class Row:
 
 
 def read_protocol(path: Path, overlay: Path | None = None) -> Protocol:
-    """Read a protocol from a YAML file, with the parameters from the file `overlay` if given.
+    """Read a protocol from a YAML file, and parameters from the file `overlay` if it is given.
 
     Raise GenieError for a missing or unknown key, and for a name that is not one of the rows.
     """
@@ -128,7 +128,7 @@ def rows_of(protocol: Protocol, base: Mapping[str, Any], root: Path) -> list[Row
 
 
 def override(params: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of nested parameters with dotted keys set, whether they exist or not."""
+    """Return a copy of nested parameters with dotted keys set; keys that do not exist are added."""
     result = copy.deepcopy(dict(params))
     for key, value in changes.items():
         section, _, name = key.rpartition(".")

@@ -4,12 +4,12 @@
 
 The background of an image is the mean colour of its border in CIE Lab. Outputs:
 
-- `data/cifar10-groups.csv`: each query image's third of its class by background, from `usual` to
-  `unusual`: by the Mahalanobis distance to the support pool of the class
+- `data/cifar10-groups.csv`: for each query image, the third of its class that its background falls
+  into, from `usual` to `unusual`, by Mahalanobis distance to the support pool of the class
 - `data/cifar10-biased/`: for each class, the quarter of the support pool with the brightest or
-  darkest borders, with opposite ends for the most confused classes; and all query images
-- `data/cifar10-biased-groups.csv`: the same, and each image's third by brightness, from `aligned`
-  (like the support images of the class) to `counter`
+  darkest borders, with opposite ends for the most confused classes; also, all query images
+- `data/cifar10-biased-groups.csv`: the same column, and each image's third by brightness, from
+  `aligned` (like the support images of the class) to `counter`
 """
 
 from collections.abc import Mapping
@@ -83,8 +83,8 @@ def opposite_ends(matrix: pd.DataFrame, lightness: pd.Series) -> dict[str, bool]
     """Return whether the biased support images of each class are bright.
 
     Classes are paired greedily, the most confused pair first (`matrix`: true, predicted). In each
-    pair, the class with the lighter borders is bright. A class without a partner is bright if it is
-    lighter than the median.
+    pair, the class with the lighter borders is bright. A class without a partner is bright if its
+    borders are lighter than the median.
     """
     both = matrix + matrix.T
     pairs = [(a, b) for a in both.index for b in both.index if a < b]
@@ -97,7 +97,7 @@ def opposite_ends(matrix: pd.DataFrame, lightness: pd.Series) -> dict[str, bool]
 
 
 def biased(pool: pd.DataFrame, lightness: pd.Series, ends: Mapping[str, bool]) -> pd.DataFrame:
-    """Return the lightest quarter of each class, or the darkest if its `ends` entry is False."""
+    """Return the lightest quarter of each class, or the darkest if the class's `ends` is False."""
     kept = []
     for label, own in lightness.groupby(pool["label"]):
         ordered = own.sort_values(ascending=not ends[str(label)], kind="stable").index

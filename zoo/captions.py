@@ -1,7 +1,7 @@
 """Write captions for the bundled support images, so that Cap2Aug runs without a captioning model.
 
-No captioning model is bundled. Instead, the bundled CLIP model selects the nearest of the zoo's
-training prompts for each image. Like a captioning model, it sometimes names the wrong class;
+No captioning model is bundled. Instead, the bundled CLIP model selects, for each image, the nearest
+of the zoo's training prompts. Like a captioning model, CLIP sometimes selects the wrong class;
 `captions.json` next to the models records the share of captions that name the correct class.
 """
 

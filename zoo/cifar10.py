@@ -99,8 +99,8 @@ def near_duplicates(images: np.ndarray, others: np.ndarray) -> np.ndarray:
 
     Two images are near-duplicates if the correlation of their brightness at 16x16 pixels is at
     least `NEAR`, directly or after a horizontal flip. This criterion is broader than the 256-bit
-    hash in `genie.data`, which misses copies that were cropped by one pixel of 32; it also finds
-    some images that are merely similar, such as plain skies and seas.
+    hash in `genie.data`, which misses copies that were cropped by one pixel of 32. The criterion
+    also matches some images that are merely similar, such as plain skies and seas.
     """
     first, second = _brightness(images), _brightness(others)
     mirrored = _brightness(others[:, :, ::-1])

@@ -61,8 +61,8 @@ def frechet(first: np.ndarray, second: np.ndarray) -> float:
     """Return the Fréchet distance between Gaussians fitted to features (n, d) (Heusel et al. 2017).
 
     The trace of the square root of the product of both covariances is computed as the nuclear norm
-    of the product of the centred samples, which is exact, and fast if there are fewer images than
-    features.
+    of the product of the centred samples. This computation is exact, and fast if there are fewer
+    images than features.
     """
     a, b = (features - features.mean(0) for features in (first, second))
     a, b = a / np.sqrt(len(a) - 1), b / np.sqrt(len(b) - 1)
@@ -82,8 +82,7 @@ def frechet_with_error(first: np.ndarray, second: np.ndarray) -> tuple[float, fl
 def kernel_with_error(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     """Return the mean and standard deviation of the kernel distance (Bińkowski et al. 2018).
 
-
-    The estimate is unbiased, so samples of different sizes can be compared. It is computed on
+    The estimate is unbiased, so samples of different sizes can be compared. It is averaged over
     `SUBSETS` random subsets of `SUBSET` images, drawn with seed 0.
     """
     draw = np.random.default_rng(0)

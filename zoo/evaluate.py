@@ -193,8 +193,8 @@ def measure_distances(
 ) -> dict[str, float]:
     """Compute Fréchet and kernel distances to real query images, with their errors.
 
-    All samples have the same size. The distance of real support images is the lowest that can be
-    expected at this sample size.
+    All samples have the same size. The distance between real support images and real query images
+    is the lowest that can be expected at this sample size.
     """
     network, count = load_inception(), len(drawn)
     rows = np.random.default_rng(0)

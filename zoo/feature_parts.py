@@ -135,7 +135,7 @@ def shift_and_flip(images: Tensor, draw: torch.Generator, *, size: int = 32) -> 
 def cut_out(images: Tensor, draw: torch.Generator, *, side: int) -> Tensor:
     """Set a square of each image to grey (Cutout, DeVries and Taylor 2017).
 
-    Its centre is drawn anywhere in the image, so part of it may lie outside.
+    The centre of the square is drawn anywhere in the image, so part of the square may lie outside.
     """
     places = torch.arange(images.shape[-1])
     centre = torch.randint(len(places), (2, len(images), 1), generator=draw)

@@ -71,8 +71,8 @@ def tiny_unet(recipe: Recipe) -> UNet2DConditionModel:
     """Build a denoiser for 8x8 latents with two levels.
 
     A denoiser that predicts velocity also adds the pooled prompt to the timestep embedding, which
-    scales every layer, so that it learns the classes in fewer steps. It has attention only at its
-    lower level, which makes each step faster.
+    scales every layer. The denoiser then learns the classes in fewer steps. It has attention only
+    at its lower level, which makes each step faster.
     """
     lean = recipe.velocity
     everywhere = {

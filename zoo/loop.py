@@ -42,11 +42,11 @@ def train(
     With `ema` 0, the average equals the final weights. `loss` draws all random numbers from its
     generator argument, which is seeded by the step alone. A resumed run therefore takes the same
     steps as an uninterrupted one. `stop` ends a run early, after writing its checkpoint. Under
-    torchrun, each process computes a `share` of every batch.
+    torchrun, each process computes its `share` of every batch.
 
-    `half` computes the loss in bfloat16, which is faster even on CPUs; GPUs always use it. `decay`
-    is the share of the steps over which the rate falls. Every `every` steps, the average is also
-    saved as NAME-STEP.safetensors, for learning curves.
+    `half` computes the loss in bfloat16, which is faster even on CPUs; GPUs always use bfloat16.
+    `decay` is the share of the steps over which the learning rate falls. Every `every` steps, the
+    average is also saved as NAME-STEP.safetensors, for learning curves.
     """
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01, fused=True)
@@ -99,8 +99,8 @@ def share(batch: int) -> int:
 def _average_gradients(model: nn.Module) -> None:
     """Replace the gradients by their mean over all processes.
 
-    Processes synchronise once per step, not once per operation as threads do, which is faster on
-    cores shared with other jobs.
+    Processes synchronise once per step, whereas threads synchronise once per operation. On cores
+    shared with other jobs, processes are therefore faster.
     """
     if processes() == 1:
         return
@@ -115,8 +115,8 @@ def _average_gradients(model: nn.Module) -> None:
 def schedule(step: int, steps: int, decay: float = 1.0) -> float:
     """Return the factor of the learning rate: linear warm-up, then cosine decay to 0.
 
-    With `decay` below 1, the rate stays at its peak until that share of the steps is left. A run
-    can then be extended without a restart, because its first steps do not depend on the total.
+    With `decay` below 1, the rate stays at its peak until the share `decay` of the steps is left. A
+    run can then be extended without a restart, because its first steps do not depend on the total.
     """
     warmup = min(WARMUP, steps // 10 + 1)
     falling = max(0.0, 1 - (1 - step / steps) / decay)

