@@ -241,14 +241,20 @@ def ignored_keys(params: Params) -> dict[str, str]:
             ignore(by_method, section)
         ignore(by_method, "augment", "shards")
         ignore(by_method, "prompt", "negative")
+        if params.classifier.start != "prompts":
+            ignore(by_method, "prompt", "template", "superclass")
     elif method.ratio is None and not method.searches and not method.by_shots:
         ignore(by_method, "noise")
     elif not method.searches:
         ignore(by_method, "noise", *ratio_only)
     elif params.noise.r != "ada":
         ignore(f"noise.r {params.noise.r:g}", "noise", *ratio_only)
+    if method.templates:
+        ignore(by_method, "prompt", "template")
     if method.plan is not genie:
         ignore(by_method, "sources")
+    elif params.sources.strategy == "all":
+        ignore("sources.strategy all", "sources", "top_k")
     if not method.learns:
         ignore(by_method, "inversion")
     if rule == "none":
@@ -256,7 +262,7 @@ def ignored_keys(params: Params) -> dict[str, str]:
     if rule != "cosine":
         ignore(f"filter.rule {rule}", "filter", "min_text", "min_image")
     if params.classifier.head != "finetune":
-        training = ("steps", "batch_size", "learning_rate", "loss")
+        training = ("start", "steps", "batch_size", "learning_rate", "loss")
         ignore(f"classifier.head {params.classifier.head}", "classifier", *training)
     regime = params.data.regime
     by_regime = f"data.regime {regime}"

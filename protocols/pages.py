@@ -76,7 +76,7 @@ def page_of(protocol: Protocol, record: Record) -> str:
                 "hours": table["seconds"].sum() / 3600,
             }
         )
-    return _render("table.md", protocol=protocol, settings=settings, baseline=BASELINE)
+    return _render("table.md.j2", protocol=protocol, settings=settings, baseline=BASELINE)
 
 
 def pages(root: Path) -> dict[Path, str]:
@@ -85,13 +85,13 @@ def pages(root: Path) -> dict[Path, str]:
     compared = comparisons(tables)
     readme = (root / "README.md").read_text(encoding="utf-8")
     summary = json.loads((root / "metrics/evaluate.json").read_text(encoding="utf-8"))
-    result = _render("readme.md", **summary)
+    result = _render("readme.md.j2", **summary)
     mark = r"(<!-- table: metrics/evaluate.json -->\n).*?(<!-- /table -->)"
     lines = compared.to_dict("records")
     return {
         **{root / f"protocols/{name}/results.md": page_of(*own) for name, own in tables.items()},
-        root / "protocols/comparisons.md": _render("comparisons.md", lines=lines, level=LEVEL),
-        root / "docs/results.md": _render("results.md", **overview(tables, compared)),
+        root / "protocols/comparisons.md": _render("comparisons.md.j2", lines=lines, level=LEVEL),
+        root / "docs/results.md": _render("results.md.j2", **overview(tables, compared)),
         root / "README.md": re.sub(mark, rf"\g<1>{result}\g<2>", readme, flags=re.DOTALL),
     }
 

@@ -7,7 +7,7 @@ tasks.csv, skipped.csv and LICENSE.txt.
 from genie.core.tables import SKIPPED, TASKS, write_images, write_table
 from genie.data.depth import write_depth
 from genie.data.licence import licence_text
-from genie.data.pools import read_and_split
+from genie.data.pools import Splitting, read_and_split
 from genie.settings import Params, draws
 from stages.runner import Context, stage
 
@@ -22,9 +22,7 @@ def main(params: Params, context: Context) -> str:
         size=data.size,
         crop=data.crop,
         skip_broken=data.broken == "skip",
-        query_fraction=data.query_fraction,
-        seed=params.seed,
-        splits=drawn.splits,
+        splitting=Splitting(data.query_fraction, params.seed, drawn.splits),
         progress=context.monitor.progress,
     )
     tasks = pools.tasks(drawn)

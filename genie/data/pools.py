@@ -64,24 +64,35 @@ class Pools:
         )
 
 
+@dataclass(frozen=True)
+class Splitting:
+    """How query images are split off if there is no test split.
+
+    `fraction` of each class's images become query images (see `split_queries`). `splits` is the
+    number of splits; it does not change the first split.
+    """
+
+    fraction: float
+    seed: int
+    splits: int = 1
+
+
 def read_and_split(
     path: Path,
     *,
     size: int | None,
     crop: Crop = "centre",
     skip_broken: bool,
-    query_fraction: float,
-    seed: int,
-    splits: int = 1,
+    splitting: Splitting,
     progress: Progress,
 ) -> Pools:
     """Read the images at `path`, and split off query images if there is no test split.
 
-    See `read_pools` for `size`, `crop` and the errors, and `split_queries` for `query_fraction`.
-    Without a test split, `splits` splits are drawn; their number does not change the first. Support
-    images that are near-duplicates of images in a given test split are dropped. With `skip_broken`,
-    images that cannot be read are skipped with a warning.
+    See `read_pools` for `size`, `crop` and the errors. Support images that are near-duplicates of
+    images in a given test split are dropped. With `skip_broken`, images that cannot be read are
+    skipped with a warning.
     """
+    splits = splitting.splits
     if path.is_dir() and (links := linked_folders(path)):
         log.warning(
             "%s: DVC does not follow %d links to folders, the first is %s; copy the folders, or "
@@ -100,7 +111,11 @@ def read_and_split(
         if splits > 1:
             log.info("%d splits: each later stage takes %d times as long", splits, splits)
         (support, query), *others = repeated_splits(
-            support, splits, fraction=query_fraction, seed=seed, progress=progress
+            support,
+            splits,
+            fraction=splitting.fraction,
+            seed=splitting.seed,
+            progress=progress,
         )
     else:
         support, others = _without_near_queries(support, query, progress), []

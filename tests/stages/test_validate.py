@@ -158,6 +158,15 @@ def test_class_is_known_by_its_name_in_the_folder_of_prompts(tmp_path):
             "classifier.steps has no effect with classifier.head logistic; "
             "data.n_way has no effect with data.regime shots",
         ),
+        (
+            {"method": "strong", "prompt__template": "a {class}", "classifier__start": "scratch"},
+            "prompt.template has no effect with method strong; "
+            "classifier.start has no effect with classifier.head logistic",
+        ),
+        (
+            {"sources__strategy": "all", "sources__top_k": 2},
+            "sources.top_k has no effect with sources.strategy all",
+        ),
         ({"noise__r": 0.7}, ""),
         ({"method": "strong"}, ""),
     ],

@@ -8,7 +8,7 @@ from PIL import Image
 from genie.core.errors import InvalidValueError
 from genie.core.progress import silent
 from genie.core.tables import SKIPPED
-from genie.data.pools import Pools, read_and_split
+from genie.data.pools import Pools, Splitting, read_and_split
 from genie.data.tasks import Draws, leaks
 
 
@@ -26,8 +26,10 @@ def class_folders(root: Path, *, count: int = 8, first: int = 0) -> Path:
 
 
 def pools_of(path: Path, **changes) -> Pools:
-    options = {"size": None, "skip_broken": False, "query_fraction": 0.25, "seed": 0}
-    return read_and_split(path, **(options | {"progress": silent} | changes))
+    given = {name: changes.pop(name) for name in ("fraction", "seed", "splits") if name in changes}
+    splitting = Splitting(**({"fraction": 0.25, "seed": 0} | given))
+    options = {"size": None, "skip_broken": False, "progress": silent}
+    return read_and_split(path, splitting=splitting, **(options | changes))
 
 
 def test_query_images_are_split_off_where_there_is_no_test_split(tmp_path):
