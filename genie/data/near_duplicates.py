@@ -21,24 +21,17 @@ NEAR_DUPLICATE_BITS = 20  # of 256; re-saved copies differ in fewer, distinct im
 BANDS = NEAR_DUPLICATE_BITS + 1
 
 
-def split_queries(
-    table: pd.DataFrame, *, fraction: float, seed: int, progress: Progress = silent
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Split off about `fraction` of each class as the query pool; return (support, query).
-
-    The split depends only on image content and `seed`. Near-duplicates within a class stay on the
-    same side. Images are near-duplicates if their perceptual hashes differ in at most
-    `NEAR_DUPLICATE_BITS` of 256 bits, or if a chain of near-duplicates links them. Raise
-    InvalidValueError unless `fraction` is in (0, 1).
-    """
-    (split,) = repeated_splits(table, 1, fraction=fraction, seed=seed, progress=progress)
-    return split
-
-
 def repeated_splits(
     table: pd.DataFrame, count: int, *, fraction: float, seed: int, progress: Progress = silent
 ) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
-    """Return `count` independent splits (support, query); the first is that of `split_queries`."""
+    """Split off about `fraction` of each class as the query pool, `count` times independently.
+
+    Return pairs (support, query); their number does not change the first. A split depends only on
+    image content and `seed`. Near-duplicates within a class stay on the same side. Images are
+    near-duplicates if their perceptual hashes differ in at most `NEAR_DUPLICATE_BITS` of 256 bits,
+    or if a chain of near-duplicates links them. Raise InvalidValueError unless `fraction` is in
+    (0, 1).
+    """
     if not 0 < fraction < 1:
         raise InvalidValueError(
             "must be between 0 and 1", argument="query_fraction", value=fraction

@@ -68,7 +68,7 @@ class Pools:
 class Splitting:
     """How query images are split off if there is no test split.
 
-    `fraction` of each class's images become query images (see `split_queries`). `splits` is the
+    `fraction` of each class's images become query images (see `repeated_splits`). `splits` is the
     number of splits; it does not change the first split.
     """
 

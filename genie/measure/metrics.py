@@ -13,9 +13,6 @@ from genie.core.seeding import numbered_rng
 GROUPS = ("many", "medium", "few")
 """Groups of classes by number of training images (`data.tasks.shot_group`)."""
 
-SHARES = ("boundary", *GROUPS)
-"""The columns with accuracies on parts of the query images."""
-
 
 @dataclass(frozen=True)
 class Interval:
@@ -160,23 +157,6 @@ def group_accuracies(per_class: pd.Series, groups: pd.Series) -> dict[str, float
     return result
 
 
-def boundary_accuracy(
-    probabilities: np.ndarray,
-    labels: Sequence[str],
-    *,
-    classes: Sequence[str],
-    pairs: Sequence[tuple[str, str]],
-) -> float | None:
-    """Return the accuracy in choosing between two classes, averaged over pairs of classes.
-
-    Only the images of a pair's two classes count for the pair. `probabilities` (n, c) has the
-    columns `classes`, and `labels` has shape (n,). Chance level is about 0.5. Return None if no
-    pair has images.
-    """
-    right = boundary_right(probabilities, labels, classes=classes, pairs=pairs)
-    return round(mean_of_parts(right), 6) if not np.isnan(right).all() else None
-
-
 def boundary_right(
     probabilities: np.ndarray,
     labels: Sequence[str],
@@ -186,8 +166,8 @@ def boundary_right(
 ) -> np.ndarray:
     """Return whether the model chooses the right class of each pair, by image and pair (n, p).
 
-    The arguments are those of `boundary_accuracy`. Values are 1 or 0, or NaN if the image belongs
-    to neither class of the pair.
+    `probabilities` (n, c) has the columns `classes`, and `labels` has shape (n,). Values are 1 or
+    0, or NaN if the image belongs to neither class of the pair. Chance level is about 0.5.
     """
     column = {c: i for i, c in enumerate(classes)}
     truth = np.asarray(labels)

@@ -8,7 +8,7 @@ import pytest
 
 from genie.classify.confusion import source_classes
 from genie.core import seeding
-from genie.data.near_duplicates import split_queries
+from genie.data.near_duplicates import repeated_splits
 from genie.data.prompts import Prompts, Wording
 from genie.data.tasks import Draws, make_tasks
 from genie.plan.methods import METHODS
@@ -101,7 +101,7 @@ def test_query_split_is_the_published_one(source_images):
     table = pd.DataFrame(
         {"image_id": list("abcdefghij"), "label": "coat", "png": list(source_images.values())[:10]}
     )
-    _, query = split_queries(table, fraction=0.5, seed=1)
+    _, query = repeated_splits(table, 1, fraction=0.5, seed=1)[0]
     assert list(query["image_id"]) == ["a", "b", "c", "g", "j"]
 
 

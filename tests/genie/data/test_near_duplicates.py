@@ -16,7 +16,7 @@ from genie.data.near_duplicates import (
     clusters,
     drop_near_duplicates,
     near_any,
-    split_queries,
+    repeated_splits,
 )
 
 
@@ -36,7 +36,7 @@ def images_table(labels: dict[str, int], *, first: int = 0) -> pd.DataFrame:
 
 
 def test_queries_are_the_given_fraction_of_each_class():
-    support, query = split_queries(images_table({"a": 20, "b": 10}), fraction=0.3, seed=0)
+    support, query = repeated_splits(images_table({"a": 20, "b": 10}), 1, fraction=0.3, seed=0)[0]
     assert query["label"].value_counts().to_dict() == {"a": 6, "b": 3}
     assert not set(support["image_id"]) & set(query["image_id"])
     assert len(support) == 21
@@ -44,9 +44,9 @@ def test_queries_are_the_given_fraction_of_each_class():
 
 def test_split_depends_on_content_and_seed_alone():
     table = images_table({"a": 20, "b": 20})
-    _, one = split_queries(table, fraction=0.3, seed=0)
-    _, shuffled = split_queries(table.sample(frac=1, random_state=0), fraction=0.3, seed=0)
-    _, other = split_queries(table, fraction=0.3, seed=1)
+    _, one = repeated_splits(table, 1, fraction=0.3, seed=0)[0]
+    _, shuffled = repeated_splits(table.sample(frac=1, random_state=0), 1, fraction=0.3, seed=0)[0]
+    _, other = repeated_splits(table, 1, fraction=0.3, seed=1)[0]
     assert set(one["image_id"]) == set(shuffled["image_id"])
     assert set(one["image_id"]) != set(other["image_id"])
 
@@ -63,20 +63,20 @@ def test_near_duplicates_stay_on_one_side():
             rows.append((image_id(image), "a", encode_png(image), i))
     table = pd.DataFrame(rows, columns=["image_id", "label", "png", "origin"])
     for seed in range(5):
-        support, query = split_queries(table, fraction=0.3, seed=seed)
+        support, query = repeated_splits(table, 1, fraction=0.3, seed=seed)[0]
         assert len(query) == 6
         assert not set(support["origin"]) & set(query["origin"])
 
 
 def test_class_that_cannot_be_split_is_named():
     with pytest.raises(InvalidValueError, match="class 'b' cannot be split"):
-        split_queries(images_table({"a": 5, "b": 1}), fraction=0.3, seed=0)
+        repeated_splits(images_table({"a": 5, "b": 1}), 1, fraction=0.3, seed=0)[0]
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1])
 def test_fraction_outside_the_unit_interval_is_refused(fraction):
     with pytest.raises(InvalidValueError, match="query_fraction must be between 0 and 1"):
-        split_queries(images_table({"a": 5}), fraction=fraction, seed=0)
+        repeated_splits(images_table({"a": 5}), 1, fraction=fraction, seed=0)[0]
 
 
 def test_near_duplicates_are_clustered_also_through_a_chain():

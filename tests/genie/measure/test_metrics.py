@@ -10,11 +10,12 @@ from genie.measure.metrics import (
     SHARE,
     Interval,
     bootstrap,
-    boundary_accuracy,
+    boundary_right,
     class_accuracies,
     group_accuracies,
     holm,
     interval,
+    mean_of_parts,
     overlap_coefficient,
     paired_p,
     percent,
@@ -84,20 +85,19 @@ def test_overlap_of_densities_in_a_plain_loop():
     assert overlap_coefficient([], [0.9]) is None
 
 
-def test_boundary_accuracy_lets_only_the_two_classes_of_a_pair_compete():
+def test_boundary_lets_only_the_two_classes_of_a_pair_compete():
     probabilities = np.array(
         [[0.3, 0.1, 0.6], [0.1, 0.3, 0.6], [0.5, 0.4, 0.1], [0.2, 0.7, 0.1], [0.1, 0.2, 0.7]]
     )
     labels = ["a", "a", "b", "b", "c"]
     options = {"classes": ["a", "b", "c"]}
-    assert boundary_accuracy(probabilities, labels, pairs=[("a", "b")], **options) == 0.5
+    right = boundary_right(probabilities, labels, pairs=[("a", "b"), ("a", "c")], **options)
+    nan = np.nan
     # a against c: 0.3 < 0.6 and 0.1 < 0.6 are wrong, c is right
-    assert boundary_accuracy(probabilities, labels, pairs=[("a", "c")], **options) == (
-        pytest.approx(1 / 3)
-    )
-    both = boundary_accuracy(probabilities, labels, pairs=[("a", "b"), ("a", "c")], **options)
-    assert both == pytest.approx((0.5 + 1 / 3) / 2)
-    assert boundary_accuracy(probabilities[:0], [], pairs=[("a", "b")], **options) is None
+    expected = [[1, 0], [0, 0], [0, nan], [1, nan], [nan, 1]]
+    np.testing.assert_array_equal(right, expected)
+    assert mean_of_parts(right) == pytest.approx((0.5 + 1 / 3) / 2)
+    assert boundary_right(probabilities[:0], [], pairs=[("a", "b")], **options).shape == (0, 1)
 
 
 def test_interval_of_two_values_stays_within_what_is_possible():
