@@ -2,9 +2,10 @@
 
 import json
 import re
-import subprocess
 from importlib.metadata import distribution
 from pathlib import Path
+
+from genie.cli.repository import git
 
 PACKAGE = "genie-pipeline"
 _LIBRARY = Path(__file__).parents[1]
@@ -37,25 +38,15 @@ def is_on_this_machine(text: str) -> bool:
 def _on_remote(checkout: Path) -> str | None:
     """Return the address of a checkout's commit on its remote, or None if the remote lacks it."""
     commit, branches, address = (
-        _git(checkout, *command)
+        git(checkout, *command).strip()
         for command in (
             ("rev-parse", "HEAD"),
             ("branch", "--remotes", "--contains", "HEAD"),
             ("remote", "get-url", "origin"),
         )
     )
-    if not commit or not branches or _git(checkout, "status", "--porcelain"):
+    if not commit or not branches or git(checkout, "status", "--porcelain"):
         return None
     if match := re.fullmatch(r"([\w.-]+@[\w.-]+):(?!//)(.+)", address):  # scp-like
         address = f"ssh://{match[1]}/{match[2]}"
     return f"git+{address}@{commit}" if "://" in address else None
-
-
-def _git(folder: Path, *command: str) -> str:
-    try:
-        done = subprocess.run(
-            ["git", *command], cwd=folder, capture_output=True, text=True, check=False
-        )
-    except OSError:
-        return ""
-    return "" if done.returncode else done.stdout.strip()

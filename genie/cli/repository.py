@@ -45,14 +45,7 @@ def kept_values(file: Path) -> str:
 
 def committed(file: Path) -> str:
     """Return the text of a file in the last commit, or "" if there is none."""
-    command = ["git", "show", f"HEAD:./{file.name}"]
-    try:
-        done = subprocess.run(
-            command, cwd=file.parent, capture_output=True, encoding="utf-8", check=False
-        )
-    except (OSError, UnicodeDecodeError):
-        return ""
-    return "" if done.returncode else done.stdout
+    return git(file.parent, "show", f"HEAD:./{file.name}")
 
 
 def require_own(root: Path) -> None:
@@ -86,16 +79,16 @@ def _changed(file: Path) -> bool:
     return bool(_git(file, "diff-files"))
 
 
-def _git(file: Path, *command: str) -> str:
-    """Return the output of a git command for a file, or "" without git or a repository."""
+def git(folder: Path, *command: str) -> str:
+    """Return the output of a git command in a folder, or "" if git is missing or fails."""
     try:
         done = subprocess.run(
-            ["git", "--no-optional-locks", *command, "--", file.name],
-            cwd=file.parent,
-            capture_output=True,
-            text=True,
-            check=False,
+            ["git", *command], cwd=folder, capture_output=True, text=True, errors="replace"
         )
     except OSError:
         return ""
     return "" if done.returncode else done.stdout
+
+
+def _git(file: Path, *command: str) -> str:
+    return git(file.parent, "--no-optional-locks", *command, "--", file.name)
